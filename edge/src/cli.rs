@@ -1,0 +1,197 @@
+//! The command line: `edge …` is about this machine, `fleet …` about the hub's edges, everything else about values.
+
+mod address;
+mod changes;
+mod connection;
+mod doctor;
+mod document;
+mod dotenv;
+mod edge;
+mod entries;
+mod exit;
+mod export;
+mod fleet;
+mod import;
+mod output;
+mod target;
+mod versions;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use connection::Connection;
+use exit::Failure;
+use target::{Surroundings, TargetArgs};
+
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "llm-config",
+    version,
+    about = "Configuration and secrets that are there when the network is not"
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not found, 4 denied, 5 stale, locked or \
+                        incomplete, 6 unreachable"
+)]
+struct Cli {
+    /// For programs: JSON on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Read a value, inherited ones included
+    Get(entries::GetArgs),
+    /// Write a value
+    Set(entries::SetArgs),
+    /// Entries of a folder
+    #[command(visible_alias = "ls")]
+    List(entries::ListArgs),
+    /// Delete an entry; its history stays
+    Delete(entries::DeleteArgs),
+    /// Every write of an entry, losers of conflicts included
+    History(versions::HistoryArgs),
+    /// Bring an old value back, as a new version
+    Rollback(versions::RollbackArgs),
+    /// What differs between two versions
+    Diff(versions::DiffArgs),
+    /// Changes as they happen
+    Watch(watch::WatchArgs),
+    /// Entries from a JSON, YAML, TOML or dotenv file, as one change
+    Import(import::ImportArgs),
+    /// Entries into a JSON, YAML, TOML or dotenv file
+    Export(export::ExportArgs),
+    /// What happened, newest first
+    Changes(changes::ChangesArgs),
+    /// One change
+    #[command(subcommand)]
+    Change(changes::ChangeCommand),
+    /// Concurrent writes, with what was kept of the loser
+    Conflicts(changes::ConflictsArgs),
+    /// The hub's edges
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
+    /// The edge on this machine
+    #[command(subcommand)]
+    Edge(edge::EdgeCommand),
+    /// How what you talk to is doing
+    Status,
+    /// What is wrong, and what to do about it
+    Doctor,
+}
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    // Only fails when somebody was first; then there is a provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(format!("llm-config: {failure}"));
+            failure.code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Edge(command) = &cli.command {
+        return edge::run(command, &cli.target, cli.json);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(ask(cli))
+}
+
+async fn ask(cli: &Cli) -> Result<(), Failure> {
+    let json = cli.json;
+    if let Command::Doctor = &cli.command {
+        return doctor::doctor(&cli.target, json).await;
+    }
+    let target = target::resolve(&cli.target, &Surroundings::real())?;
+    output::hint(format!("→ {target}"));
+    let connection = &Connection::open(target)?;
+    match &cli.command {
+        Command::Get(args) => entries::get(connection, args, json).await,
+        Command::Set(args) => entries::set(connection, args, json).await,
+        Command::List(args) => entries::list(connection, args, json).await,
+        Command::Delete(args) => entries::delete(connection, args, json).await,
+        Command::History(args) => versions::history(connection, args, json).await,
+        Command::Rollback(args) => versions::rollback(connection, args, json).await,
+        Command::Diff(args) => versions::diff(connection, args, json).await,
+        Command::Watch(args) => watch::watch(connection, args, json).await,
+        Command::Import(args) => import::import(connection, args, json).await,
+        Command::Export(args) => export::export(connection, args).await,
+        Command::Changes(args) => changes::changes(connection, args, json).await,
+        Command::Change(command) => changes::change(connection, command, json).await,
+        Command::Conflicts(args) => changes::conflicts(connection, args, json).await,
+        Command::Fleet(command) => fleet::fleet(connection, command, json).await,
+        Command::Status => doctor::status(connection, json).await,
+        Command::Edge(_) | Command::Doctor => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_lines_are_understood() {
+        for line in [
+            "llm-config edge join --token-file t --data d",
+            "llm-config edge join --hub https://h:8443 --ca c.pem --token-file t --data d --name n --namespaces a,b",
+            "llm-config edge run --data d --join-token-file t --socket d/edge.sock --listen 127.0.0.1:7000 --token-file t",
+            "llm-config edge status --json",
+            "llm-config edge leave --data d",
+            "llm-config fleet ls",
+            "llm-config fleet token --name kiosk-7 --namespaces app,edges/kiosk-7 --environments prod --ttl 15m",
+            "llm-config fleet remove kiosk-7 --hub https://h:8443 --token-file t",
+            "llm-config get app/llm model --env prod --exact --reveal --max-staleness 30s --json",
+            "llm-config get app/llm model --version 3 --socket s",
+            "llm-config set app/llm temperature -0.5 --if-version 2 --message why",
+            "llm-config set app/llm key - --secret",
+            "llm-config list app/llm --recursive --format yaml",
+            "llm-config history app/llm model",
+            "llm-config rollback app/llm model 3",
+            "llm-config diff app/llm model --from 1 --to 2",
+            "llm-config watch app --env prod",
+            "llm-config import f.json --namespace app --env prod --prune --dry-run",
+            "llm-config export --namespace app --env prod --format dotenv",
+            "llm-config changes",
+            "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
+            "llm-config conflicts",
+            "llm-config --socket s status",
+            "llm-config doctor --json",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_used_wrongly_exits_with_2() {
+        for line in
+            ["llm-config", "llm-config get app", "llm-config get a//b k", "llm-config list a --env a/b"]
+        {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

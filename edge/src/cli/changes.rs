@@ -1,0 +1,161 @@
+//! What happened: changes, one change with its writes, conflicts.
+
+use http::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::address::Address;
+use super::connection::Connection;
+use super::exit::Failure;
+use super::output;
+use super::versions::{PAST_HEAD, Past};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ChangesArgs {
+    /// How many, newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum ChangeCommand {
+    /// One change with everything that it wrote
+    Show {
+        /// Its id, as `changes` and every write print it
+        id: uuid::Uuid,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConflictsArgs {
+    /// How many, newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+/// A change as the REST API gives it.
+#[derive(Debug, Deserialize)]
+struct Change {
+    id: String,
+    created_at: String,
+    created_by: String,
+    change_description: Option<String>,
+    writes: u64,
+}
+
+pub(crate) async fn changes(connection: &Connection, args: &ChangesArgs, json: bool) -> Result<(), Failure> {
+    let address = Address::new(&["changes"]).with("limit", &args.limit.to_string());
+    let answer = connection.ask(Method::GET, &address, None).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    let rows = answer.parsed::<Vec<Change>>()?.into_iter().map(|change| {
+        vec![
+            change.id,
+            change.created_at,
+            change.created_by,
+            output::count(change.writes),
+            change.change_description.unwrap_or_default(),
+        ]
+    });
+    output::table(&["change", "when", "by", "writes", "message"], rows)
+}
+
+/// The entry that a write was of.
+#[derive(Debug, Deserialize)]
+struct Of {
+    namespace: String,
+    key: String,
+    environment: String,
+}
+
+/// A write with the entry that it was of. Read twice, for a value's own text survives no flattening.
+fn row(write: &RawValue) -> Result<Vec<String>, Failure> {
+    let unexpected = |error| Failure::failed(format!("unexpected answer: {error}"));
+    let of: Of = serde_json::from_str(write.get()).map_err(unexpected)?;
+    let past: Past = serde_json::from_str(write.get()).map_err(unexpected)?;
+    Ok([vec![format!("{} {}", of.namespace, of.key), of.environment], past.row()].concat())
+}
+
+pub(crate) async fn change(
+    connection: &Connection,
+    command: &ChangeCommand,
+    json: bool,
+) -> Result<(), Failure> {
+    let ChangeCommand::Show { id } = command;
+    let answer = connection.ask(Method::GET, &Address::new(&["changes", &id.to_string()]), None).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    #[derive(Deserialize)]
+    struct Shown {
+        entries: Vec<Box<RawValue>>,
+    }
+    let shown: Shown = answer.parsed()?;
+    let head: Vec<&str> = ["entry", "environment"].into_iter().chain(PAST_HEAD).collect();
+    output::table(&head, shown.entries.iter().map(|write| row(write)).collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Two concurrent writes of one entry.
+#[derive(Debug, Deserialize)]
+struct Conflict {
+    namespace: String,
+    key: String,
+    environment: String,
+    winner: Side,
+    loser: Side,
+    detected_at: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Side {
+    version: u64,
+    value: Option<Box<RawValue>>,
+    created_by: String,
+}
+
+impl Side {
+    fn told(&self) -> String {
+        let value = self.value.as_deref().map_or_else(|| "deleted".to_owned(), super::entries::plain);
+        format!("{} (version {}, {})", output::shortened(&value, 40), self.version, self.created_by)
+    }
+}
+
+pub(crate) async fn conflicts(
+    connection: &Connection,
+    args: &ConflictsArgs,
+    json: bool,
+) -> Result<(), Failure> {
+    let address = Address::new(&["conflicts"]).with("limit", &args.limit.to_string());
+    let answer = connection.ask(Method::GET, &address, None).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    let rows = answer.parsed::<Vec<Conflict>>()?.into_iter().map(|conflict| {
+        vec![
+            format!("{} {}", conflict.namespace, conflict.key),
+            conflict.environment,
+            conflict.winner.told(),
+            conflict.loser.told(),
+            conflict.detected_at,
+        ]
+    });
+    output::table(&["entry", "environment", "won", "kept in the history", "noticed"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_told_with_its_entry_and_its_exact_value() {
+        let text = r#"{"id":"i","namespace":"a/b","key":"k","environment":"base","version":3,"value":1.50,
+            "created_at":"t","created_by":"token:admin","change_description":null,"change_type":"update",
+            "change":"c","status":"superseded_concurrent"}"#;
+        let row = row(&RawValue::from_string(text.into()).unwrap()).unwrap();
+        assert_eq!(
+            row,
+            ["a/b k", "base", "3", "1.50", "update", "superseded_concurrent", "t", "token:admin", ""]
+        );
+    }
+}

@@ -1,0 +1,337 @@
+//! The edge on this machine: join, run, status, leave.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use llm_config_edge::identity::EdgeIdentity;
+use llm_config_edge::join::{self, JoinError, JoinOptions, REPLICA};
+use llm_config_edge::keys::{EdgeKeys, KeyProvider};
+use llm_config_edge::run::{self, RunError, RunOptions, SOCKET};
+use llm_config_edge::store::{self, Owner, StoreOptions};
+use llm_config_edge::telemetry;
+use llm_config_shared::name::{EdgeName, Subtree};
+use llm_config_shared::store::replica::Record;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::address::Address;
+use super::connection::{Answer, Connection};
+use super::exit::{Exit, Failure};
+use super::output;
+use super::target::{self, Surroundings, Target, TargetArgs};
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum EdgeCommand {
+    /// Join a hub with a token; done once
+    Join(JoinArgs),
+    /// Serve this machine from the replica, with or without a network
+    Run(RunArgs),
+    /// What the edge holds, how old it is, what waits to be sent
+    Status(StatusArgs),
+    /// Leave the hub and delete the replica
+    Leave(LeaveArgs),
+}
+
+/// Where the edge keeps its data.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DataArgs {
+    /// Folder of the edge's data [default: the system's state folder for root, yours for others]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataArgs {
+    fn folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(target::default_data)
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct JoinArgs {
+    /// Address of the hub's sync port; the token knows it
+    #[arg(long, value_name = "URL")]
+    hub: Option<String>,
+    /// File with the hub's certificate authority; the token knows its fingerprint
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// File with the join token
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// The edge's name, where the token leaves a choice
+    #[arg(long, value_parser = |text: &str| EdgeName::parse(text))]
+    name: Option<EdgeName>,
+    /// What you expect to receive; joining fails where the token says otherwise
+    #[arg(long, value_delimiter = ',', value_parser = |text: &str| Subtree::parse(text))]
+    namespaces: Vec<Subtree>,
+    /// Where the edge's keys are kept: auto or file
+    #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<KeyProvider>())]
+    key: KeyProvider,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Join first with this token, if that was not done yet
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// Socket to serve on [default: DIR/edge.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Also serve on a port of the loopback, to callers with the token of --token-file
+    #[arg(long, value_name = "ADDRESS", requires = "token_file")]
+    listen: Option<SocketAddr>,
+    /// File with the token that callers on --listen need
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LeaveArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Also when writes are still waiting to be sent: they are lost
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs a command about this machine's edge.
+pub(crate) fn run(command: &EdgeCommand, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    match command {
+        EdgeCommand::Run(args) => serve(args),
+        EdgeCommand::Join(args) => one_task()?.block_on(join(args, json)),
+        EdgeCommand::Status(args) => one_task()?.block_on(status(args, target, json)),
+        EdgeCommand::Leave(args) => leave(args, json),
+    }
+}
+
+fn one_task() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))
+}
+
+async fn join(args: &JoinArgs, json: bool) -> Result<(), Failure> {
+    let directory = args.data.folder();
+    let options = JoinOptions {
+        directory: directory.clone(),
+        token_file: args.token_file.clone(),
+        hub: args.hub.clone(),
+        ca_file: args.ca.clone(),
+        name: args.name.clone(),
+        namespaces: args.namespaces.clone(),
+        key: args.key,
+    };
+    let joined = join::join(&options).await.map_err(|error| not_joined(&error))?;
+    joined.warnings.iter().for_each(|warning| output::note(format!("note: {warning}")));
+    let identity = &joined.identity;
+    if json {
+        let told = json!({
+            "name": identity.name.to_string(), "id": identity.edge.0.to_string(), "hub": identity.hub,
+            "tenant": identity.tenant.to_string(), "data": directory, "warnings": joined.warnings,
+        });
+        return output::line(told.to_string());
+    }
+    output::line(format!("joined {} as {}; now run: {}", identity.hub, identity.name, run_line(&directory)))
+}
+
+fn run_line(directory: &Path) -> String {
+    if directory == target::default_data() {
+        return "llm-config edge run".to_owned();
+    }
+    format!("llm-config edge run --data {}", directory.display())
+}
+
+fn not_joined(error: &JoinError) -> Failure {
+    let exit = match error {
+        JoinError::Token(_)
+        | JoinError::Address(_)
+        | JoinError::OtherCa(_)
+        | JoinError::AlreadyJoined { .. }
+        | JoinError::File { .. } => Exit::Usage,
+        error if error.may_pass() => Exit::Unreachable,
+        JoinError::Hub(_) => Exit::Denied,
+        JoinError::Tls(_)
+        | JoinError::Keys(_)
+        | JoinError::Identity(_)
+        | JoinError::Statement(_)
+        | JoinError::OldStatement
+        | JoinError::CaChanged
+        | JoinError::Certificate(_)
+        | JoinError::Running(_) => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn serve(args: &RunArgs) -> Result<(), Failure> {
+    telemetry::init_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let options = RunOptions {
+        directory: args.data.folder(),
+        join_token_file: args.join_token_file.clone(),
+        socket: args.socket.clone(),
+        listen: args.listen,
+        token_file: args.token_file.clone(),
+        store: StoreOptions::default(),
+    };
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    runtime.block_on(run::run(options)).map_err(|error| {
+        if let RunError::Join(error) = &error {
+            not_joined(error)
+        } else {
+            Failure::failed(error.to_string())
+        }
+    })
+}
+
+/// The status document of an edge, as far as a person is told.
+#[derive(Debug, Deserialize)]
+struct Status {
+    name: String,
+    hub: String,
+    connected: bool,
+    entries: u64,
+    age_ms: Option<u64>,
+    behind: Option<u64>,
+    pending: u64,
+    held: u64,
+    denied: u64,
+    default_environment: String,
+    subscriptions: Vec<Subscription>,
+    certificate_expires_at: String,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Subscription {
+    environment: String,
+    namespace: String,
+    secrets: bool,
+}
+
+async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    let target = match &args.data.data {
+        Some(data) if target.socket.is_none() => Target::Edge { socket: data.join(SOCKET) },
+        _ => target::resolve(target, &Surroundings::real())?,
+    };
+    if let Target::Hub { url, .. } = &target {
+        return Err(Failure::usage(format!("{url} is a hub; give the edge's --data DIR or --socket PATH")));
+    }
+    let connection = Connection::open(target)?;
+    let answer = connection.ask(Method::GET, &Address::new(&["edge", "status"]), None).await?;
+    if json { output::line(answer.text()) } else { tell(&answer) }
+}
+
+/// An edge's status for a person.
+pub(crate) fn tell(answer: &Answer) -> Result<(), Failure> {
+    lines(&answer.parsed()?).into_iter().try_for_each(output::line)
+}
+
+fn lines(status: &Status) -> Vec<String> {
+    let reach = if status.connected { "connected to" } else { "cut off from" };
+    let age = status
+        .age_ms
+        .map_or_else(|| "never confirmed".to_owned(), |ms| format!("confirmed {} ago", output::age(ms)));
+    let behind = match status.behind {
+        Some(behind) if behind > 0 => format!(", {} changes on their way", output::count(behind)),
+        _ => String::new(),
+    };
+    let mut lines = vec![
+        format!("{}: {reach} {}", status.name, status.hub),
+        format!("  holds {} entries, {age}{behind}", output::count(status.entries)),
+    ];
+    if status.pending + status.held + status.denied > 0 {
+        let (pending, held, denied) = (status.pending, status.held, status.denied);
+        lines.push(format!(
+            "  own writes: {pending} waiting for the hub, {held} held for a person, {denied} not admitted"
+        ));
+    }
+    for subscription in &status.subscriptions {
+        let namespace =
+            if subscription.namespace.is_empty() { "everything" } else { &subscription.namespace };
+        let default = if subscription.environment == status.default_environment { " (default)" } else { "" };
+        let secrets = if subscription.secrets { "" } else { ", without secrets" };
+        lines.push(format!("  receives {namespace} in {}{default}{secrets}", subscription.environment));
+    }
+    lines.push(format!("  certificate until {}", status.certificate_expires_at));
+    lines.extend(status.warnings.iter().map(|warning| format!("  look: {warning}")));
+    lines
+}
+
+fn leave(args: &LeaveArgs, json: bool) -> Result<(), Failure> {
+    let directory = args.data.folder();
+    let name = EdgeIdentity::load(&directory).map_err(|error| Failure::usage(error.to_string()))?.name;
+    if !args.force {
+        match waiting(&directory) {
+            Ok(0) => {}
+            Ok(waiting) => {
+                let message = format!(
+                    "{} writes of {name} have not reached the hub and would be lost; connect it first, or give --force",
+                    output::count(waiting as u64)
+                );
+                return Err(Failure::failed(message));
+            }
+            Err(why) => return Err(Failure::failed(format!("{why}; --force leaves without looking"))),
+        }
+    }
+    join::leave(&directory).map_err(|error| Failure::failed(error.to_string()))?;
+    if json {
+        return output::line(json!({"left": name.to_string()}).to_string());
+    }
+    if std::io::stderr().is_terminal() {
+        output::note(format!("the hub still knows it; there: llm-config fleet remove {name}"));
+    }
+    output::line(format!("{name} has left; its replica and keys are gone"))
+}
+
+/// How many writes of a stopped edge wait for the hub.
+fn waiting(directory: &Path) -> Result<usize, String> {
+    let replica = directory.join(REPLICA);
+    if !replica.exists() {
+        return Ok(0);
+    }
+    let identity = EdgeIdentity::load(directory).map_err(|error| error.to_string())?;
+    let keys = EdgeKeys::load(directory).map_err(|error| error.to_string())?;
+    let owner = Owner { tenant: identity.tenant, edge: identity.edge.0 };
+    let options = StoreOptions { compact: false, ..StoreOptions::default() };
+    let opened = store::open(&replica, &keys.replica, &owner, options).map_err(|error| error.to_string())?;
+    Ok(opened.records.iter().filter(|record| matches!(record, Record::Pending(_))).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_a_person_wants_to_know() {
+        let text = r#"{"name":"kiosk","id":"i","tenant":"t","hub":"https://h:1","connected":false,"has_data":true,
+            "entries":2708,"age_ms":65000,"behind":null,"pending":2,"held":0,"denied":1,
+            "default_environment":"production","certificate_expires_at":"tomorrow","certificate_expires_in_ms":1,
+            "subscriptions":[{"environment":"production","namespace":"","secrets":true},
+                {"environment":"staging","namespace":"app","secrets":false}],
+            "replica_bytes":1,"uptime_ms":1,"version":"0","warnings":["the disk is nearly full"]}"#;
+        let told = lines(&serde_json::from_str(text).unwrap());
+        assert_eq!(told[0], "kiosk: cut off from https://h:1");
+        assert_eq!(told[1], "  holds 2,708 entries, confirmed 65 s ago");
+        assert_eq!(told[2], "  own writes: 2 waiting for the hub, 0 held for a person, 1 not admitted");
+        assert_eq!(told[3], "  receives everything in production (default)");
+        assert_eq!(told[4], "  receives app in staging, without secrets");
+        assert_eq!(told[6], "  look: the disk is nearly full");
+    }
+
+    #[test]
+    fn a_folder_without_an_edge_cannot_be_left() {
+        let folder = std::env::temp_dir().join("llm-config-no-edge-here");
+        let args = LeaveArgs { data: DataArgs { data: Some(folder) }, force: true };
+        assert_eq!(leave(&args, false).unwrap_err().exit, Exit::Usage);
+    }
+}

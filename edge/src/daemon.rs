@@ -1,0 +1,368 @@
+//! The loop: one state machine, fed with frames, finished batches, local requests and time; everything impure is here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use llm_config_proto::sync::{Dial, SyncError};
+use llm_config_shared::replication::edge::{Alert, EdgeReplica, Input, LocalWrite, Output, WriteRefused};
+use llm_config_shared::replication::frame::{HubFrame, Response};
+use llm_config_shared::segment::Rejected;
+use llm_config_shared::store::replica::{ReplicaStore, StoreError};
+use llm_config_shared::time::Instant;
+use llm_config_shared::write::Verdict;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::link::{Attempt, INCOMING_MAX, Link, LinkEvent};
+use crate::view::View;
+
+pub(crate) mod committer;
+pub mod handle;
+pub mod notes;
+
+use committer::Committer;
+use handle::{Command, Progress, Queued};
+use notes::{Notes, Topic};
+
+/// Outputs performed in a row before other things are looked at.
+const OUTPUTS_IN_A_ROW: usize = 1_024;
+
+/// Why the loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Stopped,
+    /// The hub's signing keys have changed: begin anew from the store.
+    Reload,
+    Disk(StoreError),
+}
+
+/// What the loop shares with the rest of the daemon.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) view: Arc<View>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) notes: Arc<Notes>,
+    /// Replaced at every renewal.
+    pub(crate) dial: Arc<ArcSwap<Dial>>,
+    /// Wakes the renewal of the certificate.
+    pub(crate) renew: Arc<Notify>,
+}
+
+/// The state machine with its disk and its network.
+pub(crate) struct Loop<'a, S> {
+    replica: EdgeReplica,
+    committer: Committer<S>,
+    commands: &'a mut mpsc::Receiver<Command>,
+    around: Surroundings,
+    link: Option<Link>,
+    attempts: Attempt,
+    events: mpsc::Receiver<(Attempt, LinkEvent)>,
+    event_sender: mpsc::Sender<(Attempt, LinkEvent)>,
+    requests: Requests,
+    /// The first batch of what readers see replaces everything.
+    published: bool,
+    hub_offset_ms: i64,
+    failed: Option<StoreError>,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+struct Requests {
+    last_ticket: u64,
+    writes: BTreeMap<u64, oneshot::Sender<Result<Queued, WriteRefused>>>,
+    /// By counter.
+    decisions: BTreeMap<u64, oneshot::Sender<Verdict>>,
+    calls: BTreeMap<u64, oneshot::Sender<Option<Response>>>,
+}
+
+impl Requests {
+    fn ticket(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
+    }
+
+    fn queued(&mut self, ticket: u64, counter: u64, place: u64) {
+        let Some(answer) = self.writes.remove(&ticket) else { return };
+        let (decide, decided) = oneshot::channel();
+        // Who gave up waiting is forgotten here, so that the map is bounded by those who wait.
+        self.decisions.retain(|_, waiting| !waiting.is_closed());
+        if answer.send(Ok(Queued::new(place, decided))).is_ok() {
+            self.decisions.insert(counter, decide);
+        }
+    }
+}
+
+impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
+    pub(crate) fn new(
+        replica: EdgeReplica,
+        committer: Committer<S>,
+        commands: &'a mut mpsc::Receiver<Command>,
+        around: Surroundings,
+        hub_offset_ms: i64,
+    ) -> Self {
+        let (event_sender, events) = mpsc::channel(INCOMING_MAX);
+        Self {
+            replica,
+            committer,
+            commands,
+            around,
+            link: None,
+            attempts: 0,
+            events,
+            event_sender,
+            requests: Requests::default(),
+            published: false,
+            hub_offset_ms,
+            failed: None,
+        }
+    }
+
+    /// Runs until told to stop, or until it has to begin anew. Gives the store back with everything durable that was
+    /// queued.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> (Ended, Option<S>) {
+        let ended = loop {
+            let drained = self.perform_outputs();
+            self.around.view.set_connected(self.replica.is_connected());
+            if let Some(error) = self.failed.take() {
+                break Ended::Disk(error);
+            }
+            if !drained {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let due = self.replica.poll_timeout();
+            let clock = Arc::clone(&self.around.clock);
+            tokio::select! {
+                () = stop.cancelled() => break Ended::Stopped,
+                result = self.committer.done() => self.handle_done(result),
+                Some((attempt, event)) = self.events.recv() => self.handle_event(attempt, event),
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        if let Some(ended) = self.handle_command(command) {
+                            break ended;
+                        }
+                    }
+                    None => break Ended::Stopped,
+                },
+                () = until(&clock, due) => self.replica.handle_timeout(clock.now()),
+            }
+        };
+        self.around.view.set_connected(false);
+        drop(self.link);
+        (ended, self.committer.finish().await)
+    }
+
+    fn now(&self) -> Instant {
+        self.around.clock.now()
+    }
+
+    fn handle_done(&mut self, result: Result<(), StoreError>) {
+        let now = self.now();
+        match result {
+            Ok(()) => self.replica.handle(Input::Committed, now),
+            Err(error) => {
+                self.failed = Some(error.clone());
+                self.replica.handle(Input::CommitFailed(error), now);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, attempt: Attempt, event: LinkEvent) {
+        if self.link.as_ref().is_none_or(|link| link.attempt != attempt) {
+            return;
+        }
+        let now = self.now();
+        match event {
+            LinkEvent::Opened => self.replica.handle(Input::Connected, now),
+            LinkEvent::Frame(frame) => {
+                self.look_at(&frame);
+                self.replica.handle(Input::Frame(frame), now);
+            }
+            LinkEvent::Closed(error) => {
+                self.link = None;
+                self.note_closed(error.as_ref());
+                self.replica.handle(Input::Disconnected, now);
+            }
+        }
+    }
+
+    fn look_at(&self, frame: &HubFrame) {
+        match frame {
+            HubFrame::Welcome(welcome) => {
+                metrics::counter!("sync_connections_total", "outcome" => "served").increment(1);
+                self.around.notes.clear(Topic::Hub);
+                self.around.view.set_hub_clock(welcome.physical);
+                tracing::info!("the hub is connected");
+            }
+            HubFrame::Segment { bytes, .. } => {
+                metrics::counter!("sync_received_bytes_total").increment(bytes.len() as u64);
+            }
+            HubFrame::Refused { .. }
+            | HubFrame::UploadResult { .. }
+            | HubFrame::Grants(_)
+            | HubFrame::Checkpoint { .. }
+            | HubFrame::End { .. }
+            | HubFrame::Reply { .. } => {}
+        }
+    }
+
+    /// Whatever it was, the loop goes on and nothing is discarded; a certificate that is not taken is renewed.
+    fn note_closed(&self, error: Option<&SyncError>) {
+        let Some(error) = error else { return tracing::info!("the hub ended the connection") };
+        let outcome = match error {
+            SyncError::CertificateRefused(_) => {
+                self.around.renew.notify_one();
+                "certificate"
+            }
+            SyncError::Refused(_) => "refused",
+            SyncError::UntrustedHub(_) | SyncError::Tls(_) => "untrusted",
+            SyncError::Invalid(_) => "invalid",
+            SyncError::Unreachable { .. } | SyncError::Lost(_) => "unreachable",
+        };
+        metrics::counter!("sync_connections_total", "outcome" => outcome).increment(1);
+        if self.around.notes.warn(Topic::Hub, error.to_string()) {
+            tracing::warn!(%error, "no connection to the hub; reads go on, writes wait");
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) -> Option<Ended> {
+        let now = self.now();
+        match command {
+            Command::Write { write, answer } => {
+                let ticket = self.requests.ticket();
+                self.requests.writes.insert(ticket, answer);
+                let write = LocalWrite {
+                    ticket,
+                    at: write.at,
+                    action: write.action,
+                    author: write.author,
+                    message: write.message,
+                    change: write.change,
+                };
+                self.replica.handle(Input::Write(write), now);
+            }
+            Command::Call { request, answer } => {
+                let ticket = self.requests.ticket();
+                self.requests.calls.insert(ticket, answer);
+                self.replica.handle(Input::Call { ticket, request }, now);
+            }
+            Command::Ask => self.replica.handle(Input::Ask, now),
+            Command::ConnectNow => self.replica.handle(Input::ConnectNow, now),
+            // Nobody waits for it any more.
+            Command::Progress(answer) => drop(answer.send(self.progress())),
+            Command::Reload => return Some(Ended::Reload),
+        }
+        None
+    }
+
+    fn progress(&self) -> Progress {
+        let behind = self.replica.feeds().map(|(_, _, vector, floor)| {
+            floor.iter().map(|(shard, told)| told.seq.saturating_sub(vector.seq(shard))).sum()
+        });
+        Progress { behind: behind.max().unwrap_or(0), undecided: self.replica.undecided() }
+    }
+
+    /// Whether nothing is left to be performed.
+    fn perform_outputs(&mut self) -> bool {
+        for _ in 0..OUTPUTS_IN_A_ROW {
+            let Some(output) = self.replica.poll_output() else { return true };
+            self.perform(output);
+        }
+        false
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Connect => {
+                self.attempts += 1;
+                let dial = Dial::clone(&self.around.dial.load());
+                self.link = Some(Link::open(dial, self.attempts, self.event_sender.clone()));
+            }
+            Output::Disconnect => self.link = None,
+            Output::Send(frame) => {
+                let stuck = self.link.as_ref().is_some_and(|link| link.send(frame).is_err());
+                if stuck {
+                    tracing::warn!("the connection to the hub takes nothing any more; it is given up");
+                    self.link = None;
+                    let now = self.now();
+                    self.replica.handle(Input::Disconnected, now);
+                }
+            }
+            Output::Commit(batch) => self.committer.commit(batch),
+            Output::Publish(published) if self.published => self.around.view.switch(published),
+            Output::Publish(published) => {
+                self.published = true;
+                self.around.view.replace(published, self.hub_offset_ms);
+            }
+            Output::Queued { ticket, counter, place } => self.requests.queued(ticket, counter, place),
+            Output::WriteRefused { ticket, reason } => {
+                if let Some(answer) = self.requests.writes.remove(&ticket) {
+                    let _ = answer.send(Err(reason));
+                }
+            }
+            Output::Decided { counter, verdict } => {
+                if let Some(answer) = self.requests.decisions.remove(&counter) {
+                    let _ = answer.send(verdict);
+                }
+            }
+            Output::Replied { ticket, response } => self.answer_call(ticket, Some(response)),
+            Output::CallFailed { ticket } => self.answer_call(ticket, None),
+            Output::Alert(alert) => self.note(&alert),
+        }
+    }
+
+    fn answer_call(&mut self, ticket: u64, response: Option<Response>) {
+        if let Some(answer) = self.requests.calls.remove(&ticket) {
+            let _ = answer.send(response);
+        }
+    }
+
+    fn note(&self, alert: &Alert) {
+        let notes = &self.around.notes;
+        match alert {
+            Alert::Refused(_) => drop(notes.warn(Topic::Hub, alert.to_string())),
+            Alert::Rejected(reason) => {
+                metrics::counter!("sync_rejected_total", "reason" => reason_label(reason)).increment(1);
+                // A key that is not known yet may be in the statement that comes with a renewal.
+                if *reason == Rejected::UnknownKey {
+                    self.around.renew.notify_one();
+                }
+            }
+            Alert::Held { .. } => notes.count_held(),
+            Alert::Denied { .. } => notes.count_denied(),
+            Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
+            Alert::Differs(_) => metrics::counter!("sync_repairs_total").increment(1),
+            Alert::Silent => {}
+        }
+        tracing::warn!("{alert}");
+    }
+}
+
+/// A label for each way in which a message is not taken; what exactly it was is in the log.
+fn reason_label(reason: &Rejected) -> &'static str {
+    match reason {
+        Rejected::TooLarge { .. } => "too_large",
+        Rejected::Format(_) => "format",
+        Rejected::UnknownKey => "unknown_key",
+        Rejected::Signature => "signature",
+        Rejected::NotMine(_) => "not_mine",
+        Rejected::BelowFloor => "older_than_seen",
+        Rejected::Gap { .. } => "gap",
+        Rejected::UnknownEpoch => "unknown_history",
+        Rejected::Hash => "hash",
+        Rejected::Inflate => "inflate",
+        Rejected::Decode(_) => "unreadable",
+        Rejected::ForeignRow => "foreign_entry",
+        Rejected::Order => "order",
+        Rejected::Digest => "digest",
+    }
+}
+
+async fn until(clock: &Clock, due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep(clock.until(due)).await,
+        None => std::future::pending().await,
+    }
+}

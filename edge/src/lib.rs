@@ -1,0 +1,15 @@
+//! The edge: a replica of what it subscribes to, served to the programs beside it, with or without a network.
+
+pub mod clock;
+pub mod daemon;
+pub mod identity;
+pub mod join;
+pub mod keys;
+mod link;
+mod renewal;
+pub mod run;
+pub mod serve;
+pub mod status;
+pub mod store;
+pub mod telemetry;
+pub mod view;

@@ -1,0 +1,11 @@
+//! The edge's durable replica: encrypted records in whole, durable batches, recovered or set aside when damaged.
+
+mod cipher;
+mod codec;
+mod compact;
+mod recover;
+mod sled;
+
+pub use cipher::Owner;
+pub use recover::{OpenError, Opened, Recovery, SetAside, StoreOptions, open};
+pub use sled::SledStore;

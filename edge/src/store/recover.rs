@@ -1,0 +1,367 @@
+//! Opening a replica whatever state it is in: repaired where that loses nothing, else set aside and begun anew.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use llm_config_shared::seal::SealKey;
+use llm_config_shared::store::replica::{Record, ReplicaStore, StoreError};
+
+use super::cipher::{Owner, RecordCipher, space};
+use super::compact;
+use super::sled::{SledOpenError, SledStore, sync_directory};
+
+/// What a replica is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Pages that sled keeps in memory, in bytes.
+    pub cache_bytes: u64,
+    /// Whether a file that has grown far beyond its records is written anew.
+    pub compact: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 16 << 20, compact: true }
+    }
+}
+
+/// An open replica with all that it holds.
+pub struct Opened {
+    pub store: SledStore,
+    pub records: Vec<Record>,
+    /// What had to be done to open it.
+    pub recovery: Option<Recovery>,
+}
+
+/// What was done about a replica that did not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// sled's own index file was damaged and has been rebuilt: nothing is lost.
+    IndexRebuilt,
+    /// Nothing could be done: the replica is filled from the hub anew.
+    SetAside(SetAside),
+}
+
+/// A replica that is kept but not used any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    pub to: PathBuf,
+    /// What was wrong.
+    pub reason: String,
+    /// Writes that the hub had not decided: how many were found in it, and how many of those can still be read.
+    pub pending_found: u64,
+    pub pending_readable: u64,
+}
+
+impl std::fmt::Display for Recovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::IndexRebuilt => {
+                f.write_str("the replica's index was damaged and has been rebuilt; nothing is lost")
+            }
+            Self::SetAside(set_aside) => write!(
+                f,
+                "the replica did not open ({}); it was set aside as {} and is filled from the hub anew; \
+                 pending writes found in it: {}, readable: {}",
+                set_aside.reason,
+                set_aside.to.display(),
+                set_aside.pending_found,
+                set_aside.pending_readable
+            ),
+        }
+    }
+}
+
+/// Why there is no replica to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{}: another process has this replica open", .0.display())]
+    Locked(PathBuf),
+    #[error("{}: the disk is full", .0.display())]
+    Full(PathBuf),
+    #[error("{}: {reason}", path.display())]
+    Io { path: PathBuf, reason: String },
+}
+
+/// Opens the replica in `directory` and reads it, repairing or replacing it where it is damaged.
+///
+/// # Errors
+/// Only when the directory cannot be used at all: taken by another process, unreadable, full.
+pub fn open(
+    directory: &Path,
+    key: &SealKey,
+    owner: &Owner,
+    options: StoreOptions,
+) -> Result<Opened, OpenError> {
+    compact::finish_interrupted(directory).map_err(|error| unusable(directory, &error))?;
+    fs::create_dir_all(directory).map_err(|error| unusable(directory, &error))?;
+    let try_open = || try_open(directory, key, owner, options);
+    let (store, records, recovery) = match try_open() {
+        Ok((store, records)) => (store, records, None),
+        Err(SledOpenError::Store(StoreError::Corrupt(first))) if remove_index(directory) => {
+            match try_open() {
+                Ok((store, records)) => (store, records, Some(Recovery::IndexRebuilt)),
+                Err(SledOpenError::Store(StoreError::Corrupt(_)) | SledOpenError::WrongKey) => {
+                    replace(directory, key, owner, options, first)?
+                }
+                Err(other) => return Err(open_error(directory, other)),
+            }
+        }
+        Err(SledOpenError::Store(StoreError::Corrupt(reason))) => {
+            replace(directory, key, owner, options, reason)?
+        }
+        Err(error @ SledOpenError::WrongKey) => replace(directory, key, owner, options, error.to_string())?,
+        Err(other) => return Err(open_error(directory, other)),
+    };
+    if options.compact && compact::is_due(&store, &records) {
+        drop(store);
+        compact::rewrite(directory, RecordCipher::new(key, owner), &records, options.cache_bytes)
+            .map_err(|error| open_error(directory, error))?;
+        let (store, records) = try_open().map_err(|error| open_error(directory, error))?;
+        return Ok(Opened { store, records, recovery });
+    }
+    Ok(Opened { store, records, recovery })
+}
+
+fn try_open(
+    directory: &Path,
+    key: &SealKey,
+    owner: &Owner,
+    options: StoreOptions,
+) -> Result<(SledStore, Vec<Record>), SledOpenError> {
+    let mut store = SledStore::open(directory, RecordCipher::new(key, owner), options.cache_bytes)?;
+    let records = store.load()?;
+    Ok((store, records))
+}
+
+type Replaced = (SledStore, Vec<Record>, Option<Recovery>);
+
+/// Keeps what is there under another name, and begins an empty replica.
+fn replace(
+    directory: &Path,
+    key: &SealKey,
+    owner: &Owner,
+    options: StoreOptions,
+    reason: String,
+) -> Result<Replaced, OpenError> {
+    let (pending_found, pending_readable) =
+        match SledStore::open_unclaimed(directory, RecordCipher::new(key, owner), options.cache_bytes) {
+            Ok(store) => store.count(space::PENDING),
+            Err(_) => (0, 0),
+        };
+    let to = set_aside(directory).map_err(|error| unusable(directory, &error))?;
+    fs::create_dir_all(directory).map_err(|error| unusable(directory, &error))?;
+    let (store, records) =
+        try_open(directory, key, owner, options).map_err(|error| open_error(directory, error))?;
+    let set_aside = SetAside { to, reason, pending_found, pending_readable };
+    Ok((store, records, Some(Recovery::SetAside(set_aside))))
+}
+
+/// Renames the directory to `NAME.set-aside-SECONDS`, which is not taken yet.
+fn set_aside(directory: &Path) -> io::Result<PathBuf> {
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let to = (seconds..)
+        .map(|number| directory.with_file_name(format!("{name}.set-aside-{number}")))
+        .find(|candidate| !candidate.exists())
+        .expect("some number is free");
+    fs::rename(directory, &to)?;
+    sync_directory(&to)?;
+    Ok(to)
+}
+
+/// Removes sled's index of its own log; it is rebuilt from the log. Whether there was one.
+fn remove_index(directory: &Path) -> bool {
+    let Ok(files) = fs::read_dir(directory) else { return false };
+    let mut removed = false;
+    for file in files.flatten() {
+        if file.file_name().to_string_lossy().starts_with("snap.") {
+            removed |= fs::remove_file(file.path()).is_ok();
+        }
+    }
+    removed
+}
+
+fn open_error(directory: &Path, error: SledOpenError) -> OpenError {
+    let path = directory.to_owned();
+    match error {
+        SledOpenError::Locked => OpenError::Locked(path),
+        SledOpenError::Store(StoreError::Full) => OpenError::Full(path),
+        SledOpenError::WrongKey | SledOpenError::Store(StoreError::Io(_) | StoreError::Corrupt(_)) => {
+            OpenError::Io { path, reason: error.to_string() }
+        }
+    }
+}
+
+fn unusable(directory: &Path, error: &io::Error) -> OpenError {
+    let path = directory.to_owned();
+    if error.kind() == io::ErrorKind::StorageFull {
+        OpenError::Full(path)
+    } else {
+        OpenError::Io { path, reason: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_config_shared::entry::{Author, ChangeId};
+    use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Tenant};
+    use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
+    use llm_config_shared::store::replica::{Batch, PendingRecord, StateRecord};
+    use llm_config_shared::time::UnixMillis;
+    use llm_config_shared::value::Value;
+    use llm_config_shared::vector::Vector;
+    use llm_config_shared::write::{Action, Write};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { tenant: Tenant::parse("t").unwrap(), edge: Uuid::from_u128(7) }
+    }
+
+    fn key(byte: u8) -> SealKey {
+        SealKey::new([byte; 32])
+    }
+
+    fn pending(counter: u64, value: &str) -> Record {
+        let scope = Scope {
+            tenant: Tenant::parse("t").unwrap(),
+            environment: Environment::base(),
+            namespace: Namespace::parse("visible-namespace").unwrap(),
+        };
+        Record::Pending(PendingRecord {
+            write: Write {
+                id: WriteId { actor: ActorId(Uuid::from_u128(7)), incarnation: 1, counter },
+                hlc: Hlc(counter),
+                claimed_hlc: None,
+                at: EntryKey { scope, key: Key::parse(&format!("visible-key-{counter}")).unwrap() },
+                action: Action::Set { value: Value::string(value).unwrap(), tags: None, description: None },
+                author: Author { name: "uid:0".into(), claimed: None },
+                made_at: UnixMillis(1),
+                message: None,
+                change: ChangeId(Uuid::from_u128(9)),
+                context: Vector::EMPTY,
+                base: None,
+            },
+            sent: false,
+            hidden: false,
+            decided: None,
+        })
+    }
+
+    fn put(records: Vec<Record>) -> Batch {
+        Batch { put: records, remove: Vec::new() }
+    }
+
+    fn open_at(directory: &Path, key: &SealKey) -> Opened {
+        open(directory, key, &owner(), StoreOptions::default()).unwrap()
+    }
+
+    fn fill(directory: &Path, values: &[&str]) {
+        let mut opened = open_at(directory, &key(1));
+        let records = (1..).zip(values).map(|(counter, value)| pending(counter, value)).collect();
+        opened.store.commit(&put(records)).unwrap();
+    }
+
+    #[test]
+    fn a_zeroed_index_is_rebuilt_and_nothing_is_lost() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a", "b"]);
+        // Opening writes the index; the kill that leaves it empty comes then.
+        drop(open_at(&directory, &key(1)));
+        let mut zeroed = 0;
+        for file in fs::read_dir(&directory).unwrap().flatten() {
+            if file.file_name().to_string_lossy().starts_with("snap.") {
+                fs::write(file.path(), vec![0; file.metadata().unwrap().len() as usize]).unwrap();
+                zeroed += 1;
+            }
+        }
+        assert!(zeroed > 0);
+        let opened = open_at(&directory, &key(1));
+        assert_eq!(opened.recovery, Some(Recovery::IndexRebuilt));
+        assert_eq!(opened.records.len(), 2);
+    }
+
+    #[test]
+    fn another_key_sets_the_replica_aside_and_counts_its_pending_writes() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a", "b", "c"]);
+        let opened = open_at(&directory, &key(2));
+        assert!(opened.records.is_empty());
+        let Some(Recovery::SetAside(set_aside)) = opened.recovery else { panic!("set aside") };
+        assert_eq!((set_aside.pending_found, set_aside.pending_readable), (3, 0));
+        drop(opened.store);
+        let kept = open_at(&set_aside.to, &key(1));
+        assert_eq!(kept.records.len(), 3);
+    }
+
+    #[test]
+    fn a_log_of_garbage_is_set_aside_and_the_edge_begins_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a"]);
+        let log = directory.join("db");
+        let length = fs::metadata(&log).unwrap().len() as usize;
+        let garbage: Vec<u8> =
+            (0..length).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        fs::write(&log, garbage).unwrap();
+        let mut opened = open_at(&directory, &key(1));
+        opened.store.commit(&put(vec![Record::State(StateRecord::default())])).unwrap();
+        drop(opened);
+        let again = open_at(&directory, &key(1));
+        assert_eq!((again.records.len(), again.recovery), (1, None));
+    }
+
+    #[test]
+    fn nothing_readable_lies_on_the_disk_and_large_values_stay_in_the_log() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        let large = "visible-value-".repeat(70_000);
+        fill(&directory, &[&large, &large[..200_000], "visible-value-small"]);
+        let mut opened = open_at(&directory, &key(1));
+        assert_eq!(opened.records.len(), 3);
+        // A large record that becomes a small one leaves no parts behind.
+        opened.store.commit(&put(vec![pending(1, "small")])).unwrap();
+        drop(opened);
+        assert!(open_at(&directory, &key(1)).records.contains(&pending(1, "small")));
+        for file in fs::read_dir(&directory).unwrap().flatten() {
+            if file.file_type().unwrap().is_dir() {
+                assert_eq!(fs::read_dir(file.path()).unwrap().count(), 0, "no files for large values");
+                continue;
+            }
+            let bytes = fs::read(file.path()).unwrap();
+            assert!(!bytes.windows(8).any(|window| window == b"visible-"), "{:?}", file.path());
+        }
+    }
+
+    #[test]
+    fn a_replica_in_use_is_not_opened_twice() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        let held = open_at(&directory, &key(1));
+        let second = open(&directory, &key(1), &owner(), StoreOptions::default());
+        assert!(matches!(second, Err(OpenError::Locked(_))));
+        drop(held);
+        assert_eq!(open_at(&directory, &key(1)).recovery, None);
+    }
+
+    #[test]
+    fn a_crash_while_files_are_rewritten_leaves_one_whole_replica() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a", "b"]);
+        let records = open_at(&directory, &key(1)).records;
+        compact::rewrite(&directory, RecordCipher::new(&key(1), &owner()), &records, 1 << 20).unwrap();
+        assert_eq!(open_at(&directory, &key(1)).records.len(), 2);
+        // The old one has lost its name, the new one has not got it yet.
+        fs::rename(&directory, parent.path().join("replica.old")).unwrap();
+        fs::create_dir(parent.path().join("replica.new")).unwrap();
+        assert_eq!(open_at(&directory, &key(1)).records.len(), 2);
+        assert!(!parent.path().join("replica.new").exists());
+    }
+}

@@ -1,0 +1,167 @@
+//! Changes as they happen, for those who follow the hub. A follower that is slow is read for from the journal later;
+//! nothing queues for it.
+
+use std::sync::Arc;
+
+use llm_config_proto::rest::error::ApiError;
+use llm_config_proto::rest::service::{Caller, Events, Follow, Told};
+use llm_config_shared::access::Permission;
+use llm_config_shared::name::Environment;
+use llm_config_shared::store::{Event, Head, Journal};
+use llm_config_shared::vector::Vector;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Api;
+use crate::guard;
+use crate::registry::Registry;
+
+/// Told ahead of a follower that does not read.
+const AHEAD_MAX: usize = 64;
+/// Read from the journal at once.
+const READ_MAX: usize = 500;
+
+impl<S: Journal + Registry> Api<S> {
+    pub(super) async fn follow(&self, caller: &Caller, request: Follow) -> Result<Events, ApiError> {
+        guard::may(caller, Permission::Read)?;
+        let environment = match &request.environment {
+            Some(environment) => Some(self.environment(caller, Some(environment)).await?.1),
+            None => None,
+        };
+        let heads = self.parts.tail.subscribe();
+        let head = Arc::clone(&heads.borrow());
+        let begin = beginning(&head, request.after.as_ref());
+        let (tell, told) = mpsc::channel(AHEAD_MAX);
+        let following = Following {
+            store: Arc::clone(&self.parts.store),
+            caller: caller.clone(),
+            request: Follow { environment, ..request },
+            heads,
+            tell,
+            stop: self.parts.stop.clone(),
+        };
+        tokio::spawn(following.run(begin));
+        Ok(Box::pin(ReceiverStream::new(told)))
+    }
+}
+
+/// Where a follower begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// With what comes after.
+    After(u64),
+    /// What it knows is not this hub's history.
+    Anew(u64),
+}
+
+fn beginning(head: &Head, after: Option<&Vector>) -> Beginning {
+    let Some(after) = after else {
+        return Beginning::After(head.position.seq);
+    };
+    match after.get(head.shard) {
+        Some(position) if head.vector().covers(after) => Beginning::After(position.seq),
+        None if after.is_empty() => Beginning::After(0),
+        Some(_) | None => Beginning::Anew(head.position.seq),
+    }
+}
+
+struct Following<S> {
+    store: Arc<S>,
+    caller: Caller,
+    request: Follow,
+    heads: watch::Receiver<Arc<Head>>,
+    tell: mpsc::Sender<Told>,
+    stop: CancellationToken,
+}
+
+impl<S: Journal> Following<S> {
+    async fn run(mut self, begin: Beginning) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            _ = self.tell_all(begin) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Ends when the follower has gone; the database being away only delays.
+    async fn tell_all(&mut self, begin: Beginning) -> Option<()> {
+        let mut after = match begin {
+            Beginning::After(seq) => seq,
+            Beginning::Anew(seq) => {
+                let head = self.heads.borrow().vector();
+                self.tell.send(Told::Reset(head)).await.ok()?;
+                seq
+            }
+        };
+        loop {
+            let up_to = self.heads.borrow_and_update().position.seq;
+            if up_to > after {
+                after = self.tell_after(after, up_to).await?;
+            }
+            if after >= up_to {
+                tokio::select! {
+                    changed = self.heads.changed() => changed.ok()?,
+                    () = self.tell.closed() => return None,
+                }
+            }
+        }
+    }
+
+    /// Tells some of what comes after; how far that was.
+    async fn tell_after(&self, after: u64, up_to: u64) -> Option<u64> {
+        let events = match self.store.events_after(&self.caller.tenant, after, READ_MAX).await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(%error, "changes could not be read for a follower");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                return Some(after);
+            }
+        };
+        // The journal may already have come further than the head that was seen.
+        let come_to = match events.last() {
+            Some(last) if events.len() == READ_MAX => last.dot.position.seq,
+            Some(last) => up_to.max(last.dot.position.seq),
+            None => up_to,
+        };
+        for event in events {
+            if self.wanted(&event) {
+                self.tell.send(Told::Change(event)).await.ok()?;
+            }
+        }
+        Some(come_to)
+    }
+
+    fn wanted(&self, event: &Event) -> bool {
+        let scope = &event.at.scope;
+        let in_environment = |environment: &Environment| *environment == scope.environment;
+        self.request.subtree.as_ref().is_none_or(|subtree| subtree.contains(&scope.namespace))
+            && self.request.environment.as_ref().is_none_or(in_environment)
+            && guard::may_read(&self.caller, &event.at).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_config_shared::stamp::Hlc;
+    use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_follower_goes_on_where_it_was_unless_that_is_another_history() {
+        let shard = |n| ShardId(Uuid::from_u128(n));
+        let position = |seq| Position { epoch: 9, seq };
+        let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
+        let head = Head { shard: shard(1), position: position(10), hlc: Hlc(1), epochs };
+        let begin = |after: Option<(u128, u64)>| {
+            beginning(&head, after.map(|(n, seq)| Vector::at(shard(n), position(seq))).as_ref())
+        };
+        assert_eq!(begin(None), Beginning::After(10));
+        assert_eq!(begin(Some((1, 4))), Beginning::After(4));
+        assert_eq!(begin(Some((1, 11))), Beginning::Anew(10));
+        assert_eq!(begin(Some((2, 4))), Beginning::Anew(10));
+        assert_eq!(beginning(&head, Some(&Vector::EMPTY)), Beginning::After(0));
+    }
+}

@@ -1,0 +1,118 @@
+//! The hub's own keys: its certificate authority and the key that signs what it sends, and the tokens that it gives out.
+//!
+//! Both keys are created once and lie in the database wrapped by the key-encryption key; every process of a hub reads
+//! the same ones.
+
+use llm_config_proto::key_statement::KeyStatement;
+use llm_config_shared::store::JournalError;
+use llm_config_shared::time::UnixMillis;
+use zeroize::Zeroizing;
+
+use self::ca::{Ca, CaError};
+use self::signing::{NoSigningKey, SigningKey};
+use crate::registry::Registry;
+use crate::secrets::{KeyringError, LocalKeyring};
+
+pub mod api_token;
+pub mod ca;
+pub mod issue;
+pub mod join_token;
+pub mod server_certificate;
+pub mod signing;
+
+const CA: &str = "ca";
+const SIGNING: &str = "signing";
+
+/// The system's random source failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system has no randomness")]
+pub struct NoRandomness;
+
+/// Why the hub's keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    Signing(#[from] NoSigningKey),
+    #[error("the hub's stored keys cannot be used: {0}")]
+    Keyring(#[from] KeyringError),
+}
+
+/// The CA's word on which keys sign, as it is sent to edges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedStatement {
+    pub body: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
+/// The hub's keys, unwrapped, for as long as the process runs.
+pub struct Identity {
+    ca: Ca,
+    signing: SigningKey,
+    statement: SignedStatement,
+}
+
+impl Identity {
+    /// Reads the hub's keys, and makes and stores those that do not exist. Two processes that start at once agree,
+    /// because what is stored first stays.
+    ///
+    /// # Errors
+    /// When the database is away or the keys were wrapped by another key-encryption key.
+    pub async fn open<R: Registry>(
+        registry: &R,
+        keyring: &LocalKeyring,
+        now: UnixMillis,
+    ) -> Result<Self, IdentityError> {
+        let ca = stored(registry, keyring, CA, || Ok(Ca::create(now)?.to_stored())).await?;
+        let signing = stored(registry, keyring, SIGNING, || Ok(SigningKey::generate()?)).await?;
+        Self::of(Ca::from_stored(&ca)?, SigningKey::from_stored(&signing)?, now)
+    }
+
+    /// Keys that are stored nowhere.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn fresh(now: UnixMillis) -> Result<Self, IdentityError> {
+        Self::of(Ca::create(now)?, SigningKey::from_stored(&SigningKey::generate()?)?, now)
+    }
+
+    fn of(ca: Ca, signing: SigningKey, now: UnixMillis) -> Result<Self, IdentityError> {
+        let body = KeyStatement { issued_at: now, keys: vec![signing.verification_key()] }.encode();
+        let signature = ca.sign_statement(&body)?;
+        Ok(Self { ca, signing, statement: SignedStatement { body, signature } })
+    }
+
+    /// Issues certificates.
+    pub fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// Signs what is sent to edges.
+    pub fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    /// What edges learn the signing keys from.
+    pub fn statement(&self) -> &SignedStatement {
+        &self.statement
+    }
+}
+
+async fn stored<R: Registry>(
+    registry: &R,
+    keyring: &LocalKeyring,
+    name: &str,
+    create: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, IdentityError> + Send,
+) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    let wrapped = match registry.wrapped_key(name).await? {
+        Some(wrapped) => wrapped,
+        None => {
+            let wrapped = keyring.wrap(name, &create()?)?;
+            registry.put_wrapped_key(name, &wrapped).await?
+        }
+    };
+    Ok(keyring.unwrap(name, &wrapped)?)
+}

@@ -1,0 +1,307 @@
+//! The compact form of what a column holds whole: vectors, metadata, secrets, bindings.
+//!
+//! Each begins with the version of its form. Numbers are in base 128, low group first; texts and bytes stand behind
+//! their length. What does not decode is damage, never a panic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use llm_config_shared::entry::{Content, Metadata};
+use llm_config_shared::feed::Binding;
+use llm_config_shared::name::{Environment, Subtree};
+use llm_config_shared::secret::SealedSecret;
+use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::store::JournalError;
+use llm_config_shared::time::UnixMillis;
+use llm_config_shared::value::Value;
+use llm_config_shared::vector::{Position, ShardId, Vector};
+use uuid::Uuid;
+
+use super::dialect::Answer;
+use super::failure::corrupt;
+
+const VERSION: u8 = 1;
+
+#[derive(Default)]
+struct Out(Vec<u8>);
+
+impl Out {
+    fn begin() -> Self {
+        Self(vec![VERSION])
+    }
+
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn uuid(&mut self, id: Uuid) {
+        self.0.extend_from_slice(id.as_bytes());
+    }
+}
+
+struct In<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> In<'a> {
+    fn begin(what: &'static str, bytes: &'a [u8]) -> Answer<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Ok(Self { what, rest }),
+            Some((version, _)) => {
+                Err(corrupt(format!("{what} in form {version}, which this program does not know")))
+            }
+            None => Err(corrupt(format!("{what} without content"))),
+        }
+    }
+
+    fn damaged(&self) -> JournalError {
+        corrupt(format!("{} that does not decode", self.what))
+    }
+
+    fn take(&mut self, count: usize) -> Answer<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| self.damaged())?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Answer<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.take(1)?[0];
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(self.damaged())
+    }
+
+    fn bytes(&mut self) -> Answer<&'a [u8]> {
+        let length = self.number()?;
+        self.take(usize::try_from(length).map_err(|_| self.damaged())?)
+    }
+
+    fn text(&mut self) -> Answer<&'a str> {
+        let bytes = self.bytes()?;
+        std::str::from_utf8(bytes).map_err(|_| self.damaged())
+    }
+
+    fn uuid(&mut self) -> Answer<Uuid> {
+        let bytes = self.take(16)?;
+        Uuid::from_slice(bytes).map_err(|_| self.damaged())
+    }
+
+    /// `count` times `one`, without trusting the count for an allocation.
+    fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> Answer<T>) -> Answer<Vec<T>> {
+        let count = self.number()?;
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(one(self)?);
+        }
+        Ok(all)
+    }
+
+    fn end(self) -> Answer<()> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged()) }
+    }
+}
+
+pub(super) fn vector(vector: &Vector) -> Vec<u8> {
+    let mut out = Out::begin();
+    out.number(vector.iter().count() as u64);
+    for (shard, position) in vector.iter() {
+        out.uuid(shard.0);
+        out.number(position.epoch);
+        out.number(position.seq);
+    }
+    out.0
+}
+
+pub(super) fn to_vector(bytes: &[u8]) -> Answer<Vector> {
+    let mut from = In::begin("a version vector", bytes)?;
+    let positions = from
+        .many(|from| Ok((ShardId(from.uuid()?), Position { epoch: from.number()?, seq: from.number()? })))?;
+    let vector = Vector::from_positions(positions).map_err(|error| corrupt(error.to_string()))?;
+    from.end()?;
+    Ok(vector)
+}
+
+pub(super) fn stamp(stamp: &Stamp) -> Vec<u8> {
+    let mut out = Out::begin();
+    out.number(stamp.hlc.0);
+    out.uuid(stamp.id.actor.0);
+    out.number(stamp.id.incarnation);
+    out.number(stamp.id.counter);
+    out.0
+}
+
+pub(super) fn to_stamp(bytes: &[u8]) -> Answer<Stamp> {
+    let mut from = In::begin("a base", bytes)?;
+    let hlc = Hlc(from.number()?);
+    let id = WriteId { actor: ActorId(from.uuid()?), incarnation: from.number()?, counter: from.number()? };
+    from.end()?;
+    Ok(Stamp { hlc, id })
+}
+
+pub(super) fn metadata(metadata: &Metadata) -> Vec<u8> {
+    let mut out = Out::begin();
+    out.number(metadata.created_at.0);
+    out.text(&metadata.created_by);
+    out.number(metadata.updated_at.0);
+    out.text(&metadata.updated_by);
+    out.number(metadata.tags.len() as u64);
+    for tag in &metadata.tags {
+        out.text(tag);
+    }
+    out.number(u64::from(metadata.description.is_some()));
+    if let Some(description) = &metadata.description {
+        out.text(description);
+    }
+    out.0
+}
+
+pub(super) fn to_metadata(bytes: &[u8]) -> Answer<Metadata> {
+    let mut from = In::begin("metadata", bytes)?;
+    let metadata = Metadata {
+        created_at: UnixMillis(from.number()?),
+        created_by: from.text()?.into(),
+        updated_at: UnixMillis(from.number()?),
+        updated_by: from.text()?.into(),
+        tags: from.many(|from| Ok(Arc::from(from.text()?)))?,
+        description: from.many(|from| Ok(Arc::from(from.text()?)))?.pop(),
+    };
+    from.end()?;
+    Ok(metadata)
+}
+
+/// Kind and value as they stand in a row: 0 nothing, 1 the canonical text, 2 a sealed secret.
+pub(super) fn content(content: &Content) -> (u64, Option<std::borrow::Cow<'_, [u8]>>) {
+    match content {
+        Content::Deleted => (0, None),
+        Content::Plain(value) => (1, Some(value.as_str().as_bytes().into())),
+        Content::Secret(sealed) => {
+            let mut out = Out::begin();
+            out.number(sealed.key_epoch);
+            out.number(sealed.version);
+            out.bytes(&sealed.body);
+            out.bytes(&sealed.wrap);
+            (2, Some(out.0.into()))
+        }
+    }
+}
+
+pub(super) fn to_content(kind: u64, bytes: Option<&[u8]>) -> Answer<Content> {
+    match (kind, bytes) {
+        (0, None) => Ok(Content::Deleted),
+        (1, Some(bytes)) => {
+            let text = std::str::from_utf8(bytes).map_err(|_| corrupt("a value that is not text"))?;
+            let value = Value::parse(text).map_err(|_| corrupt("a value that is not canonical JSON"))?;
+            Ok(Content::Plain(value))
+        }
+        (2, Some(bytes)) => {
+            let mut from = In::begin("a sealed secret", bytes)?;
+            let sealed = SealedSecret {
+                key_epoch: from.number()?,
+                version: from.number()?,
+                body: from.bytes()?.to_vec().into(),
+                wrap: from.bytes()?.to_vec().into(),
+            };
+            from.end()?;
+            Ok(Content::Secret(sealed))
+        }
+        (kind, _) => Err(corrupt(format!("an entry of kind {kind} that does not fit its value"))),
+    }
+}
+
+pub(super) fn binding(binding: &Binding) -> Vec<u8> {
+    let mut out = Out::begin();
+    let subtrees = |out: &mut Out, subtrees: &[Subtree]| {
+        out.number(subtrees.len() as u64);
+        subtrees.iter().for_each(|subtree| out.text(subtree.as_str()));
+    };
+    subtrees(&mut out, &binding.namespaces);
+    out.number(binding.environments.len() as u64);
+    binding.environments.iter().for_each(|environment| out.text(environment.as_str()));
+    subtrees(&mut out, &binding.write);
+    out.0
+}
+
+pub(super) fn to_binding(bytes: &[u8]) -> Answer<Binding> {
+    let mut from = In::begin("a binding", bytes)?;
+    let subtree = |from: &mut In<'_>| Subtree::parse(from.text()?).map_err(|_| from.damaged());
+    let binding = Binding {
+        namespaces: from.many(subtree)?,
+        environments: from.many(|from| Environment::parse(from.text()?).map_err(|_| from.damaged()))?,
+        write: from.many(subtree)?,
+    };
+    from.end()?;
+    Ok(binding)
+}
+
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut out = Out::begin();
+    out.number(labels.len() as u64);
+    for (name, value) in labels {
+        out.text(name);
+        out.text(value);
+    }
+    out.0
+}
+
+pub(super) fn to_labels(bytes: &[u8]) -> Answer<BTreeMap<String, String>> {
+    let mut from = In::begin("labels", bytes)?;
+    let labels = from.many(|from| Ok((from.text()?.to_owned(), from.text()?.to_owned())))?;
+    from.end()?;
+    Ok(labels.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_decodes_and_what_was_cut_is_damage() {
+        let actor = ActorId(Uuid::from_u128(7));
+        let base = Stamp { hlc: Hlc::MAX, id: WriteId { actor, incarnation: 1 << 62, counter: 300 } };
+        let bytes = stamp(&base);
+        assert_eq!(to_stamp(&bytes), Ok(base));
+        for cut in 0..bytes.len() {
+            assert!(matches!(to_stamp(&bytes[..cut]), Err(JournalError::Corrupt(_))), "{cut} bytes");
+        }
+
+        let seen = Vector::at(ShardId(Uuid::from_u128(9)), Position { epoch: 5, seq: 128 });
+        assert_eq!(to_vector(&vector(&seen)), Ok(seen));
+        assert_eq!(to_vector(&vector(&Vector::EMPTY)), Ok(Vector::EMPTY));
+
+        let about = Metadata {
+            created_at: UnixMillis(1),
+            created_by: "token:a".into(),
+            updated_at: UnixMillis(2),
+            updated_by: "edge:b/uid:0".into(),
+            tags: vec!["x".into(), "\0".into()],
+            description: Some("why".into()),
+        };
+        assert_eq!(to_metadata(&metadata(&about)), Ok(about));
+    }
+
+    #[test]
+    fn an_unknown_form_and_a_huge_count_are_refused() {
+        assert!(to_vector(&[2, 0]).is_err());
+        assert!(to_labels(&[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
+        assert!(to_content(1, None).is_err() && to_content(9, Some(b"")).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! How far the shard has come, and who leads it.
+
+use llm_config_shared::stamp::Hlc;
+use llm_config_shared::store::{Head, JournalError, Leadership};
+use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId, Vector};
+
+use super::dialect::{Answer, Cells, Sql, Transact};
+use super::failure::{corrupt, unavailable};
+use super::rows::uuid;
+
+const CREATE: Sql = Sql::same(
+    "INSERT INTO shard_head (shard, local, epoch, seq, hlc) VALUES ($1, 1, 0, 0, 0)
+     ON CONFLICT (local) WHERE local = 1 DO NOTHING",
+);
+const LOCK: Sql = Sql {
+    sqlite: "SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1",
+    postgres: "SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1 FOR UPDATE",
+};
+const READ: Sql = Sql::same("SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1");
+const EPOCHS: Sql = Sql::same("SELECT ord, epoch, start_seq FROM shard_epoch WHERE shard = $1 ORDER BY ord");
+const NEW_EPOCH: Sql =
+    Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, $2, $3, $4)");
+const TAKE: Sql = Sql::same("UPDATE shard_head SET epoch = $2 WHERE shard = $1");
+
+/// Locks the head and appends an epoch. Of two processes that create the shard at once, the second waits and finds the
+/// first one's.
+pub(super) async fn lead<T: Transact>(tx: &mut T, epoch: u64, new_shard: ShardId) -> Answer<Leadership> {
+    tx.execute(CREATE, vec![new_shard.0.as_bytes().as_slice().into()]).await?;
+    let (shard, position, hlc) = one(tx.fetch(LOCK, vec![]).await?)?;
+    let ordinal = epochs(tx, shard).await?.newest().map_or(1, |newest| newest.ordinal + 1);
+    let id = shard.0.as_bytes().as_slice();
+    let row = vec![id.into(), u64::from(ordinal).into(), epoch.into(), position.seq.into()];
+    tx.execute(NEW_EPOCH, row).await?;
+    tx.execute(TAKE, vec![id.into(), epoch.into()]).await?;
+    Ok(Leadership { shard, position: Position { epoch, seq: position.seq }, hlc })
+}
+
+pub(super) async fn head<T: Transact>(tx: &mut T) -> Answer<Head> {
+    let (shard, position, hlc) = one(tx.fetch(READ, vec![]).await?)?;
+    let epochs = epochs(tx, shard).await?;
+    Ok(Head { shard, position, hlc, epochs })
+}
+
+pub(super) async fn vector<T: Transact>(tx: &mut T) -> Answer<Vector> {
+    let (shard, position) = position(tx).await?;
+    Ok(Vector::at(shard, position))
+}
+
+pub(super) async fn position<T: Transact>(tx: &mut T) -> Answer<(ShardId, Position)> {
+    let (shard, position, _) = one(tx.fetch(READ, vec![]).await?)?;
+    Ok((shard, position))
+}
+
+fn one<R: Cells>(rows: Vec<R>) -> Result<(ShardId, Position, Hlc), JournalError> {
+    match rows.as_slice() {
+        [] => Err(unavailable("no hub has been started on it yet")),
+        [row] => {
+            let position = Position { epoch: row.int(1)?, seq: row.int(2)? };
+            Ok((ShardId(uuid(row, 0)?), position, Hlc(row.int(3)?)))
+        }
+        [..] => Err(corrupt("two heads of one shard")),
+    }
+}
+
+async fn epochs<T: Transact>(tx: &mut T, shard: ShardId) -> Answer<EpochTable> {
+    let rows = tx.fetch(EPOCHS, vec![shard.0.as_bytes().as_slice().into()]).await?;
+    let mut epochs = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let ordinal = u32::try_from(row.int(0)?).map_err(|_| corrupt("an epoch's ordinal beyond 32 bits"))?;
+        epochs.push(Epoch { ordinal, epoch: row.int(1)?, start_seq: row.int(2)? });
+    }
+    Ok(EpochTable::new(epochs))
+}

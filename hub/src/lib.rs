@@ -1,0 +1,18 @@
+//! The hub: holds the truth, orders writes, and streams them to edges.
+
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod data_directory;
+pub mod fanout;
+pub mod guard;
+pub mod http;
+pub mod identity;
+pub mod journal;
+pub mod registry;
+pub mod secrets;
+pub mod server;
+pub mod sync;
+pub mod tail;
+pub mod telemetry;
+pub mod writer;

@@ -1,0 +1,282 @@
+//! `llm-config-hub`: the hub as a program.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use llm_config_hub::config::{Config, Database as DatabaseSetting, Mode};
+use llm_config_hub::data_directory::DataDirectory;
+use llm_config_hub::journal::dialect::Dialect;
+use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
+use llm_config_hub::server::{self, FirstStart, Keys, Listeners};
+use llm_config_hub::telemetry::{Metrics, start_logging};
+use llm_config_shared::name::Tenant;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Configuration and secrets for fleets that are not always online: the hub.
+#[derive(Parser)]
+#[command(name = "llm-config-hub", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run on embedded defaults, everything in one directory
+    Dev {
+        /// Where database, keys and tokens lie
+        #[arg(long, default_value = "llm-config-data")]
+        data: PathBuf,
+        /// Address of the REST API
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// Address for edges
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        sync_listen: SocketAddr,
+    },
+    /// Run on hub.toml
+    Serve(Settings),
+    /// Make the first tenant, the hub's keys and the first administrator's token
+    Init {
+        #[command(flatten)]
+        settings: Settings,
+        /// The first tenant
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+    /// Bring the database's tables up to date
+    Migrate {
+        #[command(flatten)]
+        settings: Settings,
+        /// Only say what would be done; exit 1 when there is something
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(clap::Args)]
+struct Settings {
+    /// The settings; every key can also be set as LLM_CONFIG_HUB_SECTION__KEY
+    #[arg(long, default_value = "hub.toml", env = "LLM_CONFIG_HUB_CONFIG")]
+    config: PathBuf,
+}
+
+impl Settings {
+    /// Without the default file, the variables alone may be enough.
+    fn read(&self) -> anyhow::Result<Config> {
+        let text = match std::fs::read_to_string(&self.config) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config == Path::new("hub.toml") => {
+                String::new()
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", self.config.display()));
+            }
+        };
+        let directory = self.config.parent().unwrap_or_else(|| Path::new(""));
+        let variables: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Ok(Config::parse(&text, directory, &variables)?)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return failed(&anyhow::anyhow!("another TLS provider is installed"));
+    }
+    match run(arguments.command).await {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a program that cannot go on, perhaps before it logs"
+)]
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("llm-config-hub: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev { data, listen, sync_listen } => {
+            with_database(Config::dev(&data, listen, sync_listen)?, Task::Serve).await
+        }
+        Command::Serve(settings) => with_database(settings.read()?, Task::Serve).await,
+        Command::Init { settings, tenant } => {
+            let tenant = Tenant::parse(&tenant)?;
+            with_database(settings.read()?, Task::Init(tenant)).await
+        }
+        Command::Migrate { settings, check } => {
+            with_database(settings.read()?, Task::Migrate { check }).await
+        }
+        Command::Version => {
+            say(&format!("llm-config-hub {}", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+enum Task {
+    Serve,
+    Init(Tenant),
+    Migrate { check: bool },
+}
+
+/// Opens what the settings name. An embedded database belongs to one process, so its directory is locked.
+async fn with_database(config: Config, task: Task) -> anyhow::Result<ExitCode> {
+    let rust_log = std::env::var("RUST_LOG").ok();
+    if matches!(task, Task::Serve) {
+        start_logging(&config.telemetry, rust_log.as_deref()).map_err(anyhow::Error::from_boxed)?;
+    }
+    match &config.database {
+        DatabaseSetting::Sqlite(path) => {
+            let directory =
+                path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."));
+            let _locked = DataDirectory::lock(directory)?;
+            let database = SqliteJournal::open(path).await.with_context(|| path.display().to_string())?;
+            perform(&config, database, task).await
+        }
+        DatabaseSetting::Postgres(url) => {
+            let database = PostgresJournal::open(url).await.context("database.url")?;
+            perform(&config, database, task).await
+        }
+    }
+}
+
+async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task) -> anyhow::Result<ExitCode> {
+    let database = Arc::new(database);
+    let done = match task {
+        Task::Serve => serve(config, &database).await.map(|()| ExitCode::SUCCESS),
+        Task::Init(tenant) => init(config, &database, &tenant).await,
+        Task::Migrate { check } => migrate(&database, check).await,
+    };
+    database.close().await;
+    done
+}
+
+async fn migrate<D: Dialect>(database: &Database<D>, check: bool) -> anyhow::Result<ExitCode> {
+    let pending = database.pending_migrations().await?;
+    if pending.is_empty() {
+        say("the database is up to date");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for step in &pending {
+        say(&format!("{} {step}", if check { "to do:" } else { "doing:" }));
+    }
+    if check {
+        return Ok(ExitCode::FAILURE);
+    }
+    database.migrate().await?;
+    say("the database is up to date");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn init<D: Dialect>(
+    config: &Config,
+    database: &Database<D>,
+    tenant: &Tenant,
+) -> anyhow::Result<ExitCode> {
+    database.migrate().await?;
+    let keys = server::open_keys(database, config).await?;
+    let ca = server::publish_ca(config, &keys.identity)?;
+    let made = server::first_start(database, config, tenant, false).await?;
+    if made.made_token {
+        say(&format!("tenant: {tenant}"));
+        say(&format!("admin token: {}", absolute(&made.token_file).display()));
+    } else {
+        say("there is a tenant with a token already; nothing was made");
+    }
+    say(&format!("CA certificate: {}", absolute(&ca).display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve<D: Dialect>(config: &Config, database: &Arc<Database<D>>) -> anyhow::Result<()> {
+    database.migrate().await?;
+    let keys = server::open_keys(&**database, config).await?;
+    let ca = server::publish_ca(config, &keys.identity)?;
+    let listeners = Listeners::bind(config).await?;
+    if config.mode == Mode::Dev {
+        let tenant = Tenant::parse("default")?;
+        let made = server::first_start(&**database, config, &tenant, true).await?;
+        tell_how_to_begin(config, &made, &ca);
+    } else {
+        server::warn_if_empty(&**database, config.mode).await?;
+        tracing::info!(api = %config.listen.api, sync = %config.listen.sync, "the hub is up");
+    }
+    let stop = stop_on_signals()?;
+    run_until(config, database, keys, listeners, stop).await
+}
+
+async fn run_until<D: Dialect>(
+    config: &Config,
+    database: &Arc<Database<D>>,
+    keys: Keys,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::start()?;
+    server::run(config, Arc::clone(database), keys, listeners, metrics, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopping.cancel();
+    });
+    Ok(stop)
+}
+
+/// For a person at a terminal as text, for a program in the log.
+fn tell_how_to_begin(config: &Config, made: &FirstStart, ca: &Path) {
+    let (token, ca, api) = (absolute(&made.token_file), absolute(ca), config.listen.api);
+    let token = token.display();
+    let join = format!(
+        "llm-config fleet token --name edge-1 --out edge-1.token --hub http://{api} --token-file {token} && \
+         llm-config edge join --token-file edge-1.token --data edge-1"
+    );
+    if io::stdout().is_terminal() {
+        say(&format!("API          http://{api}/api/v1"));
+        say(&format!("for edges    https://{}", config.listen.sync));
+        say(&format!("admin token  {token}"));
+        say(&format!("CA           {}", ca.display()));
+        say(&format!("join an edge {join}"));
+    } else {
+        tracing::info!(
+            api = %format!("http://{api}/api/v1"), sync = %format!("https://{}", config.listen.sync),
+            admin_token = %token, ca = %ca.display(), join, "the hub is up"
+        );
+    }
+}
+
+/// As it can be pasted anywhere.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A line for people; a closed pipe is no failure.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}

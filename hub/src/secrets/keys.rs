@@ -1,0 +1,80 @@
+//! Root keys: wrapped in the database, unwrapped in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use llm_config_shared::name::{Environment, Tenant};
+use llm_config_shared::seal::SealKey;
+use llm_config_shared::secret::SubtreeKey;
+use llm_config_shared::time::UnixMillis;
+use zeroize::Zeroizing;
+
+use super::SecretError;
+use super::local::{LocalKeyring, random};
+use crate::registry::WrappedRoot;
+
+/// Tenant, environment and key epoch.
+pub(super) type Place = (Tenant, Environment, u64);
+
+/// The roots that this process has unwrapped.
+#[derive(Default)]
+pub(super) struct Roots(RwLock<BTreeMap<Place, SubtreeKey>>);
+
+impl Roots {
+    pub(super) fn get(&self, place: &Place) -> Option<SubtreeKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
+    }
+
+    /// All epochs of one environment.
+    pub(super) fn of_environment(
+        &self,
+        tenant: &Tenant,
+        environment: &Environment,
+    ) -> Vec<(u64, SubtreeKey)> {
+        let roots = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let first = (tenant.clone(), environment.clone(), 0);
+        let last = (tenant.clone(), environment.clone(), u64::MAX);
+        roots.range(first..=last).map(|((_, _, key_epoch), root)| (*key_epoch, root.clone())).collect()
+    }
+
+    /// Unwraps a root, once.
+    pub(super) fn take_in(&self, keyring: &LocalKeyring, root: &WrappedRoot) -> Result<(), SecretError> {
+        let place = (root.tenant.clone(), root.environment.clone(), root.key_epoch);
+        if self.get(&place).is_some() {
+            return Ok(());
+        }
+        let name = name(&root.tenant, &root.environment, root.key_epoch);
+        let key = SealKey::from_slice(&keyring.unwrap(&name, &root.wrapped)?)?;
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(place, SubtreeKey::root(key));
+        Ok(())
+    }
+}
+
+/// The newest key epoch of an environment, if it has one.
+pub(super) fn newest(known: &[(Environment, u64)], environment: &Environment) -> Option<u64> {
+    known.iter().filter(|(of, _)| of == environment).map(|(_, key_epoch)| *key_epoch).max()
+}
+
+/// A random root, wrapped.
+pub(super) fn fresh_root(
+    keyring: &LocalKeyring,
+    tenant: &Tenant,
+    environment: &Environment,
+    key_epoch: u64,
+    now: UnixMillis,
+) -> Result<WrappedRoot, SecretError> {
+    let key: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
+    let wrapped = keyring.wrap(&name(tenant, environment, key_epoch), key.as_slice())?;
+    Ok(WrappedRoot {
+        tenant: tenant.clone(),
+        environment: environment.clone(),
+        key_epoch,
+        wrapped,
+        created_at: now,
+    })
+}
+
+/// What a wrapped root is bound to. Names hold no `/` in a tenant or an environment.
+fn name(tenant: &Tenant, environment: &Environment, key_epoch: u64) -> String {
+    format!("root/{tenant}/{environment}/{key_epoch}")
+}

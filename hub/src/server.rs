@@ -1,0 +1,200 @@
+//! The hub as a running process: its parts put together, its two listeners, and an orderly end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm_config_shared::store::{Journal, JournalError};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Parts};
+use crate::clock;
+use crate::config::{Config, Mode};
+use crate::data_directory::{self, DataDirectoryError, write_private};
+use crate::fanout::Fanout;
+use crate::guard::Guard;
+use crate::http::{Door, TlsError, acceptor};
+use crate::identity::{Identity, IdentityError};
+use crate::registry::Registry;
+use crate::secrets::{LocalKeyring, SecretError, SecretStore, keyring_of};
+use crate::sync::call::Calls;
+use crate::sync::listener::{self, ListenError};
+use crate::sync::presence::Presence;
+use crate::sync::roster::Roster;
+use crate::sync::service;
+use crate::telemetry::Metrics;
+use crate::writer;
+
+mod address;
+mod first_start;
+mod routes;
+
+pub use first_start::{FirstStart, first_start};
+
+/// How much longer than the drain a part may take to end.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Why the hub does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Database(#[from] JournalError),
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    #[error("cannot listen on {address} ({setting}): {error}")]
+    Listen { setting: &'static str, address: std::net::SocketAddr, error: std::io::Error },
+    #[error("the part of the hub that writes has ended; see the log")]
+    WriterEnded,
+    #[error("edges cannot be served: {0}")]
+    Sync(#[from] ListenError),
+    #[error("the system has no randomness")]
+    NoRandomness,
+}
+
+/// What the hub knows before it listens: its keys.
+pub struct Keys {
+    pub keyring: Arc<LocalKeyring>,
+    pub identity: Arc<Identity>,
+}
+
+/// Reads the keyring and the hub's keys, and makes them on the very first start.
+///
+/// # Errors
+/// When the keyring is missing, or not this database's.
+pub async fn open_keys<S: Registry>(store: &S, config: &Config) -> Result<Keys, ServerError> {
+    data_directory::create(config.data_directory())?;
+    let keyring = keyring_of(store, &config.secrets.keyring).await?;
+    let identity = Identity::open(store, &keyring, clock::now()).await?;
+    Ok(Keys { keyring: Arc::new(keyring), identity: Arc::new(identity) })
+}
+
+/// Both listeners, bound.
+pub struct Listeners {
+    door: Door,
+    sync: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses, so that a port in use is known before anything is promised.
+    ///
+    /// # Errors
+    /// When one cannot be listened on, or the certificate cannot be used.
+    pub async fn bind(config: &Config) -> Result<Self, ServerError> {
+        let tls = config.listen.tls.as_ref().map(acceptor).transpose()?;
+        let bind = async |setting, address| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|error| ServerError::Listen { setting, address, error })
+        };
+        let listener = bind("listen.api", config.listen.api).await?;
+        let sync = bind("listen.sync", config.listen.sync).await?;
+        Ok(Self { door: Door { listener, tls }, sync })
+    }
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// When the hub cannot start, or its writer fails for good.
+pub async fn run<S: Journal + Registry>(
+    config: &Config,
+    store: Arc<S>,
+    keys: Keys,
+    listeners: Listeners,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), ServerError> {
+    let Keys { keyring, identity } = keys;
+    let secrets = Arc::new(SecretStore::new(Arc::clone(&store), keyring));
+    let started = writer::start(Arc::clone(&store), Arc::clone(&secrets)).await?;
+    let writer::Started { handle, tail, task: mut writer_task } = started;
+    let guard = Arc::new(Guard::new(Arc::clone(&store), config.limits.failed_logins_per_minute));
+    let roster = Arc::new(Roster::default());
+    let api = Arc::new(Api::new(Parts {
+        store: Arc::clone(&store),
+        writer: handle.clone(),
+        secrets: Arc::clone(&secrets),
+        guard: Arc::clone(&guard),
+        tail: Arc::clone(&tail),
+        metrics: metrics.clone(),
+        mode: config.mode,
+        edge_address: address::for_edges(config),
+        ca_fingerprint: identity.ca().fingerprint(),
+        roster: Arc::clone(&roster),
+        stop: stop.clone(),
+    }));
+    let edges = Arc::new(service::Parts {
+        journal: Arc::clone(&store),
+        registry: Arc::clone(&store),
+        secrets,
+        fanout: Fanout::new(Arc::clone(&store), Arc::clone(&tail), Arc::clone(&identity)),
+        identity,
+        writer: handle,
+        tail,
+        calls: Calls::new(routes::known_callers(Arc::clone(&api))),
+        roster,
+        presence: Presence::default(),
+    });
+    let router = routes::public(api, guard, config.limits.request);
+    let upkeep = tokio::spawn(metrics.keep_up());
+    let door = tokio::spawn(listeners.door.serve(router, stop.clone(), config.limits.drain));
+    let stopped = stop.clone().cancelled_owned();
+    let mut sync = tokio::spawn(listener::listen(listeners.sync, edges, address::names(config), stopped));
+    // In this order: once the hub stops, the other two end as they should.
+    let failed = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        _ = &mut writer_task => Some(ServerError::WriterEnded),
+        served = &mut sync => served.ok().and_then(Result::err).map(ServerError::Sync),
+    };
+    tracing::info!("stopping: what runs may finish");
+    stop.cancel();
+    upkeep.abort();
+    finish("the API", door, config.limits.drain + MARGIN).await;
+    if !sync.is_finished() {
+        finish("the sync port", sync, config.limits.drain + MARGIN).await;
+    }
+    if !writer_task.is_finished() {
+        finish("the writer", writer_task, MARGIN).await;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn finish<T>(part: &'static str, task: JoinHandle<T>, time_max: Duration) {
+    match tokio::time::timeout(time_max, task).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(part, %error, "ended badly"),
+        Err(_) => tracing::warn!(part, "was cut off"),
+    }
+}
+
+/// Writes the CA's certificate where people find it, if it is not there.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn publish_ca(config: &Config, identity: &Identity) -> Result<PathBuf, ServerError> {
+    let path = config.data_directory().join("ca.pem");
+    let pem = identity.ca().pem();
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(pem.as_str()) {
+        write_private(&path, &pem)?;
+    }
+    Ok(path)
+}
+
+/// Tells whoever looks that nothing can be asked of this hub yet.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn warn_if_empty<S: Registry>(store: &S, mode: Mode) -> Result<(), ServerError> {
+    if mode == Mode::Serve && store.tenants().await?.is_empty() {
+        tracing::warn!("there is no tenant yet, so every request is refused: run llm-config-hub init");
+    }
+    Ok(())
+}

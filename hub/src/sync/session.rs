@@ -1,0 +1,327 @@
+//! The task of one stream: performs what the session's state machine asks for, and tells it what happened.
+//!
+//! It holds one transfer at a time, as shared bytes, and a channel of a few frames. An edge that reads slowly costs its
+//! own task some waiting and nobody else anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm_config_proto::sync::{EdgeFrames, SyncError};
+use llm_config_shared::feed::Feed;
+use llm_config_shared::limits::{CLOCK_EPSILON_MS, PROGRESS_MS_MAX};
+use llm_config_shared::name::EdgeName;
+use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Request};
+use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::rules::Rules;
+use llm_config_shared::stamp::Hlc;
+use llm_config_shared::store::{Head, Journal};
+use llm_config_shared::time::Instant;
+use llm_config_shared::vector::Vector;
+use llm_config_shared::write::Write;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+
+use super::call::too_many;
+use super::measure;
+use super::roster::Seat;
+use super::service::Parts;
+use crate::clock;
+use crate::fanout::Transfer;
+use crate::guard::edge_caller;
+use crate::registry::{Edge, Registry};
+
+/// Frames that wait for the transport.
+pub(super) const FRAMES_WAITING_MAX: usize = 4;
+/// Requests of local callers under way.
+const CALLS_MAX: usize = 32;
+/// How long a frame may wait for the edge to read.
+const SEND_TIME_MAX: Duration = Duration::from_millis(PROGRESS_MS_MAX);
+
+/// One stream and everything that it needs.
+pub(super) struct Session<J, R> {
+    pub(super) parts: Arc<Parts<J, R>>,
+    pub(super) edge: Arc<Edge>,
+    pub(super) profile: Arc<Profile>,
+    pub(super) seat: Seat,
+    pub(super) out: mpsc::Sender<HubFrame>,
+}
+
+/// What the loop keeps beside the state machine.
+struct Running {
+    core: HubSession,
+    jobs: JoinSet<Done>,
+    calls: usize,
+    /// Keys for secrets are on their way: what needs them follows them.
+    granting: bool,
+    after_grants: Option<(Vec<(Feed, Vector)>, bool)>,
+    /// What the edge said it has been told, in its first frame.
+    floor: Vector,
+    acknowledged_seq: u64,
+    /// When the last transfer was complete.
+    sent_at: Instant,
+}
+
+/// A job that is finished.
+enum Done {
+    Call(Input),
+    Grants(Input),
+    Other(Input),
+}
+
+/// The stream is over.
+struct Ended;
+
+impl<J: Journal, R: Registry> Session<J, R> {
+    pub(super) async fn run(mut self, mut frames: EdgeFrames) {
+        let now = clock::instant();
+        let mut running = Running {
+            core: HubSession::new((*self.profile).clone(), Rules::ALL, now),
+            jobs: JoinSet::new(),
+            calls: 0,
+            granting: false,
+            after_grants: None,
+            floor: Vector::EMPTY,
+            acknowledged_seq: 0,
+            sent_at: now,
+        };
+        let mut heads = self.parts.tail.subscribe();
+        let mut told = heads.borrow_and_update().position.seq;
+        self.heard(&running);
+        loop {
+            if self.perform(&mut running).await.is_err() || running.core.is_closed() {
+                return;
+            }
+            let Some(at) = running.core.poll_timeout() else { return };
+            let input = tokio::select! {
+                frame = frames.next() => match self.take_frame(frame, &mut running) {
+                    Some(input) => input,
+                    None => return,
+                },
+                Some(done) = running.jobs.join_next(), if !running.jobs.is_empty() => match done {
+                    Ok(done) => self.take_done(done, &mut running),
+                    Err(_) => Input::Unavailable,
+                },
+                Ok(()) = heads.changed() => match self.news(&mut heads, &mut told) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                Ok(()) = self.seat.notice.changed() => match self.noticed(&mut running) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                () = tokio::time::sleep_until(clock::deadline(at)) => {
+                    running.core.handle_timeout(clock::instant());
+                    continue;
+                }
+            };
+            running.core.handle(input, clock::instant());
+        }
+    }
+
+    fn take_frame(
+        &self,
+        frame: Option<Result<EdgeFrame, SyncError>>,
+        running: &mut Running,
+    ) -> Option<Input> {
+        match frame? {
+            Ok(frame) => {
+                if let EdgeFrame::Hello(hello) = &frame {
+                    running.floor = hello.floor.clone();
+                }
+                self.heard(running);
+                Some(Input::Frame(frame))
+            }
+            Err(SyncError::Invalid(invalid)) => {
+                tracing::info!(edge = %self.edge.name, %invalid, "a frame was not understood");
+                Some(Input::Close(Refusal::Protocol(invalid.to_string().into())))
+            }
+            Err(error) => {
+                tracing::debug!(edge = %self.edge.name, %error, "stream ended");
+                None
+            }
+        }
+    }
+
+    fn take_done(&self, done: Done, running: &mut Running) -> Input {
+        match done {
+            Done::Other(input) => input,
+            Done::Call(input) => {
+                running.calls -= 1;
+                input
+            }
+            Done::Grants(input) => {
+                running.granting = false;
+                if let Some((feeds, every)) = running.after_grants.take() {
+                    self.read_feeds(running, feeds, every);
+                }
+                input
+            }
+        }
+    }
+
+    /// Something was committed; nothing if it was in none of the edge's feeds.
+    fn news(&self, heads: &mut watch::Receiver<Arc<Head>>, told: &mut u64) -> Option<Input> {
+        let seq = heads.borrow_and_update().position.seq;
+        let moved = self.parts.tail.any_may_have_moved(&self.profile.feeds, *told, seq);
+        *told = seq;
+        moved.then_some(Input::Advanced)
+    }
+
+    fn noticed(&mut self, running: &mut Running) -> Option<Input> {
+        let notice = self.seat.notice.borrow_and_update().clone();
+        match notice.close {
+            Some(refusal) => Some(Input::Close(refusal)),
+            // The only other thing that is told: new keys.
+            None => {
+                self.seal_grants(running);
+                None
+            }
+        }
+    }
+
+    /// Does what the state machine asks for, until it asks for nothing more.
+    async fn perform(&mut self, running: &mut Running) -> Result<(), Ended> {
+        while let Some(output) = running.core.poll_output() {
+            match output {
+                Output::Send(frame) => {
+                    if matches!(frame, HubFrame::End { .. }) {
+                        running.sent_at = clock::instant();
+                    }
+                    self.send(frame).await?;
+                }
+                Output::ReadHead => self.read_head(running),
+                Output::SealGrants => self.seal_grants(running),
+                Output::Admit { batch, session, writes } => self.admit(running, batch, session, writes),
+                Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
+                Output::Call { id, request } => self.call(running, id, request),
+                Output::Acknowledged(vector) => {
+                    let shard = self.parts.tail.head().shard;
+                    running.acknowledged_seq = running.acknowledged_seq.max(vector.seq(shard));
+                    let took_ms = clock::instant() - running.sent_at;
+                    metrics::histogram!("sync_acknowledge_seconds").record(took_ms as f64 / 1_000.0);
+                    self.heard(running);
+                }
+                Output::Close => return Err(Ended),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the edge reads, but not for ever, and not once the session is to end.
+    async fn send(&mut self, frame: HubFrame) -> Result<(), Ended> {
+        measure::sent(&frame);
+        let closing = async {
+            let closed = self.seat.notice.wait_for(|notice| notice.close.is_some()).await.is_ok();
+            if !closed {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = self.out.send(frame) => sent.map_err(|_| Ended),
+            () = closing => Err(Ended),
+            () = tokio::time::sleep(SEND_TIME_MAX) => {
+                tracing::info!(edge = %self.edge.name, "the edge does not read; its stream is given up");
+                Err(Ended)
+            }
+        }
+    }
+
+    /// From memory, unless the edge has been told of more than this process knows of.
+    fn read_head(&self, running: &mut Running) {
+        let (parts, floor) = (Arc::clone(&self.parts), running.floor.clone());
+        running.jobs.spawn(async move {
+            let mut head = (*parts.tail.head()).clone();
+            // Whoever has just asked the database knows for certain that there is no more.
+            let leads = !head.vector().covers(&floor);
+            if leads {
+                head = match parts.journal.head().await {
+                    Ok(head) => head,
+                    Err(error) => return unavailable(&error, "the head"),
+                };
+            }
+            let physical = clock::now();
+            let hlc = head.hlc.max(Hlc::from_physical(physical));
+            Done::Other(Input::Head(HeadReport { head, physical, hlc, epsilon_ms: CLOCK_EPSILON_MS, leads }))
+        });
+    }
+
+    fn seal_grants(&self, running: &mut Running) {
+        running.granting = true;
+        let (parts, edge, profile) =
+            (Arc::clone(&self.parts), Arc::clone(&self.edge), Arc::clone(&self.profile));
+        running.jobs.spawn(async move {
+            match parts.secrets.grants_for(&edge, &profile.feeds, clock::now()).await {
+                Ok(grants) => Done::Grants(Input::Grants(grants)),
+                Err(error) => unavailable(&error, "the keys for secrets"),
+            }
+        });
+    }
+
+    fn admit(&self, running: &mut Running, batch: u64, session: u64, mut writes: Vec<Write>) {
+        for write in &mut writes {
+            write.author.name = author(&self.edge.name, &write.author.name);
+        }
+        let upload = Upload {
+            edge: self.edge.id,
+            tenant: self.edge.tenant.clone(),
+            write: self.profile.write.clone(),
+            feeds: self.profile.feeds.clone(),
+            environments: self.profile.environments.clone(),
+            session,
+            writes,
+        };
+        let writer = self.parts.writer.clone();
+        running.jobs.spawn(async move {
+            match writer.upload(upload).await {
+                Ok(answers) => Done::Other(Input::Decided { batch, answers }),
+                Err(error) => unavailable(&error, "a decision on writes"),
+            }
+        });
+    }
+
+    fn read_feeds(&self, running: &mut Running, feeds: Vec<(Feed, Vector)>, every: bool) {
+        if running.granting {
+            running.after_grants = Some((feeds, every));
+            return;
+        }
+        let parts = Arc::clone(&self.parts);
+        running.jobs.spawn(async move {
+            match parts.fanout.transfer(&feeds, every).await {
+                Ok(Transfer { to, epochs, parts }) => Done::Other(Input::Feeds { to, epochs, parts }),
+                Err(error) => unavailable(&error, "feeds"),
+            }
+        });
+    }
+
+    fn call(&self, running: &mut Running, id: u64, request: Request) {
+        if running.calls >= CALLS_MAX {
+            running.core.handle(Input::Replied { id, response: too_many() }, clock::instant());
+            return;
+        }
+        running.calls += 1;
+        let caller = edge_caller(&self.edge, &self.profile.environments, &request.caller);
+        let calls = self.parts.calls.clone();
+        running.jobs.spawn(async move {
+            Done::Call(Input::Replied { id, response: calls.answer(caller, request).await })
+        });
+    }
+
+    fn heard(&self, running: &Running) {
+        self.parts.presence.heard(self.edge.id, clock::now(), running.acknowledged_seq);
+    }
+}
+
+/// The edge is told to come back; why is only for the log.
+fn unavailable(error: &dyn std::error::Error, what: &str) -> Done {
+    tracing::warn!(%error, "{what} cannot be had for an edge");
+    Done::Other(Input::Unavailable)
+}
+
+/// Who wrote: the hub says which edge, the edge only which of its local callers.
+fn author(edge: &EdgeName, said: &str) -> Arc<str> {
+    let prefix = format!("edge:{edge}/");
+    if said.starts_with(&prefix) { said.into() } else { format!("{prefix}{said}").into() }
+}

@@ -1,0 +1,173 @@
+//! What this process knows of the newest commits: how far the hub has come, and which scopes moved lately.
+//!
+//! Everyone who follows the hub waits here instead of asking the database. Commits of this process arrive with their
+//! scopes; those of another are only seen to have happened, and then everything may have moved.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use llm_config_shared::feed::Feed;
+use llm_config_shared::name::Scope;
+use llm_config_shared::store::Head;
+use tokio::sync::watch;
+
+/// Most commits that are remembered. Who is further behind asks the database.
+const COMMITS_MAX: usize = 4_096;
+
+/// The end of the hub's order, as this process has seen it.
+pub struct Tail {
+    head: watch::Sender<Arc<Head>>,
+    recent: Mutex<Recent>,
+}
+
+/// Commits after `after`, oldest first, without gaps.
+struct Recent {
+    after: u64,
+    commits: VecDeque<Moved>,
+}
+
+/// What one commit, or several at once, moved.
+struct Moved {
+    up_to: u64,
+    scopes: Vec<Scope>,
+}
+
+impl Tail {
+    /// Begins where the database is.
+    pub fn new(head: Head) -> Self {
+        let recent = Recent { after: head.position.seq, commits: VecDeque::new() };
+        Self { head: watch::Sender::new(Arc::new(head)), recent: Mutex::new(recent) }
+    }
+
+    /// Changes after every commit; may leave some out when they follow one another fast.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Head>> {
+        self.head.subscribe()
+    }
+
+    /// How far the hub has come.
+    pub fn head(&self) -> Arc<Head> {
+        Arc::clone(&self.head.borrow())
+    }
+
+    /// This process has committed up to `head`; only `scopes` moved since the head before.
+    pub fn committed(&self, head: Head, scopes: Vec<Scope>) {
+        let mut recent = self.recent();
+        recent.commits.push_back(Moved { up_to: head.position.seq, scopes });
+        if recent.commits.len() > COMMITS_MAX
+            && let Some(oldest) = recent.commits.pop_front()
+        {
+            recent.after = oldest.up_to;
+        }
+        self.head.send_replace(Arc::new(head));
+    }
+
+    /// The database is at `head`: told by it, not by the writer of this process. Nothing happens when that is known.
+    pub fn observed(&self, head: Head) {
+        let mut recent = self.recent();
+        let known = self.head();
+        let newer_epoch = head.epochs.epochs().len() > known.epochs.epochs().len();
+        if head.position.seq <= known.position.seq && !newer_epoch {
+            return;
+        }
+        if head.position.seq != known.position.seq {
+            *recent = Recent { after: head.position.seq, commits: VecDeque::new() };
+        }
+        self.head.send_replace(Arc::new(head));
+    }
+
+    /// Whether the feed may have changed in a commit after `after` and up to `up_to`. True when it is not known.
+    pub fn may_have_moved(&self, feed: &Feed, after: u64, up_to: u64) -> bool {
+        self.any_may_have_moved(std::slice::from_ref(feed), after, up_to)
+    }
+
+    /// The same for several feeds at once.
+    pub fn any_may_have_moved(&self, feeds: &[Feed], after: u64, up_to: u64) -> bool {
+        if after >= up_to {
+            return false;
+        }
+        let recent = self.recent();
+        let known_to = recent.commits.back().map_or(recent.after, |last| last.up_to);
+        if after < recent.after || up_to > known_to {
+            return true;
+        }
+        let first = recent.commits.partition_point(|moved| moved.up_to <= after);
+        let commits = recent.commits.range(first..).take_while(|moved| moved.up_to <= up_to);
+        commits.flat_map(|moved| &moved.scopes).any(|scope| feeds.iter().any(|feed| holds(feed, scope)))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn holds(feed: &Feed, scope: &Scope) -> bool {
+    scope.tenant == feed.tenant
+        && scope.environment == feed.environment
+        && feed.subtree.contains(&scope.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_config_shared::name::{Environment, Namespace, Subtree, Tenant};
+    use llm_config_shared::stamp::Hlc;
+    use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn head(seq: u64) -> Head {
+        let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
+        let position = Position { epoch: 9, seq };
+        Head { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc(seq), epochs }
+    }
+
+    fn scope(namespace: &str) -> Scope {
+        Scope {
+            tenant: Tenant::parse("t").unwrap(),
+            environment: Environment::base(),
+            namespace: Namespace::parse(namespace).unwrap(),
+        }
+    }
+
+    fn feed(subtree: &str) -> Feed {
+        let Scope { tenant, environment, .. } = scope("x");
+        Feed { tenant, environment, subtree: Subtree::parse(subtree).unwrap(), secrets: true }
+    }
+
+    #[test]
+    fn quiet_feeds_are_told_from_those_that_moved() {
+        let tail = Tail::new(head(10));
+        tail.committed(head(12), vec![scope("app/llm")]);
+        tail.committed(head(13), vec![scope("other")]);
+        assert!(tail.may_have_moved(&feed("app"), 10, 13));
+        assert!(!tail.may_have_moved(&feed("app"), 12, 13));
+        assert!(!tail.may_have_moved(&feed("edges/a"), 10, 13));
+        assert!(tail.may_have_moved(&feed("other"), 10, 13) && !tail.may_have_moved(&feed("other"), 10, 12));
+        assert!(tail.may_have_moved(&feed("edges/a"), 9, 13), "before what is known");
+        assert!(tail.may_have_moved(&feed("edges/a"), 10, 14), "after what is known");
+    }
+
+    #[test]
+    fn what_another_process_committed_may_have_moved_anything() {
+        let tail = Tail::new(head(10));
+        let mut heads = tail.subscribe();
+        tail.observed(head(10));
+        assert!(!heads.has_changed().unwrap());
+        tail.observed(head(15));
+        assert!(heads.has_changed().unwrap() && heads.borrow_and_update().position.seq == 15);
+        assert!(tail.may_have_moved(&feed("edges/a"), 10, 15));
+        assert!(!tail.may_have_moved(&feed("edges/a"), 15, 15));
+        tail.committed(head(16), vec![scope("other")]);
+        assert!(!tail.may_have_moved(&feed("edges/a"), 15, 16));
+    }
+
+    #[test]
+    fn memory_of_commits_is_bounded() {
+        let tail = Tail::new(head(0));
+        for seq in 1..=COMMITS_MAX as u64 + 5 {
+            tail.committed(head(seq), vec![scope("other")]);
+        }
+        assert!(tail.may_have_moved(&feed("app"), 4, 20) && !tail.may_have_moved(&feed("app"), 5, 20));
+        assert_eq!(tail.recent().commits.len(), COMMITS_MAX);
+    }
+}

@@ -1,0 +1,149 @@
+//! The shard's single writer: everything that changes entries goes through it, and nothing else does.
+//!
+//! Submissions queue while a commit runs; what queued is planned and committed as one. An idle writer commits at once.
+//! Callers hear only after the commit is durable.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use llm_config_shared::name::{Environment, Tenant};
+use llm_config_shared::replication::admit::{ApiSubmission, OpOutcome, Sealer, Upload};
+use llm_config_shared::store::{Journal, JournalError};
+use llm_config_shared::vector::Vector;
+use llm_config_shared::write::Answer;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use self::lead::Led;
+use self::task::Task;
+use crate::registry::Registry;
+use crate::secrets::{PreparedSealer, SecretStore};
+use crate::tail::Tail;
+
+mod batch;
+mod lead;
+mod task;
+
+/// Most submissions that wait; beyond it callers are told to come back.
+const QUEUE_MAX: usize = 4_096;
+
+/// Gives the keys that secrets are sealed with.
+pub trait SealKeys: Send + Sync + 'static {
+    /// Seals from keys that are in memory.
+    type Sealer: Sealer + Send;
+
+    /// A sealer for these tenants' environments. Where the keys cannot be had, sealing with it fails.
+    fn sealer(&self, places: &BTreeSet<(Tenant, Environment)>) -> impl Future<Output = Self::Sealer> + Send;
+}
+
+impl<R: Registry> SealKeys for SecretStore<R> {
+    type Sealer = PreparedSealer;
+
+    async fn sealer(&self, places: &BTreeSet<(Tenant, Environment)>) -> PreparedSealer {
+        Self::sealer(self, places).await
+    }
+}
+
+/// Renders the answer that a repeated request gets again.
+pub type RenderAnswer = Box<dyn FnOnce(&[OpOutcome]) -> Arc<str> + Send>;
+
+/// What became of an API request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// It was judged now. `position` covers everything that it wrote.
+    Now { outcomes: Vec<OpOutcome>, position: Vector },
+    /// The same request was answered before: that answer.
+    Before { answer: Arc<str>, position: Vector },
+}
+
+/// Why a submission was not judged. It changed nothing, unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("too many writes are waiting; try again in a second")]
+    Busy,
+    #[error("another process of this hub has just taken over writing; try again in a second")]
+    Moved,
+    /// Whether the write was stored is not known where the connection broke during the commit.
+    #[error("the database cannot be used; try again in a second")]
+    Unavailable,
+    #[error("this change and batch were sent before with another content")]
+    Reused,
+    #[error("the hub is shutting down")]
+    Stopping,
+}
+
+/// Where submissions are handed in.
+#[derive(Clone)]
+pub struct WriterHandle {
+    queue: mpsc::Sender<Job>,
+}
+
+/// A submission and who waits for its answer.
+pub(crate) enum Job {
+    Api {
+        submission: ApiSubmission,
+        render: Option<RenderAnswer>,
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+    },
+    Upload {
+        upload: Upload,
+        reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>,
+    },
+}
+
+/// A writer that has taken the lead.
+pub struct Started {
+    pub handle: WriterHandle,
+    pub tail: Arc<Tail>,
+    /// Ends when every handle is gone and the queue is empty. Ending before that is a failure of the process.
+    pub task: JoinHandle<()>,
+}
+
+/// Takes the lead and starts the writer.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn start<J: Journal, S: SealKeys>(journal: Arc<J>, keys: Arc<S>) -> Result<Started, JournalError> {
+    let Led { leader, head } = lead::take(&*journal).await?;
+    let tail = Arc::new(Tail::new(head));
+    let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+    let task = Task::new(journal, keys, Arc::clone(&tail), jobs);
+    Ok(Started { handle: WriterHandle { queue }, tail, task: tokio::spawn(task.run(leader)) })
+}
+
+impl WriterHandle {
+    /// Judges and commits an API request. With `submission.repeat`, `render` gives the answer that is kept with it.
+    ///
+    /// # Errors
+    /// When it was not judged.
+    pub async fn write(
+        &self,
+        submission: ApiSubmission,
+        render: Option<RenderAnswer>,
+    ) -> Result<Written, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Api { submission, render, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// Judges and commits an edge's writes.
+    ///
+    /// # Errors
+    /// When they were not judged.
+    pub async fn upload(&self, upload: Upload) -> Result<Vec<Answer>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Upload { upload, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), WriteError> {
+        self.queue.try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

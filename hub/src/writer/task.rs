@@ -1,0 +1,143 @@
+//! The writer's loop: collect, plan, commit, answer; and what happens when the lead is lost.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use llm_config_shared::limits::COMMIT_WRITES_MAX;
+use llm_config_shared::name::{Environment, Tenant};
+use llm_config_shared::replication::admit::Leader;
+use llm_config_shared::store::{Commit, Head, Journal, JournalError};
+use tokio::sync::mpsc;
+
+use super::batch::{self, Plan, Waiting};
+use super::lead::{self, Led};
+use super::{Job, SealKeys, WriteError};
+use crate::clock::now;
+use crate::tail::Tail;
+
+pub(super) struct Task<J, S> {
+    journal: Arc<J>,
+    keys: Arc<S>,
+    tail: Arc<Tail>,
+    jobs: mpsc::Receiver<Job>,
+    /// Did not fit the last commit.
+    next: Option<Job>,
+}
+
+/// The lead is lost, or it is not known how far the database has come.
+struct SteppedDown;
+
+impl<J: Journal, S: SealKeys> Task<J, S> {
+    pub(super) fn new(journal: Arc<J>, keys: Arc<S>, tail: Arc<Tail>, jobs: mpsc::Receiver<Job>) -> Self {
+        Self { journal, keys, tail, jobs, next: None }
+    }
+
+    pub(super) async fn run(mut self, leader: Leader) {
+        let mut leading = Some(leader);
+        let mut failures = 0;
+        while let Some(jobs) = self.collect().await {
+            let leader = match leading.take() {
+                Some(leader) => leader,
+                None => match lead::take(&*self.journal).await {
+                    Ok(Led { leader, head }) => {
+                        self.tail.observed(head);
+                        failures = 0;
+                        leader
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, failures, "cannot take the lead in writing");
+                        refuse_all(jobs.into_iter(), &error);
+                        failures += 1;
+                        tokio::time::sleep(lead::pause(failures)).await;
+                        continue;
+                    }
+                },
+            };
+            leading = self.commit(leader, jobs).await.ok();
+        }
+    }
+
+    /// Everything that waits, up to what one commit takes; at least one job. None when nobody can send any more.
+    async fn collect(&mut self) -> Option<Vec<Job>> {
+        let first = match self.next.take() {
+            Some(job) => job,
+            None => self.jobs.recv().await?,
+        };
+        let mut writes = first.writes();
+        let mut jobs = vec![first];
+        while let Ok(job) = self.jobs.try_recv() {
+            if writes + job.writes() > COMMIT_WRITES_MAX {
+                self.next = Some(job);
+                break;
+            }
+            writes += job.writes();
+            jobs.push(job);
+        }
+        Some(jobs)
+    }
+
+    async fn commit(&mut self, leader: Leader, jobs: Vec<Job>) -> Result<Leader, SteppedDown> {
+        let started = Instant::now();
+        let planning = match self.journal.planning(&batch::needs(&jobs)).await {
+            Ok(planning) => planning,
+            Err(error) => {
+                tracing::warn!(%error, "a batch of writes could not be planned");
+                refuse_all(jobs.into_iter(), &error);
+                return Err(SteppedDown);
+            }
+        };
+        let mut sealer = self.keys.sealer(&places_to_seal_in(&jobs)).await;
+        let writes: usize = jobs.iter().map(Job::writes).sum();
+        let Plan { commit, waiting } = batch::plan(&leader, planning, now(), jobs, &mut sealer);
+        let Some((commit, after)) = commit else {
+            answer_all(waiting, &leader);
+            return Ok(leader);
+        };
+        if let Err(error) = self.journal.append(&commit).await {
+            tracing::warn!(%error, "a batch of writes was not committed");
+            let refusal = refusal(&error);
+            waiting.into_iter().for_each(|waiting| waiting.refuse(refusal.clone()));
+            return Err(SteppedDown);
+        }
+        self.publish(&commit);
+        answer_all(waiting, &after);
+        metrics::histogram!("hub_commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("hub_commit_writes").record(writes as f64);
+        Ok(after)
+    }
+
+    fn publish(&self, commit: &Commit) {
+        let known = self.tail.head();
+        let mut position = commit.fence.position;
+        position.seq = commit.seq;
+        let head =
+            Head { shard: commit.fence.shard, position, hlc: commit.hlc, epochs: known.epochs.clone() };
+        self.tail.committed(head, batch::moved_scopes(commit));
+    }
+}
+
+fn answer_all(waiting: Vec<Waiting>, leader: &Leader) {
+    let position = leader.vector();
+    waiting.into_iter().for_each(|waiting| waiting.answer(&position));
+}
+
+fn refuse_all(jobs: impl Iterator<Item = Job>, error: &JournalError) {
+    let refusal = refusal(error);
+    jobs.for_each(|job| job.refuse(refusal.clone()));
+}
+
+fn refusal(error: &JournalError) -> WriteError {
+    match error {
+        JournalError::Fenced => WriteError::Moved,
+        JournalError::Unavailable(_) | JournalError::Corrupt(_) => WriteError::Unavailable,
+    }
+}
+
+fn places_to_seal_in(jobs: &[Job]) -> BTreeSet<(Tenant, Environment)> {
+    let submissions = jobs.iter().filter_map(|job| match job {
+        Job::Api { submission, .. } => Some(submission),
+        Job::Upload { .. } => None,
+    });
+    submissions.flat_map(|submission| submission.seals_in()).collect()
+}

@@ -1,0 +1,189 @@
+//! The writer over a real database: what is grouped, what is answered, and what a lost lead does.
+
+use std::sync::Arc;
+
+use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::limits::COMMIT_WRITES_MAX;
+use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Tenant};
+use llm_config_shared::replication::admit::{
+    ApiSubmission, OpAction, OpRefused, Operation, RepeatKey, SetValue,
+};
+use llm_config_shared::store::Journal;
+use llm_config_shared::value::Value;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::journal::SqliteJournal;
+use crate::secrets::LocalKeyring;
+
+struct Bench {
+    journal: Arc<SqliteJournal>,
+    keys: Arc<SecretStore<SqliteJournal>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Arc::new(SqliteJournal::open(&folder.path().join("hub.sqlite")).await.unwrap());
+        journal.migrate().await.unwrap();
+        let keyring = LocalKeyring::open_or_create(&folder.path().join("keyring")).unwrap();
+        let keys = Arc::new(SecretStore::new(Arc::clone(&journal), Arc::new(keyring)));
+        Self { journal, keys, _folder: folder }
+    }
+
+    async fn start(&self) -> Started {
+        start(Arc::clone(&self.journal), Arc::clone(&self.keys)).await.unwrap()
+    }
+}
+
+fn entry(key: &str) -> EntryKey {
+    let scope = Scope {
+        tenant: Tenant::parse("t").unwrap(),
+        environment: Environment::base(),
+        namespace: Namespace::parse("app").unwrap(),
+    };
+    EntryKey { scope, key: Key::parse(key).unwrap() }
+}
+
+fn set(keys: &[&str], value: &str) -> ApiSubmission {
+    let operation = |key: &&str| Operation {
+        at: entry(key),
+        action: OpAction::Set {
+            value: SetValue::Plain { value: Value::parse(value).unwrap(), over_secret: false },
+            tags: None,
+            description: None,
+        },
+        if_version: None,
+    };
+    ApiSubmission {
+        tenant: Tenant::parse("t").unwrap(),
+        author: Author { name: "token:test".into(), claimed: None },
+        change: ChangeId(Uuid::new_v4()),
+        message: None,
+        operations: keys.iter().map(operation).collect(),
+        atomic: false,
+        dry_run: false,
+        repeat: None,
+    }
+}
+
+fn outcomes(written: Written) -> Vec<OpOutcome> {
+    match written {
+        Written::Now { outcomes, .. } => outcomes,
+        Written::Before { .. } => panic!("was not sent before"),
+    }
+}
+
+#[tokio::test]
+async fn every_one_of_many_writers_of_a_key_gets_its_own_version() {
+    let bench = Bench::new().await;
+    let Started { handle, tail, .. } = bench.start().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let handle = handle.clone();
+        writers
+            .spawn(async move { outcomes(handle.write(set(&["k"], &n.to_string()), None).await.unwrap()) });
+    }
+    let mut versions: Vec<u64> =
+        writers.join_all().await.into_iter().map(|out| out[0].as_ref().unwrap().row.version).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=40).collect::<Vec<_>>());
+    assert_eq!(tail.head().position.seq, 40);
+    assert_eq!(bench.journal.head().await.unwrap().position, tail.head().position, "answered is durable");
+}
+
+#[tokio::test]
+async fn what_queues_is_committed_in_batches_of_bounded_size() {
+    let bench = Bench::new().await;
+    let Started { handle, tail, .. } = bench.start().await;
+    let names: Vec<String> = (0..300).map(|n| format!("k{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert!(2 * names.len() > COMMIT_WRITES_MAX);
+    let (one, two) =
+        tokio::join!(handle.write(set(&names, "1"), None), handle.write(set(&names, "2"), None),);
+    assert!(outcomes(one.unwrap()).iter().all(|outcome| outcome.as_ref().unwrap().row.version == 1));
+    assert!(outcomes(two.unwrap()).iter().all(|outcome| outcome.as_ref().unwrap().row.version == 2));
+    assert_eq!(tail.head().position.seq, 600);
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_its_first_answer_and_another_content_none() {
+    let bench = Bench::new().await;
+    let Started { handle, .. } = bench.start().await;
+    let change = ChangeId(Uuid::new_v4());
+    let request = |value: &str, hash: u8| ApiSubmission {
+        change,
+        repeat: Some(RepeatKey { batch: 1, request_hash: [hash; 32] }),
+        ..set(&["k"], value)
+    };
+    let render =
+        || -> Option<RenderAnswer> { Some(Box::new(|outcomes| format!("{} done", outcomes.len()).into())) };
+    let first = handle.write(request("1", 1), render()).await.unwrap();
+    assert!(outcomes(first)[0].is_ok());
+    match handle.write(request("1", 1), render()).await.unwrap() {
+        Written::Before { answer, .. } => assert_eq!(&*answer, "1 done"),
+        Written::Now { .. } => panic!("done twice"),
+    }
+    assert_eq!(handle.write(request("2", 2), render()).await, Err(WriteError::Reused));
+}
+
+#[tokio::test]
+async fn a_refused_or_dry_write_changes_nothing() {
+    let bench = Bench::new().await;
+    let Started { handle, tail, .. } = bench.start().await;
+    let mut mismatch = set(&["k"], "1");
+    mismatch.operations[0].if_version = Some(3);
+    let refused = outcomes(handle.write(mismatch, None).await.unwrap());
+    assert_eq!(refused, [Err(OpRefused::VersionMismatch { expected: 3, current: 0 })]);
+    let dry = handle.write(ApiSubmission { dry_run: true, ..set(&["k"], "1") }, None).await.unwrap();
+    assert!(outcomes(dry)[0].is_ok());
+    assert_eq!(tail.head().position.seq, 0);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_overtaken_says_so_and_takes_the_lead_anew() {
+    let bench = Bench::new().await;
+    let old = bench.start().await;
+    outcomes(old.handle.write(set(&["k"], "1"), None).await.unwrap());
+    let new = bench.start().await;
+    outcomes(new.handle.write(set(&["k"], "2"), None).await.unwrap());
+
+    assert_eq!(
+        old.handle.write(set(&["k"], "3"), None).await,
+        Err(WriteError::Moved),
+        "and nothing was written"
+    );
+    let again = outcomes(old.handle.write(set(&["k"], "4"), None).await.unwrap());
+    assert_eq!(again[0].as_ref().unwrap().row.version, 3);
+    assert_eq!(old.tail.head().position.seq, 3);
+    assert_eq!(old.tail.head().epochs.epochs().len(), 3);
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_told_and_nothing_waits_for_it() {
+    let bench = Bench::new().await;
+    let Started { handle, task, .. } = bench.start().await;
+    bench.journal.close().await;
+    for _ in 0..2 {
+        assert_eq!(handle.write(set(&["k"], "1"), None).await, Err(WriteError::Unavailable));
+    }
+    drop(handle);
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_is_sealed_for_the_version_that_it_takes() {
+    let bench = Bench::new().await;
+    let Started { handle, .. } = bench.start().await;
+    outcomes(handle.write(set(&["k"], "1"), None).await.unwrap());
+    let mut secret = set(&["k"], "1");
+    let value = SetValue::Secret(Zeroizing::new(b"\"hidden\"".to_vec()));
+    secret.operations[0].action = OpAction::Set { value, tags: None, description: None };
+    let written = outcomes(handle.write(secret, None).await.unwrap());
+    let row = &written[0].as_ref().unwrap().row;
+    let llm_config_shared::entry::Content::Secret(sealed) = &row.content else { panic!("not sealed") };
+    assert_eq!((row.version, sealed.version), (2, 2));
+    assert_eq!(bench.keys.open(&row.at, sealed).await.unwrap().as_slice(), b"\"hidden\"");
+}

@@ -1,0 +1,27 @@
+//! The REST API: one contract, served by the hub and the edge, spoken by the client.
+
+pub mod admin;
+mod admin_routes;
+mod admin_types;
+pub mod answer;
+pub mod client;
+pub mod diff;
+pub mod duration;
+pub mod error;
+mod events;
+pub mod extract;
+pub mod openapi;
+pub mod position;
+mod query;
+mod requests;
+pub mod router;
+pub mod service;
+mod sse;
+pub mod types;
+mod value_routes;
+
+pub use sse::{EventReader, ServerEvent};
+pub use value_routes::{LIST_LIMIT, LIST_LIMIT_MAX, PAGE_LIMIT, PAGE_LIMIT_MAX};
+
+#[cfg(test)]
+mod tests;

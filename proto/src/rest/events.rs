@@ -1,0 +1,41 @@
+//! Changes as server-sent events (WHATWG HTML, section 9.2).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use llm_config_shared::vector::Vector;
+use tokio_stream::StreamExt;
+
+use super::position;
+use super::service::{Events, Told};
+use super::types::EventBody;
+
+/// A line so often keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) fn event_stream(events: Events) -> Response {
+    let lines = events.map(|told| Ok::<_, Infallible>(event(told)));
+    let mut response = Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+fn event(told: Told) -> Event {
+    match told {
+        Told::Change(change) => {
+            let id = position::encode(&Vector::at(change.dot.shard, change.dot.position));
+            let data = serde_json::to_string(&EventBody::from(change)).expect("text, numbers and a flag");
+            Event::default().event("change").id(id).data(data)
+        }
+        Told::Reset(at) => {
+            let id = position::encode(&at);
+            let data = format!("{{\"position\":\"{id}\"}}");
+            Event::default().event("reset").id(id).data(data)
+        }
+    }
+}

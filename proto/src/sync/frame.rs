@@ -1,0 +1,245 @@
+//! The frames of a session as protobuf messages and back.
+
+use bytes::Bytes;
+use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::name::Environment;
+use llm_config_shared::replication::frame::{
+    EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
+};
+use llm_config_shared::stamp::Hlc;
+use llm_config_shared::time::UnixMillis;
+use llm_config_shared::vector::ShardId;
+
+use super::entry::{
+    InvalidMessage, Parsed, at_most, environments_from_wire, environments_to_wire, epochs_from_wire,
+    epochs_to_wire, list, number, required, subtrees_from_wire, subtrees_to_wire, text, uuid, uuid_bytes,
+    vector,
+};
+use super::wire;
+use super::wire::edge_message::Frame as FromEdge;
+use super::wire::hub_message::Frame as FromHub;
+
+/// Most keys in one message.
+const GRANTS_MAX: usize = 4_096;
+/// Most headers of a forwarded answer, and their longest text.
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 8 << 10;
+/// Longest path and query of a forwarded request.
+const TARGET_BYTES_MAX: usize = 16 << 10;
+
+impl From<EdgeFrame> for wire::EdgeMessage {
+    fn from(frame: EdgeFrame) -> Self {
+        let frame = match frame {
+            EdgeFrame::Hello(hello) => FromEdge::Hello(wire::Hello {
+                protocol: hello.protocol,
+                incarnation: hello.incarnation,
+                session: hello.session,
+                floor: Some((&hello.floor).into()),
+                pending: hello.pending,
+            }),
+            EdgeFrame::Upload { batch, writes } => {
+                FromEdge::Upload(wire::Upload { batch, writes: writes.iter().map(Into::into).collect() })
+            }
+            EdgeFrame::Subscribe { feeds } => {
+                let feeds = feeds
+                    .iter()
+                    .map(|(feed, from)| wire::FeedFrom { feed: Some(feed.into()), from: Some(from.into()) });
+                FromEdge::Subscribe(wire::Subscribe { feeds: feeds.collect() })
+            }
+            EdgeFrame::Ack { transfer } => FromEdge::Ack(wire::Ack { transfer }),
+            EdgeFrame::Ask => FromEdge::Ask(wire::Ask {}),
+            EdgeFrame::Call { id, request } => FromEdge::Call(wire::Call {
+                id,
+                method: request.method.to_string(),
+                target: request.target.to_string(),
+                body: request.body,
+                caller: request.caller.to_string(),
+            }),
+        };
+        Self { frame: Some(frame) }
+    }
+}
+
+impl TryFrom<wire::EdgeMessage> for EdgeFrame {
+    type Error = InvalidMessage;
+
+    fn try_from(message: wire::EdgeMessage) -> Parsed<Self> {
+        Ok(match required("frame", message.frame)? {
+            FromEdge::Hello(hello) => Self::Hello(Hello {
+                protocol: hello.protocol,
+                incarnation: number("incarnation", hello.incarnation)?,
+                session: number("session", hello.session)?,
+                floor: vector(hello.floor)?,
+                pending: hello.pending,
+            }),
+            FromEdge::Upload(upload) => {
+                let bytes = upload.writes.iter().map(value_bytes).sum();
+                at_most("bytes of values in an upload", bytes, UPLOAD_BYTES_MAX)?;
+                let writes = list("writes", UPLOAD_WRITES_MAX, upload.writes, TryInto::try_into)?;
+                Self::Upload { batch: upload.batch, writes }
+            }
+            FromEdge::Subscribe(subscribe) => {
+                let feeds = list("feeds", FEEDS_MAX, subscribe.feeds, |part| {
+                    Ok((required("feed", part.feed)?.try_into()?, vector(part.from)?))
+                })?;
+                Self::Subscribe { feeds }
+            }
+            FromEdge::Ack(ack) => Self::Ack { transfer: ack.transfer },
+            FromEdge::Ask(wire::Ask {}) => Self::Ask,
+            FromEdge::Call(call) => Self::Call { id: call.id, request: request(call)? },
+        })
+    }
+}
+
+fn value_bytes(write: &wire::Write) -> usize {
+    match &write.action {
+        Some(wire::write::Action::Set(set)) => set.value.len(),
+        Some(wire::write::Action::Delete(_)) | None => 0,
+    }
+}
+
+fn request(call: wire::Call) -> Parsed<Request> {
+    at_most("method bytes", call.method.len(), 16)?;
+    at_most("target bytes", call.target.len(), TARGET_BYTES_MAX)?;
+    at_most("body bytes", call.body.len(), FRAME_BYTES_MAX)?;
+    Ok(Request {
+        method: call.method.into(),
+        target: call.target.into(),
+        body: call.body,
+        caller: text("caller", call.caller)?,
+    })
+}
+
+impl From<HubFrame> for wire::HubMessage {
+    fn from(frame: HubFrame) -> Self {
+        let part = |transfer, bytes: Bytes| wire::Part { transfer, bytes };
+        let frame = match frame {
+            HubFrame::Welcome(welcome) => FromHub::Welcome(welcome_to_wire(&welcome)),
+            HubFrame::Refused { refusal, retry_after_ms } => {
+                FromHub::Refused(refused_to_wire(&refusal, retry_after_ms))
+            }
+            HubFrame::UploadResult { batch, answers } => FromHub::UploadResult(wire::UploadResult {
+                batch,
+                answers: answers.iter().map(Into::into).collect(),
+            }),
+            HubFrame::Grants(grants) => {
+                FromHub::Grants(wire::Grants { grants: grants.into_iter().map(Into::into).collect() })
+            }
+            HubFrame::Segment { transfer, bytes } => FromHub::Segment(part(transfer, bytes)),
+            HubFrame::Checkpoint { transfer, bytes } => FromHub::Checkpoint(part(transfer, bytes)),
+            HubFrame::End { transfer, feeds } => FromHub::End(wire::End { transfer, feeds }),
+            HubFrame::Reply { id, response } => FromHub::Reply(reply_to_wire(id, response)),
+        };
+        Self { frame: Some(frame) }
+    }
+}
+
+impl TryFrom<wire::HubMessage> for HubFrame {
+    type Error = InvalidMessage;
+
+    fn try_from(message: wire::HubMessage) -> Parsed<Self> {
+        Ok(match required("frame", message.frame)? {
+            FromHub::Welcome(welcome) => Self::Welcome(welcome_from_wire(welcome)?),
+            FromHub::Refused(refused) => {
+                Self::Refused { retry_after_ms: refused.retry_after_ms, refusal: refusal(refused)? }
+            }
+            FromHub::UploadResult(result) => Self::UploadResult {
+                batch: result.batch,
+                answers: list("answers", UPLOAD_WRITES_MAX, result.answers, TryInto::try_into)?,
+            },
+            FromHub::Grants(grants) => {
+                Self::Grants(list("grants", GRANTS_MAX, grants.grants, TryInto::try_into)?)
+            }
+            FromHub::Segment(part) => Self::Segment { transfer: part.transfer, bytes: part.bytes },
+            FromHub::Checkpoint(part) => Self::Checkpoint { transfer: part.transfer, bytes: part.bytes },
+            FromHub::End(end) => Self::End { transfer: end.transfer, feeds: end.feeds },
+            FromHub::Reply(reply) => Self::Reply { id: reply.id, response: response(reply)? },
+        })
+    }
+}
+
+fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
+    wire::Welcome {
+        shard: uuid_bytes(welcome.shard.0),
+        epochs: epochs_to_wire(&welcome.epochs),
+        head: Some((&welcome.head).into()),
+        physical_ms: welcome.physical.0,
+        hlc: welcome.hlc.0,
+        epsilon_ms: welcome.epsilon_ms,
+        heartbeat_ms: welcome.heartbeat_ms,
+        feeds: welcome.feeds.iter().map(Into::into).collect(),
+        environments: environments_to_wire(&welcome.environments),
+        default_environment: welcome.default_environment.to_string(),
+        write: subtrees_to_wire(&welcome.write),
+    }
+}
+
+fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
+    Ok(Welcome {
+        shard: ShardId(uuid("shard", &part.shard)?),
+        epochs: epochs_from_wire(part.epochs)?,
+        head: vector(part.head)?,
+        physical: UnixMillis(number("hub time", part.physical_ms)?),
+        hlc: Hlc(number("hlc", part.hlc)?),
+        epsilon_ms: part.epsilon_ms,
+        heartbeat_ms: part.heartbeat_ms,
+        feeds: list("feeds", FEEDS_MAX, part.feeds, TryInto::try_into)?,
+        environments: environments_from_wire(part.environments)?,
+        default_environment: Environment::parse(&part.default_environment)?,
+        write: subtrees_from_wire("write", FEEDS_MAX, part.write)?,
+    })
+}
+
+fn refused_to_wire(refusal: &Refusal, retry_after_ms: u64) -> wire::Refused {
+    let mut detail = String::new();
+    let refusal = match refusal {
+        Refusal::Behind => wire::Refusal::Behind,
+        Refusal::Ahead => wire::Refusal::Ahead,
+        Refusal::Removed => wire::Refusal::Removed,
+        Refusal::Replaced => wire::Refusal::Replaced,
+        Refusal::Resubscribe => wire::Refusal::Resubscribe,
+        Refusal::Busy => wire::Refusal::Busy,
+        Refusal::Protocol(why) => {
+            detail = why.to_string();
+            wire::Refusal::Protocol
+        }
+    };
+    wire::Refused { refusal: refusal.into(), retry_after_ms, detail }
+}
+
+fn refusal(part: wire::Refused) -> Parsed<Refusal> {
+    Ok(match wire::Refusal::try_from(part.refusal) {
+        Ok(wire::Refusal::Behind) => Refusal::Behind,
+        Ok(wire::Refusal::Ahead) => Refusal::Ahead,
+        Ok(wire::Refusal::Removed) => Refusal::Removed,
+        Ok(wire::Refusal::Replaced) => Refusal::Replaced,
+        Ok(wire::Refusal::Resubscribe) => Refusal::Resubscribe,
+        Ok(wire::Refusal::Busy) => Refusal::Busy,
+        Ok(wire::Refusal::Protocol) => Refusal::Protocol(text("refusal", part.detail)?),
+        Ok(wire::Refusal::Unspecified) | Err(_) => {
+            return Err(InvalidMessage::Unknown { field: "refusal", value: part.refusal });
+        }
+    })
+}
+
+fn reply_to_wire(id: u64, response: Response) -> wire::Reply {
+    let header = |(name, value): (std::sync::Arc<str>, std::sync::Arc<str>)| wire::Header {
+        name: name.to_string(),
+        value: value.to_string(),
+    };
+    wire::Reply {
+        id,
+        status: response.status.into(),
+        headers: response.headers.into_iter().map(header).collect(),
+        body: response.body,
+    }
+}
+
+fn response(part: wire::Reply) -> Parsed<Response> {
+    let status = u16::try_from(part.status).ok().filter(|status| (100..600).contains(status));
+    let headers = list("headers", HEADERS_MAX, part.headers, |header| {
+        at_most("header bytes", header.name.len() + header.value.len(), HEADER_BYTES_MAX)?;
+        Ok((header.name.into(), header.value.into()))
+    })?;
+    Ok(Response { status: required("status", status)?, headers, body: part.body })
+}

@@ -1,0 +1,358 @@
+//! Every frame there and back, what is refused on the way in, and both ends over a real connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::feed::{Binding, Environments, Feed};
+use llm_config_shared::limits::{FEEDS_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::replication::frame::{
+    EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
+};
+use llm_config_shared::secret::KeyGrant;
+use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::time::UnixMillis;
+use llm_config_shared::value::Value;
+use llm_config_shared::vector::{Dot, Epoch, EpochTable, Position, ShardId, Vector};
+use llm_config_shared::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::StreamExt;
+use uuid::Uuid;
+
+use super::*;
+use crate::join_token::JoinSecret;
+use crate::tls::tests::{Authority, authority};
+use crate::tls::{Alpn, Trust, accept_loop, fingerprint, server_config};
+
+fn position() -> Position {
+    Position { epoch: 1 << 62, seq: 77 }
+}
+
+fn vector() -> Vector {
+    let other = (ShardId(Uuid::from_u128(2)), Position { epoch: 3, seq: 1 });
+    Vector::from_positions([(ShardId(Uuid::from_u128(1)), position()), other]).unwrap()
+}
+
+fn feed() -> Feed {
+    Feed {
+        tenant: Tenant::parse("default").unwrap(),
+        environment: Environment::parse("production").unwrap(),
+        subtree: Subtree::parse("app/llm").unwrap(),
+        secrets: true,
+    }
+}
+
+fn write_id(counter: u64) -> WriteId {
+    WriteId { actor: ActorId(Uuid::from_u128(9)), incarnation: 5, counter }
+}
+
+fn write(counter: u64, action: Action) -> Write {
+    let scope = Scope {
+        tenant: Tenant::parse("default").unwrap(),
+        environment: Environment::base(),
+        namespace: Namespace::parse("app/llm").unwrap(),
+    };
+    Write {
+        id: write_id(counter),
+        hlc: Hlc(1_000),
+        claimed_hlc: Some(Hlc(2_000)),
+        at: EntryKey { scope, key: Key::parse("model").unwrap() },
+        action,
+        author: Author { name: "uid:0".into(), claimed: Some("me".into()) },
+        made_at: UnixMillis(3),
+        message: Some("why".into()),
+        change: ChangeId(Uuid::from_u128(4)),
+        context: vector(),
+        base: Some(Stamp { hlc: Hlc(1), id: write_id(1) }),
+    }
+}
+
+fn set(tags: Option<Vec<Arc<str>>>) -> Action {
+    let value = Value::parse(r#"{"big":9007199254740993,"none":null}"#).unwrap();
+    Action::Set { value, tags, description: Some("text".into()) }
+}
+
+fn edge_frames() -> Vec<EdgeFrame> {
+    let writes =
+        vec![write(1, set(None)), write(2, set(Some(vec![]))), write(3, set(Some(vec!["a".into()]))), {
+            let deletion = write(4, Action::Delete);
+            Write { claimed_hlc: None, message: None, base: None, context: Vector::EMPTY, ..deletion }
+        }];
+    let request = Request {
+        method: "GET".into(),
+        target: "/api/v1/configs/a/b/history?env=base".into(),
+        body: Bytes::from_static(b"{}"),
+        caller: "uid:0".into(),
+    };
+    vec![
+        EdgeFrame::Hello(Hello { protocol: 1, incarnation: 2, session: 3, floor: vector(), pending: 4 }),
+        EdgeFrame::Upload { batch: 9, writes },
+        EdgeFrame::Subscribe { feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)] },
+        EdgeFrame::Ack { transfer: u64::MAX },
+        EdgeFrame::Ask,
+        EdgeFrame::Call { id: 3, request },
+    ]
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        shard: ShardId(Uuid::from_u128(1)),
+        epochs: EpochTable::new(vec![Epoch { ordinal: 0, epoch: 1 << 62, start_seq: 0 }]),
+        head: vector(),
+        physical: UnixMillis(5),
+        hlc: Hlc(6),
+        epsilon_ms: 500,
+        heartbeat_ms: 30_000,
+        feeds: vec![feed(), Feed { subtree: Subtree::ALL, secrets: false, ..feed() }],
+        environments: Environments::standard(),
+        default_environment: Environment::base(),
+        write: vec![Subtree::ALL],
+    }
+}
+
+fn hub_frames() -> Vec<HubFrame> {
+    let verdicts = [
+        Verdict::Admitted { version: 1 },
+        Verdict::Lost { version: 2 },
+        Verdict::Held(HeldReason::ClockAhead),
+        Verdict::Held(HeldReason::ConcurrentSecret),
+        Verdict::Denied(Denial::Namespace),
+        Verdict::Denied(Denial::Environment),
+        Verdict::Denied(Denial::Reused),
+        Verdict::Duplicate,
+    ];
+    let dot = Dot { shard: ShardId(Uuid::from_u128(1)), position: position() };
+    let answers = verdicts.into_iter().zip([Some(dot), None].into_iter().cycle());
+    let answers = answers.map(|(verdict, current)| Answer { id: write_id(1), verdict, current });
+    let grant = KeyGrant {
+        environment: Environment::base(),
+        subtree: Subtree::ALL,
+        key_epoch: 1,
+        encapsulated: Bytes::from_static(&[1; 32]),
+        ciphertext: Bytes::from_static(&[2; 48]),
+    };
+    let response = Response {
+        status: 404,
+        headers: vec![("content-type".into(), "application/json".into())],
+        body: Bytes::from_static(b"{}"),
+    };
+    let refusals = [
+        Refusal::Behind,
+        Refusal::Ahead,
+        Refusal::Removed,
+        Refusal::Replaced,
+        Refusal::Resubscribe,
+        Refusal::Busy,
+        Refusal::Protocol("why".into()),
+    ];
+    let mut frames = vec![
+        HubFrame::Welcome(welcome()),
+        HubFrame::UploadResult { batch: 9, answers: answers.collect() },
+        HubFrame::Grants(vec![grant]),
+        HubFrame::Segment { transfer: 1, bytes: Bytes::from_static(b"segment") },
+        HubFrame::Checkpoint { transfer: 0, bytes: Bytes::from_static(b"checkpoint") },
+        HubFrame::End { transfer: 1, feeds: 2 },
+        HubFrame::Reply { id: 3, response },
+    ];
+    frames.extend(refusals.map(|refusal| HubFrame::Refused { refusal, retry_after_ms: 250 }));
+    frames
+}
+
+#[test]
+fn every_frame_comes_back_as_it_went() {
+    for frame in edge_frames() {
+        let bytes = wire::EdgeMessage::from(frame.clone()).encode_to_vec();
+        assert_eq!(EdgeFrame::try_from(wire::EdgeMessage::decode(&bytes[..]).unwrap()), Ok(frame));
+    }
+    for frame in hub_frames() {
+        let bytes = wire::HubMessage::from(frame.clone()).encode_to_vec();
+        assert_eq!(HubFrame::try_from(wire::HubMessage::decode(&bytes[..]).unwrap()), Ok(frame));
+    }
+}
+
+#[test]
+fn a_segment_is_the_same_bytes_in_every_message() {
+    let bytes = Bytes::from(vec![7; 100]);
+    let message = wire::HubMessage::from(HubFrame::Segment { transfer: 1, bytes: bytes.clone() });
+    let Some(wire::hub_message::Frame::Segment(part)) = message.frame else { panic!("a segment went in") };
+    assert_eq!(part.bytes.as_ptr(), bytes.as_ptr());
+}
+
+#[test]
+fn what_breaks_the_protocol_is_refused_by_name() {
+    let parse = |frame| EdgeFrame::try_from(wire::EdgeMessage { frame }).unwrap_err();
+    assert_eq!(parse(None), InvalidMessage::Missing { field: "frame" });
+
+    let one = wire::Write::from(&write(1, set(None)));
+    let refused = |change: fn(&mut wire::Write)| {
+        let mut write = one.clone();
+        change(&mut write);
+        let upload = wire::Upload { batch: 1, writes: vec![write] };
+        parse(Some(wire::edge_message::Frame::Upload(upload)))
+    };
+    assert!(matches!(refused(|write| write.hlc = 1 << 63), InvalidMessage::TooLarge { field: "hlc", .. }));
+    assert!(matches!(refused(|write| write.change = Bytes::new()), InvalidMessage::Length { .. }));
+    assert!(matches!(refused(|write| write.at.as_mut().unwrap().key = "ü".into()), InvalidMessage::Name(_)));
+    assert!(matches!(refused(|write| write.author = "x".repeat(5_000)), InvalidMessage::TooMany { .. }));
+    let bad = wire::Set { value: "{".into(), tags: None, description: None };
+    let mut write = one.clone();
+    write.action = Some(wire::write::Action::Set(bad));
+    let upload = |writes| Some(wire::edge_message::Frame::Upload(wire::Upload { batch: 1, writes }));
+    assert!(matches!(parse(upload(vec![write])), InvalidMessage::Value(_)));
+    assert!(matches!(
+        parse(upload(vec![one.clone(); UPLOAD_WRITES_MAX + 1])),
+        InvalidMessage::TooMany { field: "writes", .. }
+    ));
+
+    let feeds = vec![wire::FeedFrom::default(); FEEDS_MAX + 1];
+    let subscribe = wire::edge_message::Frame::Subscribe(wire::Subscribe { feeds });
+    assert!(matches!(parse(Some(subscribe)), InvalidMessage::TooMany { field: "feeds", .. }));
+    let place = wire::Position { shard: Bytes::from_static(&[0; 16]), epoch: 0, seq: 0 };
+    let floor = Some(wire::Vector { positions: vec![place; 9] });
+    let hello = wire::Hello { floor, ..wire::Hello::default() };
+    assert!(matches!(parse(Some(wire::edge_message::Frame::Hello(hello))), InvalidMessage::Vector(_)));
+}
+
+fn credentials() -> Credentials {
+    Credentials {
+        certificate_chain_pem: "chain".into(),
+        ca_pem: "ca".into(),
+        key_statement: Bytes::from_static(&[8; 41]),
+        key_statement_signature: Bytes::from_static(&[9; 64]),
+    }
+}
+
+fn enrol_reply() -> EnrollReply {
+    EnrollReply {
+        edge: ActorId(Uuid::from_u128(3)),
+        tenant: Tenant::parse("default").unwrap(),
+        name: llm_config_shared::name::EdgeName::parse("kiosk-7").unwrap(),
+        credentials: credentials(),
+        binding: Binding::everything(),
+        default_environment: Environment::parse("production").unwrap(),
+    }
+}
+
+fn enrol_request() -> EnrollRequest {
+    EnrollRequest {
+        secret: JoinSecret::new([1; 32]),
+        public_key: Bytes::from_static(b"key"),
+        sealing_key: Bytes::from_static(b"sealing"),
+        requested_name: None,
+        proof: Bytes::from_static(b"proof"),
+    }
+}
+
+/// Answers what it was asked, and echoes a session: an `Ask` gets all the hub's frames.
+struct Echo;
+
+impl SyncEndpoint for Echo {
+    async fn enroll(&self, peer: Peer, request: EnrollRequest) -> Result<EnrollReply, SyncRefusal> {
+        assert!(peer.certificates.is_none());
+        assert!(request == enrol_request());
+        Ok(enrol_reply())
+    }
+
+    async fn challenge(&self, _: Peer, edge: ActorId) -> Result<Challenge, SyncRefusal> {
+        Ok(Challenge { nonce: Bytes::copy_from_slice(edge.0.as_bytes()) })
+    }
+
+    async fn renew(&self, _: Peer, _: RenewRequest) -> Result<RenewReply, SyncRefusal> {
+        Err(SyncRefusal::busy("not now", Duration::from_millis(1_500)))
+    }
+
+    async fn stream(&self, peer: Peer, mut frames: EdgeFrames) -> Result<HubOut, SyncRefusal> {
+        if peer.certificates.is_none() {
+            return Err(SyncRefusal::new(RefusalKind::Unauthenticated, "a client certificate is required"));
+        }
+        for expected in edge_frames() {
+            assert_eq!(frames.next().await.unwrap().unwrap(), expected);
+        }
+        Ok(Box::pin(tokio_stream::iter(hub_frames())))
+    }
+}
+
+async fn hub(authority: &Authority) -> (String, tokio::sync::oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let config = server_config(&authority.hub, Some(&authority.ca_pem), Alpn::H2).unwrap();
+    let connections = accept_loop(listener, watch::channel(config).1);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    tokio::spawn(serve(Arc::new(Echo), connections, ServerLimits::default(), shutdown));
+    (address, stop)
+}
+
+#[tokio::test]
+async fn an_edge_that_knows_only_the_fingerprint_enrols_and_is_refused_the_rest() {
+    let authority = authority();
+    let (address, _stop) = hub(&authority).await;
+    let trust = Trust::Fingerprint(fingerprint(&authority.ca_pem).unwrap());
+    let mut client = Client::connect(&Dial { address, trust, identity: None }).await.unwrap();
+    assert_eq!(fingerprint(client.ca_pem().unwrap()).unwrap(), fingerprint(&authority.ca_pem).unwrap());
+    assert_eq!(client.enroll(enrol_request()).await.unwrap(), enrol_reply());
+    let edge = ActorId(Uuid::from_u128(3));
+    let nonce = client.challenge(edge).await.unwrap().nonce;
+    assert_eq!(&nonce[..], edge.0.as_bytes());
+    let request = RenewRequest {
+        edge,
+        nonce,
+        sealing_key: Bytes::from_static(&[1; 32]),
+        proof: Bytes::from_static(b"proof"),
+    };
+    let Err(SyncError::Refused(refusal)) = client.renew(request).await else { panic!("busy") };
+    assert_eq!(refusal, SyncRefusal::busy("not now", Duration::from_millis(1_500)));
+    let Err(SyncError::Refused(refusal)) = client.stream(tokio_stream::empty()).await else {
+        panic!("no certificate was shown")
+    };
+    assert_eq!(refusal.kind, RefusalKind::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_session_carries_every_frame_in_both_directions() {
+    let authority = authority();
+    let (address, _stop) = hub(&authority).await;
+    let trust = Trust::Ca { pem: authority.ca_pem.clone() };
+    let identity = Some(authority.edge.clone());
+    let mut client = Client::connect(&Dial { address, trust, identity }).await.unwrap();
+    let frames = client.stream(tokio_stream::iter(edge_frames())).await.unwrap();
+    let heard: Vec<HubFrame> = frames.map(|frame| frame.unwrap()).collect().await;
+    assert_eq!(heard, hub_frames());
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_refused_and_so_is_a_hub_of_another() {
+    let (ours, other) = (authority(), authority());
+    let (address, _stop) = hub(&ours).await;
+    let dial = |trust_in: &Authority, identity: &Authority| Dial {
+        address: address.clone(),
+        trust: Trust::Ca { pem: trust_in.ca_pem.clone() },
+        identity: Some(identity.edge.clone()),
+    };
+    let Err(error) = Client::connect(&dial(&other, &ours)).await else { panic!("another CA's hub") };
+    assert!(matches!(error, SyncError::UntrustedHub(_)), "{error}");
+    // The client's half of the handshake is done before the hub looks: the refusal comes with either step.
+    let refused = match Client::connect(&dial(&ours, &other)).await {
+        Ok(mut client) => client.stream(tokio_stream::empty()).await.err(),
+        Err(error) => Some(error),
+    };
+    assert!(matches!(refused, Some(SyncError::CertificateRefused(_) | SyncError::Lost(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_hub_that_is_not_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let trust = Trust::Fingerprint([0; 32]);
+    let Err(error) = Client::connect(&Dial { address, trust, identity: None }).await else {
+        panic!("nobody")
+    };
+    assert!(matches!(error, SyncError::Unreachable { .. }), "{error}");
+}

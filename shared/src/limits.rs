@@ -1,0 +1,78 @@
+//! Every bound in one place, with the relations between them asserted at compile time.
+
+/// Longest tenant, environment or edge name, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest namespace, in bytes, slashes included.
+pub const NAMESPACE_BYTES_MAX: usize = 256;
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Longest value, in bytes of its canonical JSON.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of arrays and objects in a value.
+pub const VALUE_DEPTH_MAX: usize = 32;
+/// Longest description of an entry or message of a change, in bytes.
+pub const TEXT_BYTES_MAX: usize = 4 << 10;
+/// Most tags of an entry.
+pub const TAGS_MAX: usize = 32;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 128;
+
+/// Most operations of one bulk request.
+pub const BULK_OPERATIONS_MAX: usize = 500;
+/// Most writes in one transaction of the hub's writer.
+pub const COMMIT_WRITES_MAX: usize = 500;
+/// Most writes of one upload message, and their total size.
+pub const UPLOAD_WRITES_MAX: usize = 100;
+/// Most bytes of values in one upload message. One value of the largest size still fits.
+pub const UPLOAD_BYTES_MAX: usize = 2 << 20;
+/// Most writes that an edge queues while it is cut off.
+pub const OUTBOX_WRITES_MAX: usize = 100_000;
+
+/// Most changes that an edge applies in one durable batch, so that one batch stalls reads only briefly.
+pub const BATCH_CHANGES_MAX: usize = 200;
+/// Most rows of one segment.
+pub const SEGMENT_ROWS_MAX: usize = 2_000;
+/// Most plain bytes of one segment before it is cut, except that one row always fits.
+pub const SEGMENT_PLAIN_BYTES_CUT: usize = 1 << 20;
+/// Most plain bytes of a section that an edge will inflate.
+pub const SECTION_PLAIN_BYTES_MAX: usize = 32 << 20;
+/// Highest ratio of plain to wire bytes that an edge will inflate.
+pub const INFLATE_RATIO_MAX: usize = 1_100;
+/// Largest message on the sync stream, in bytes.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Below this size gzip costs more than it saves.
+pub const GZIP_BYTES_MIN: usize = 1 << 10;
+
+/// Most shards in a vector.
+pub const SHARDS_MAX: usize = 8;
+/// Most feeds of an edge.
+pub const FEEDS_MAX: usize = 256;
+/// Longest chain of environments.
+pub const ENVIRONMENT_CHAIN_MAX: usize = 16;
+/// Counters an edge may use before it writes down the next ceiling.
+pub const COUNTER_BLOCK: u64 = 1_024;
+
+/// How far a clock may be ahead before a write is held, by default.
+pub const CLOCK_EPSILON_MS: u64 = 500;
+/// The largest bound that may be configured for it.
+pub const CLOCK_EPSILON_MS_MAX: u64 = 60_000;
+
+/// Default time between heartbeats on a connected stream.
+pub const HEARTBEAT_MS: u64 = 30_000;
+/// A stream on which nothing moved for so long is given up.
+pub const PROGRESS_MS_MAX: u64 = 3 * HEARTBEAT_MS;
+/// Bounds of the full jitter between attempts to reconnect.
+pub const RECONNECT_MS_MIN: u64 = 1_000;
+/// The longest pause between two attempts.
+pub const RECONNECT_MS_MAX: u64 = 120_000;
+
+const _: () = assert!(VALUE_BYTES_MAX < UPLOAD_BYTES_MAX, "one value of the largest size fits an upload");
+const _: () = assert!(UPLOAD_BYTES_MAX < FRAME_BYTES_MAX, "an upload fits a frame");
+const _: () = assert!(
+    SEGMENT_PLAIN_BYTES_CUT + VALUE_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX,
+    "a segment cut after its largest row fits a frame even when nothing shrinks"
+);
+const _: () = assert!(SEGMENT_PLAIN_BYTES_CUT + 2 * VALUE_BYTES_MAX < SECTION_PLAIN_BYTES_MAX);
+const _: () = assert!(UPLOAD_WRITES_MAX <= COMMIT_WRITES_MAX, "an upload is admitted in one transaction");
+const _: () = assert!(CLOCK_EPSILON_MS <= CLOCK_EPSILON_MS_MAX);
+const _: () = assert!(RECONNECT_MS_MIN < RECONNECT_MS_MAX);

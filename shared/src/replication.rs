@@ -1,0 +1,10 @@
+//! The two halves of replication as state machines without I/O, and the rules that both follow.
+
+pub mod admit;
+pub mod backoff;
+pub mod edge;
+pub mod frame;
+pub mod hub;
+pub mod outbox;
+pub mod rules;
+pub mod transfer;

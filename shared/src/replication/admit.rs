@@ -1,0 +1,318 @@
+//! What a batch of writes does to the hub: decided before the transaction, from rows that its fence keeps current.
+//!
+//! The writer reads the rows of all keys in the batch, plans, and commits what comes out. Nobody else can have written
+//! in between, or the commit's fence does not hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::digest::ScopeDigest;
+use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
+use crate::limits::CLOCK_EPSILON_MS;
+use crate::name::{EntryKey, Scope, Tenant};
+use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
+use crate::store::{
+    ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
+};
+use crate::time::UnixMillis;
+use crate::vector::{Dot, Position, ShardId, Vector};
+
+mod api;
+mod upload;
+
+pub use api::{
+    ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
+};
+pub use upload::Upload;
+
+/// What the leader of a shard carries from one commit to the next.
+#[derive(Clone, Debug)]
+pub struct Leader {
+    shard: ShardId,
+    position: Position,
+    clock: Clock,
+    /// Writes of this leadership so far, for their ids.
+    counter: u64,
+}
+
+impl Leader {
+    /// Begins where the journal says.
+    pub fn new(leadership: &Leadership) -> Self {
+        Self {
+            shard: leadership.shard,
+            position: leadership.position,
+            clock: Clock::resume(leadership.hlc),
+            counter: 0,
+        }
+    }
+
+    /// What must be true for the next commit.
+    pub fn fence(&self) -> Fence {
+        Fence { shard: self.shard, position: self.position }
+    }
+
+    /// How far the shard has come.
+    pub fn vector(&self) -> Vector {
+        Vector::at(self.shard, self.position)
+    }
+
+    /// The hub's hybrid clock.
+    pub fn hlc(&self) -> Hlc {
+        self.clock.last()
+    }
+}
+
+/// Plans one commit. Submissions are judged in the order they are given, each seeing the ones before it.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    leader: Leader,
+    physical: UnixMillis,
+    epsilon_ms: u64,
+    rows: BTreeMap<EntryKey, HubRow>,
+    /// Keys whose row is a winner of this commit.
+    won: BTreeSet<EntryKey>,
+    raised: BTreeSet<EntryKey>,
+    digests: BTreeMap<Scope, ScopeDigest>,
+    touched: BTreeSet<Scope>,
+    frontiers: BTreeMap<(ActorId, u64), Frontier>,
+    moved: BTreeSet<(ActorId, u64)>,
+    known_writes: BTreeMap<WriteId, [u8; 32]>,
+    known_repeats: Vec<Repeat>,
+    history: Vec<HistoryRow>,
+    superseded: Vec<WriteId>,
+    conflicts: Vec<Conflict>,
+    changes: BTreeMap<(Tenant, ChangeId), ChangeRow>,
+    repeats: Vec<Repeat>,
+    fence: Fence,
+}
+
+/// Something to be admitted, as the writer queues it.
+#[derive(Debug)]
+pub enum Submission {
+    Api(ApiSubmission),
+    Upload(Upload),
+}
+
+impl Submission {
+    /// What [`Planner::new`] must be given for this submission, added to what others need.
+    pub fn needs(&self, request: &mut PlanningRequest) {
+        match self {
+            Self::Api(api) => api.needs(request),
+            Self::Upload(upload) => upload.needs(request),
+        }
+    }
+
+    /// How many writes it holds.
+    pub fn writes(&self) -> usize {
+        match self {
+            Self::Api(api) => api.operations.len(),
+            Self::Upload(upload) => upload.writes.len(),
+        }
+    }
+}
+
+/// A write that has been judged and takes its place.
+struct Entering {
+    at: EntryKey,
+    stamp: Stamp,
+    claimed_hlc: Option<Hlc>,
+    content: Content,
+    content_hash: [u8; 32],
+    author: Author,
+    made_at: UnixMillis,
+    message: Option<Arc<str>>,
+    change: ChangeId,
+    tags: Option<Vec<Arc<str>>>,
+    description: Option<Arc<str>>,
+    rollback: bool,
+    context: Vector,
+    base: Option<Stamp>,
+}
+
+impl Planner {
+    /// `planning` must hold what the submissions need; `physical` is the database's clock or the leader's.
+    pub fn new(leader: &Leader, planning: Planning, physical: UnixMillis) -> Self {
+        Self {
+            leader: leader.clone(),
+            physical,
+            epsilon_ms: CLOCK_EPSILON_MS,
+            rows: planning.rows.into_iter().map(|row| (row.row.at.clone(), row)).collect(),
+            won: BTreeSet::new(),
+            raised: BTreeSet::new(),
+            digests: planning.digests.into_iter().collect(),
+            touched: BTreeSet::new(),
+            frontiers: planning.frontiers.into_iter().map(|f| ((f.edge, f.incarnation), f)).collect(),
+            moved: BTreeSet::new(),
+            known_writes: planning.known_writes.into_iter().collect(),
+            known_repeats: planning.repeats,
+            history: Vec::new(),
+            superseded: Vec::new(),
+            conflicts: Vec::new(),
+            changes: BTreeMap::new(),
+            repeats: Vec::new(),
+            fence: leader.fence(),
+        }
+    }
+
+    /// The same with another bound for clocks that are ahead.
+    pub fn with_epsilon(mut self, epsilon_ms: u64) -> Self {
+        self.epsilon_ms = epsilon_ms;
+        self
+    }
+
+    /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
+    pub fn finish(self) -> Option<(Commit, Leader)> {
+        if self.history.is_empty() && self.moved.is_empty() && self.repeats.is_empty() {
+            return None;
+        }
+        let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
+        let raised = self.raised.iter().filter(|at| !self.won.contains(*at));
+        let commit = Commit {
+            fence: self.fence,
+            seq: self.leader.position.seq,
+            hlc: self.leader.clock.last(),
+            rows,
+            raised: raised.map(|at| (at.clone(), self.rows[at].top_version)).collect(),
+            history: self.history,
+            superseded: self.superseded,
+            conflicts: self.conflicts,
+            frontiers: self.moved.iter().map(|edge| self.frontiers[edge]).collect(),
+            digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
+            changes: self.changes.into_values().collect(),
+            repeats: self.repeats,
+        };
+        Some((commit, self.leader))
+    }
+
+    fn hub_write_id(&mut self) -> WriteId {
+        self.leader.counter += 1;
+        WriteId {
+            actor: ActorId(self.leader.shard.0),
+            incarnation: self.leader.position.epoch,
+            counter: self.leader.counter,
+        }
+    }
+
+    /// The version that the next admitted write of this entry takes.
+    fn next_version(&self, at: &EntryKey) -> u64 {
+        self.rows.get(at).map_or(0, |row| row.top_version) + 1
+    }
+
+    /// Makes the write the entry's current row.
+    fn win(&mut self, entering: Entering, version: u64) -> &HubRow {
+        self.leader.position.seq += 1;
+        let position = self.leader.position;
+        let before = self.rows.get(&entering.at);
+        let live_before = before.filter(|row| row.row.content.is_live());
+        let change_type = match (&entering.content, live_before) {
+            (Content::Deleted, _) => ChangeType::Delete,
+            _ if entering.rollback => ChangeType::Rollback,
+            (_, None) => ChangeType::Create,
+            (_, Some(_)) => ChangeType::Update,
+        };
+        let was_plain = before.is_some_and(|row| matches!(row.row.content, Content::Plain(_)));
+        let plain_seq = match entering.content {
+            Content::Plain(_) => position.seq,
+            Content::Secret(_) | Content::Deleted if was_plain => position.seq,
+            Content::Secret(_) | Content::Deleted => before.map_or(0, |row| row.plain_seq),
+        };
+        let row = Row {
+            at: entering.at.clone(),
+            dot: Dot { shard: self.leader.shard, position },
+            stamp: entering.stamp,
+            version,
+            content: entering.content.clone(),
+            metadata: metadata(&entering, live_before.map(|row| &row.row.metadata)),
+            change: entering.change,
+        };
+        let hub_row = HubRow {
+            row,
+            top_version: version,
+            plain_seq,
+            context: entering.context.clone(),
+            base: entering.base,
+        };
+        self.exchange_digest(&hub_row);
+        self.record(&entering, version, change_type, Status::Applied, None, Some(position.seq));
+        self.won.insert(entering.at.clone());
+        self.rows.insert(entering.at.clone(), hub_row);
+        &self.rows[&entering.at]
+    }
+
+    /// Takes the old row's part out of its scope's digest and puts the new one's in.
+    fn exchange_digest(&mut self, row: &HubRow) {
+        let scope = &row.row.at.scope;
+        let before = self.rows.get(&row.row.at);
+        let digest = self.digests.entry(scope.clone()).or_default();
+        if let Some(before) = before {
+            digest.remove(&before.row);
+        }
+        digest.add(&row.row);
+        digest.last_seq = row.row.dot.position.seq;
+        if row.plain_seq == row.row.dot.position.seq {
+            digest.plain_last_seq = row.row.dot.position.seq;
+        }
+        self.touched.insert(scope.clone());
+    }
+
+    fn record(
+        &mut self,
+        entering: &Entering,
+        version: u64,
+        change_type: ChangeType,
+        status: Status,
+        reason: Option<Arc<str>>,
+        seq: Option<u64>,
+    ) {
+        self.history.push(HistoryRow {
+            at: entering.at.clone(),
+            version,
+            stamp: entering.stamp,
+            claimed_hlc: entering.claimed_hlc,
+            content: entering.content.clone(),
+            content_hash: entering.content_hash,
+            author: entering.author.clone(),
+            created_at: entering.made_at,
+            message: entering.message.clone(),
+            change_type,
+            change: entering.change,
+            status,
+            reason,
+            seq,
+            context: entering.context.clone(),
+            base: entering.base,
+        });
+        let tenant = &entering.at.scope.tenant;
+        let change = self.changes.entry((tenant.clone(), entering.change)).or_insert_with(|| ChangeRow {
+            id: entering.change,
+            tenant: tenant.clone(),
+            created_at: entering.made_at,
+            author: entering.author.name.clone(),
+            message: entering.message.clone(),
+            writes: 0,
+        });
+        change.writes += 1;
+    }
+}
+
+fn metadata(entering: &Entering, live_before: Option<&Metadata>) -> Metadata {
+    let (created_at, created_by) = match live_before {
+        Some(before) => (before.created_at, before.created_by.clone()),
+        None => (entering.made_at, entering.author.name.clone()),
+    };
+    let kept = |field: fn(&Metadata) -> Option<Arc<str>>| live_before.and_then(field);
+    Metadata {
+        created_at,
+        created_by,
+        updated_at: entering.made_at,
+        updated_by: entering.author.name.clone(),
+        tags: entering
+            .tags
+            .clone()
+            .unwrap_or_else(|| live_before.map_or_else(Vec::new, |before| before.tags.clone())),
+        description: entering.description.clone().or_else(|| kept(|before| before.description.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

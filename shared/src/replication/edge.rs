@@ -1,0 +1,557 @@
+//! The edge's half of replication: a state machine without I/O.
+//!
+//! Feed it with [`EdgeReplica::handle`] and [`EdgeReplica::handle_timeout`]; after either, drain
+//! [`EdgeReplica::poll_output`], then arm a timer for [`EdgeReplica::poll_timeout`]. `now` never decreases. Batches are
+//! committed in the order given, and each is answered by one [`Input::Committed`] in that order. Memory changes when a
+//! batch comes back, never before: what readers see and what the hub is told is always durable.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::backoff::Backoff;
+use super::frame::{EdgeFrame, HubFrame, Refusal, Request, Response};
+use super::outbox::Outbox;
+use super::rules::Rules;
+use crate::digest::FeedDigest;
+use crate::entry::{Author, ChangeId, Row};
+use crate::feed::{Environments, Feed};
+use crate::limits::{BATCH_CHANGES_MAX, CLOCK_EPSILON_MS, HEARTBEAT_MS};
+use crate::name::{EntryKey, Environment, Tenant};
+use crate::secret::KeyGrant;
+use crate::segment::{Rejected, VerificationKeys};
+use crate::stamp::{ActorId, Clock};
+use crate::store::replica::{Batch, FeedRecord, PendingRecord, Record, Slot, StateRecord, StoreError};
+use crate::time::{Instant, UnixMillis};
+use crate::vector::{EpochTable, Vector};
+use crate::write::{Action, Verdict, Write};
+
+mod apply;
+mod incoming;
+mod local;
+mod session;
+
+use apply::Switch;
+use incoming::Incoming;
+
+/// Who this edge is, as the hub wrote it at enrolment.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub edge: ActorId,
+    pub tenant: Tenant,
+    pub keys: VerificationKeys,
+}
+
+/// A write by somebody on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalWrite {
+    /// Comes back with the answer.
+    pub ticket: u64,
+    pub at: EntryKey,
+    pub action: Action,
+    pub author: Author,
+    pub message: Option<Arc<str>>,
+    pub change: ChangeId,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The stream asked for is open.
+    Connected,
+    /// The stream has ended, or could not be opened.
+    Disconnected,
+    Frame(HubFrame),
+    /// The oldest batch that was not yet answered is durable.
+    Committed,
+    /// It is not, and nothing after it was tried.
+    CommitFailed(StoreError),
+    Write(LocalWrite),
+    /// A request that only the hub can answer.
+    Call {
+        ticket: u64,
+        request: Request,
+    },
+    /// Somebody wants to know how far the hub has come, now.
+    Ask,
+    /// Try to reach the hub now instead of waiting.
+    ConnectNow,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Connect,
+    Disconnect,
+    Send(EdgeFrame),
+    Commit(Batch),
+    /// Readers see this from now on, all at once.
+    Publish(Published),
+    /// The write is durable here and waits for the hub. `place` counts from 1.
+    Queued {
+        ticket: u64,
+        counter: u64,
+        place: u64,
+    },
+    /// The write was not taken.
+    WriteRefused {
+        ticket: u64,
+        reason: WriteRefused,
+    },
+    /// The hub has decided the write with this counter.
+    Decided {
+        counter: u64,
+        verdict: Verdict,
+    },
+    Replied {
+        ticket: u64,
+        response: Response,
+    },
+    /// The hub cannot be asked now.
+    CallFailed {
+        ticket: u64,
+    },
+    Alert(Alert),
+}
+
+/// Changes to what readers see.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Published {
+    /// Rows that came, changed or went.
+    pub rows: Vec<(EntryKey, Option<Arc<Row>>)>,
+    /// Pending writes that readers see instead of a row, or no longer.
+    pub pending: Vec<(EntryKey, Option<Write>)>,
+    /// How far each feed has come; none for one that is not received any more.
+    pub feeds: Vec<(Feed, Option<Vector>)>,
+    pub environments: Option<(Environments, Option<Environment>)>,
+    pub grants: Vec<KeyGrant>,
+    /// The hub confirmed all this at this time of its clock.
+    pub confirmed_at: Option<UnixMillis>,
+    pub pending_count: usize,
+}
+
+/// Why a local write was not taken. Nothing of it was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    #[error("this edge may not write in namespace {0}")]
+    Namespace(crate::name::Namespace),
+    #[error("environment {0} is not known here")]
+    Environment(Environment),
+    #[error("the key holds a secret; secrets are written through the hub, when it can be reached")]
+    Secret,
+    #[error("{waiting} writes wait for the hub already, and no more are taken")]
+    Full { waiting: usize },
+    #[error("the write could not be stored: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Something that a person may want to know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Alert {
+    #[error("the hub does not serve this edge now: {0}")]
+    Refused(Refusal),
+    #[error("something from the hub was not taken: {0}")]
+    Rejected(Rejected),
+    #[error("the replica of {0:?} differs from the hub and is fetched anew")]
+    Differs(Box<Feed>),
+    #[error("the hub holds write {counter} for a person to decide")]
+    Held { counter: u64 },
+    #[error("the hub did not admit write {counter}: {reason}")]
+    Denied { counter: u64, reason: crate::write::Denial },
+    #[error("nothing was heard from the hub for too long")]
+    Silent,
+    #[error("the replica's disk failed: {0}")]
+    Store(StoreError),
+}
+
+/// Where the session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No stream; the next attempt is due at the time given.
+    Offline { retry_at: Instant },
+    /// The stream is being opened.
+    Connecting,
+    /// The session's number is being made durable.
+    Beginning,
+    /// Hello was sent at the time given.
+    Greeting { sent_at: Instant },
+    /// The hub serves. Subscribed once the writes of before have been uploaded.
+    Serving { subscribed: bool },
+}
+
+/// One feed in memory.
+#[derive(Clone, Debug, Default)]
+struct FeedState {
+    record: FeedRecord,
+    digest: FeedDigest,
+    /// The replica was found to differ: the next transfer is to bring everything.
+    refetch: bool,
+}
+
+/// What a batch that comes back makes true.
+#[derive(Debug)]
+enum Effect {
+    Nothing,
+    SessionBegun,
+    Queued {
+        ticket: u64,
+        counter: u64,
+    },
+    /// Stamps are fixed and marked as sent.
+    Sendable {
+        pending: Vec<PendingRecord>,
+    },
+    Answered {
+        kept: Vec<PendingRecord>,
+        removed: Vec<(u64, EntryKey)>,
+        verdicts: Vec<(u64, Verdict)>,
+    },
+    Switched(Box<Switch>),
+    Folded {
+        last: bool,
+    },
+    Granted(Vec<KeyGrant>),
+    Confirmed {
+        feeds: Vec<(Feed, FeedRecord)>,
+        removed: Vec<(u64, EntryKey)>,
+    },
+}
+
+/// The edge's half of replication.
+#[derive(Debug)]
+pub struct EdgeReplica {
+    identity: Identity,
+    rules: Rules,
+    batch_changes_max: usize,
+    phase: Phase,
+    state: StateRecord,
+    clock: Clock,
+    /// The hub's physical clock minus `now`, in milliseconds, as well as it is known.
+    hub_offset_ms: i64,
+    /// The edge's own wall clock minus `now` at the start.
+    wall_offset_ms: i64,
+    /// Of the last handshake.
+    round_trip_ms: u64,
+    /// The newest time of the hub's clock that was heard.
+    newest_issue: UnixMillis,
+    next_counter: u64,
+    epochs: EpochTable,
+    epsilon_ms: u64,
+    heartbeat_ms: u64,
+    feeds: BTreeMap<Feed, FeedState>,
+    /// What the hub said that this edge receives, and how environments inherit there; readers see it with the first
+    /// transfer.
+    granted: Vec<Feed>,
+    announced: Option<(Environments, Environment)>,
+    rows: BTreeMap<EntryKey, Arc<Row>>,
+    grants: Vec<KeyGrant>,
+    outbox: Outbox,
+    /// Writes up to this one were made before the session: they go up before anything is asked for.
+    backlog: u64,
+    upload_in_flight: Option<u64>,
+    last_batch: u64,
+    incoming: Option<Incoming>,
+    /// Frames that wait until a switch is complete.
+    inbox: VecDeque<HubFrame>,
+    /// A switch or its folding is not durable yet.
+    switching: bool,
+    folding: VecDeque<Batch>,
+    effects: VecDeque<Effect>,
+    calls: BTreeMap<u64, u64>,
+    last_call: u64,
+    last_heard: Instant,
+    last_sent: Instant,
+    backoff: Backoff,
+    broken: Option<StoreError>,
+    outputs: VecDeque<Output>,
+}
+
+impl EdgeReplica {
+    /// Goes on from what the store held; an empty store is a new replica. `incarnation` (random, below 2^63) is used
+    /// by a new replica only. `wall` is the machine's own clock.
+    pub fn new(
+        identity: Identity,
+        rules: Rules,
+        records: Vec<Record>,
+        incarnation: u64,
+        wall: UnixMillis,
+        now: Instant,
+    ) -> Self {
+        let wall_offset_ms = wall.0 as i64 - now.0 as i64;
+        let mut replica = Self {
+            identity,
+            rules,
+            batch_changes_max: BATCH_CHANGES_MAX,
+            phase: Phase::Offline { retry_at: now },
+            state: StateRecord { incarnation, ..StateRecord::default() },
+            clock: Clock::default(),
+            hub_offset_ms: wall_offset_ms,
+            wall_offset_ms,
+            round_trip_ms: 0,
+            newest_issue: UnixMillis(0),
+            next_counter: 1,
+            epochs: EpochTable::default(),
+            epsilon_ms: CLOCK_EPSILON_MS,
+            heartbeat_ms: HEARTBEAT_MS,
+            feeds: BTreeMap::new(),
+            granted: Vec::new(),
+            announced: None,
+            rows: BTreeMap::new(),
+            grants: Vec::new(),
+            outbox: Outbox::default(),
+            backlog: 0,
+            upload_in_flight: None,
+            last_batch: 0,
+            incoming: None,
+            inbox: VecDeque::new(),
+            switching: false,
+            folding: VecDeque::new(),
+            effects: VecDeque::new(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            last_heard: now,
+            last_sent: now,
+            backoff: Backoff::new(incarnation ^ wall.0),
+            broken: None,
+            outputs: VecDeque::new(),
+        };
+        replica.restore(records);
+        replica.publish_everything();
+        replica
+    }
+
+    /// The same with smaller batches, so that a few rows already need several.
+    pub fn with_batch_changes_max(mut self, max: usize) -> Self {
+        self.batch_changes_max = max;
+        self
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Connected => self.handle_connected(now),
+            Input::Disconnected => self.handle_disconnected(0, now),
+            Input::Frame(frame) => self.handle_frame(frame, now),
+            Input::Committed => self.handle_committed(now),
+            Input::CommitFailed(error) => self.handle_commit_failed(error, now),
+            Input::Write(write) => self.handle_write(write, now),
+            Input::Call { ticket, request } => self.handle_call(ticket, request),
+            Input::Ask => self.handle_ask(),
+            Input::ConnectNow => {
+                if matches!(self.phase, Phase::Offline { .. }) {
+                    self.connect(now);
+                }
+            }
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How many writes wait for the hub's decision.
+    pub fn undecided(&self) -> usize {
+        self.outbox.undecided()
+    }
+
+    /// How many writes are pending, decided or not.
+    pub fn pending(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether the hub serves this edge now.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. })
+    }
+
+    /// How far the feed has come that this entry belongs to.
+    pub fn vector_of(&self, at: &EntryKey) -> Option<&Vector> {
+        self.feed_of(at).map(|(_, state)| &state.record.vector)
+    }
+
+    /// The feeds, whether they may be read, how far they have come, and the highest that any hub told of.
+    pub fn feeds(&self) -> impl Iterator<Item = (&Feed, bool, &Vector, &Vector)> {
+        self.feeds
+            .iter()
+            .map(|(feed, state)| (feed, state.record.ready, &state.record.vector, &state.record.floor))
+    }
+
+    /// The row that the replica holds, pending writes aside.
+    pub fn row(&self, at: &EntryKey) -> Option<&Arc<Row>> {
+        let (_, state) = self.feed_of(at)?;
+        if state.record.ready { self.rows.get(at) } else { None }
+    }
+
+    /// All rows that readers may see, pending writes aside.
+    pub fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.rows.values().filter(|row| self.feed_of(&row.at).is_some_and(|(_, state)| state.record.ready))
+    }
+
+    /// The pending write that readers see under a key.
+    pub fn visible_pending(&self, at: &EntryKey) -> Option<&Write> {
+        self.outbox.visible(at)
+    }
+
+    /// Pending writes in the order they were made.
+    pub fn pending_writes(&self) -> impl Iterator<Item = &PendingRecord> {
+        self.outbox.iter()
+    }
+
+    /// While a wider feed replaces a narrower one, both hold the entry; the one that readers see counts.
+    fn feed_of(&self, at: &EntryKey) -> Option<(&Feed, &FeedState)> {
+        let holding = || self.feeds.iter().filter(|(feed, _)| feed.contains(at));
+        holding().find(|(_, state)| state.record.ready).or_else(|| holding().next())
+    }
+
+    fn send(&mut self, frame: EdgeFrame, now: Instant) {
+        self.last_sent = now;
+        self.outputs.push_back(Output::Send(frame));
+    }
+
+    fn commit(&mut self, batch: Batch, effect: Effect, now: Instant) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.effects.push_back(effect);
+        self.outputs.push_back(Output::Commit(batch));
+        if !self.rules.durable_first {
+            // The fault that the rule guards against: as if the batch were durable already.
+            self.complete_oldest(now);
+        }
+    }
+
+    /// Writes something whose completion changes nothing.
+    fn commit_nothing_new(&mut self, batch: Batch) {
+        if self.rules.durable_first {
+            self.effects.push_back(Effect::Nothing);
+        }
+        self.outputs.push_back(Output::Commit(batch));
+    }
+
+    fn handle_committed(&mut self, now: Instant) {
+        if self.rules.durable_first {
+            self.complete_oldest(now);
+        }
+    }
+
+    fn complete_oldest(&mut self, now: Instant) {
+        let effect =
+            self.effects.pop_front().expect("every commit has an effect, and commits come back in order");
+        match effect {
+            Effect::Nothing => {}
+            Effect::SessionBegun => self.say_hello(now),
+            Effect::Queued { ticket, counter } => self.complete_write(ticket, counter, now),
+            Effect::Sendable { pending } => self.send_upload(pending, now),
+            Effect::Answered { kept, removed, verdicts } => {
+                self.complete_answers(kept, removed, verdicts, now)
+            }
+            Effect::Switched(switch) => self.complete_switch(*switch, now),
+            Effect::Folded { last } => self.complete_fold(last, now),
+            Effect::Granted(grants) => self.complete_grants(grants),
+            Effect::Confirmed { feeds, removed } => self.complete_confirmed(feeds, removed),
+        }
+    }
+
+    /// A disk that failed once is not trusted again by this process: reads go on from memory, nothing new is taken.
+    fn handle_commit_failed(&mut self, error: StoreError, now: Instant) {
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Queued { ticket, .. } = effect {
+                let reason = WriteRefused::Store(error.clone());
+                self.outputs.push_back(Output::WriteRefused { ticket, reason });
+            }
+        }
+        self.outputs.push_back(Output::Alert(Alert::Store(error.clone())));
+        self.broken = Some(error);
+        self.handle_disconnected(0, now);
+        self.outputs.push_back(Output::Disconnect);
+    }
+
+    fn state_record(&mut self) -> Record {
+        self.state.hlc = self.clock.last();
+        Record::State(self.state.clone())
+    }
+
+    fn handle_call(&mut self, ticket: u64, request: Request) {
+        if !self.is_connected() {
+            return self.outputs.push_back(Output::CallFailed { ticket });
+        }
+        self.last_call += 1;
+        self.calls.insert(self.last_call, ticket);
+        self.outputs.push_back(Output::Send(EdgeFrame::Call { id: self.last_call, request }));
+    }
+
+    fn handle_ask(&mut self) {
+        if matches!(self.phase, Phase::Serving { subscribed: true }) {
+            self.outputs.push_back(Output::Send(EdgeFrame::Ask));
+        }
+    }
+
+    fn restore(&mut self, records: Vec<Record>) {
+        let mut staged = Vec::new();
+        for record in records {
+            match record {
+                Record::Row(row) => drop(self.rows.insert(row.at.clone(), row)),
+                Record::Staged(row) => staged.push(row),
+                Record::Feed(feed, record) => {
+                    self.feeds.insert(feed, FeedState { record, ..FeedState::default() });
+                }
+                Record::Pending(pending) => self.outbox.restore(pending),
+                Record::Grant(grant) => self.grants.push(grant),
+                Record::State(state) => self.state = state,
+            }
+        }
+        self.clock = Clock::resume(self.state.hlc);
+        self.hub_offset_ms = self.wall_offset_ms.saturating_add(self.state.clock_offset_ms);
+        self.next_counter = if self.rules.counter_ceiling {
+            self.state.counter_ceiling.max(1)
+        } else {
+            self.outbox.last_counter() + 1
+        };
+        self.resume_stage(staged);
+        self.index_rows();
+    }
+
+    /// Assigns the rows found on disk to their feeds. Those of no feed, and those of a first transfer that was never
+    /// completed, are not to be trusted and go.
+    fn index_rows(&mut self) {
+        let mut remove = Vec::new();
+        for row in self.rows.values() {
+            match self.feeds.iter_mut().find(|(feed, state)| feed.contains(&row.at) && state.record.ready) {
+                Some((_, state)) => state.digest.add(row),
+                None => remove.push(row.at.clone()),
+            }
+        }
+        if remove.is_empty() {
+            return;
+        }
+        for at in &remove {
+            self.rows.remove(at);
+        }
+        let remove = remove.into_iter().map(Slot::Row).collect();
+        self.commit_nothing_new(Batch { put: Vec::new(), remove });
+    }
+
+    fn publish_everything(&mut self) {
+        let rows = self.rows().map(|row| (row.at.clone(), Some(row.clone()))).collect();
+        let pending = self.outbox.iter().map(|pending| pending.write.at.clone()).collect::<Vec<_>>();
+        let pending = pending.into_iter().map(|at| self.overlay(at)).collect();
+        let feeds = self.feeds.iter().filter(|(_, state)| state.record.ready);
+        let feeds = feeds.map(|(feed, state)| (feed.clone(), Some(state.record.vector.clone()))).collect();
+        let confirmed_at = (self.state.confirmed_at > 0).then_some(UnixMillis(self.state.confirmed_at));
+        self.outputs.push_back(Output::Publish(Published {
+            rows,
+            pending,
+            feeds,
+            environments: Some((self.state.environments.clone(), self.state.default_environment.clone())),
+            grants: self.grants.clone(),
+            confirmed_at,
+            pending_count: self.outbox.undecided(),
+        }));
+    }
+
+    /// What readers now see of a key's pending writes.
+    fn overlay(&self, at: EntryKey) -> (EntryKey, Option<Write>) {
+        let visible = self.outbox.visible(&at).cloned();
+        (at, visible)
+    }
+}

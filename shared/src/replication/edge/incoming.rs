@@ -1,0 +1,354 @@
+//! A transfer on its way in: checked piece by piece, kept aside until it is whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase};
+use crate::entry::Row;
+use crate::feed::Feed;
+use crate::name::EntryKey;
+use crate::replication::frame::{EdgeFrame, HubFrame};
+use crate::segment::{Checkpoint, Kind, Rejected, SegmentHeader, verify, verify_checkpoint};
+use crate::store::replica::{Batch, FeedRecord, Record, Slot};
+use crate::time::Instant;
+use crate::vector::Vector;
+
+/// What has come of a transfer so far.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub(super) transfer: u64,
+    pub(super) parts: BTreeMap<Feed, Part>,
+    /// Whether rows are on disk already, because there are too many for one batch.
+    pub(super) spilled: bool,
+}
+
+/// What has come of one feed.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) kind: Kind,
+    pub(super) to: Vector,
+    chunks: u32,
+    next_chunk: u32,
+    pub(super) rows: Vec<Arc<Row>>,
+    /// How many of `rows` are on disk.
+    pub(super) spilled: usize,
+    /// On disk the rows lie in their own slots, where nobody reads yet, instead of in the stage.
+    pub(super) in_place: bool,
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+impl EdgeReplica {
+    /// Takes frames of transfers, as long as no switch is under way.
+    pub(super) fn work_inbox(&mut self, now: Instant) {
+        while !self.switching
+            && let Some(frame) = self.inbox.pop_front()
+        {
+            let result = match frame {
+                HubFrame::Segment { transfer, bytes } => self.handle_segment(transfer, &bytes, now),
+                HubFrame::Checkpoint { transfer: 0, bytes } => self.handle_heartbeat(&bytes, now),
+                HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes),
+                HubFrame::End { transfer, feeds } => self.handle_end(transfer, feeds as usize, now),
+                HubFrame::Welcome(_)
+                | HubFrame::Refused { .. }
+                | HubFrame::UploadResult { .. }
+                | HubFrame::Grants(_)
+                | HubFrame::Reply { .. } => Ok(()),
+            };
+            if let Err(rejected) = result {
+                self.reject(rejected, now);
+            }
+        }
+    }
+
+    /// The last good state stays; the session begins anew after a pause.
+    fn reject(&mut self, rejected: Rejected, now: Instant) {
+        self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
+        self.hang_up(0, now);
+    }
+
+    fn handle_segment(&mut self, transfer: u64, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
+        let verified = verify(bytes, &self.identity.keys)?;
+        let header = verified.header().clone();
+        if !self.may_take(&header)? {
+            return Ok(());
+        }
+        let rows = verified.open()?;
+        self.check_rows(&header, &rows)?;
+        if self.rules.clock_receive {
+            let bound = self.clock_bound(header.issued_at, now);
+            for row in &rows {
+                self.clock.receive(row.stamp.hlc, bound);
+            }
+        }
+        self.take_rows(transfer, &header, rows, now)?;
+        self.spill_if_large(now);
+        Ok(())
+    }
+
+    /// Whether the segment is for this edge and continues what it has. False for one that brings nothing new.
+    fn may_take(&self, header: &SegmentHeader) -> Result<bool, Rejected> {
+        if !self.granted.contains(&header.feed) {
+            return Err(Rejected::NotMine(Box::new(header.feed.clone())));
+        }
+        let known = |position: u64| self.epochs.epochs().iter().any(|epoch| epoch.epoch == position);
+        if !header.to.iter().all(|(_, position)| position.seq == 0 || known(position.epoch)) {
+            return Err(Rejected::UnknownEpoch);
+        }
+        let state = &self.feeds[&header.feed];
+        let mine = &state.record.vector;
+        let fresh = !state.record.ready || state.refetch;
+        if self.rules.continuity {
+            if !fresh && mine.covers(&header.to) {
+                return Ok(false);
+            }
+            if !header.to.covers(&state.record.floor) {
+                return Err(Rejected::BelowFloor);
+            }
+            if header.kind == Kind::Delta && (fresh || !mine.covers(&header.from)) {
+                return Err(Rejected::Gap { from: header.from.clone() });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Every row lies in the range that the header states.
+    fn check_rows(&self, header: &SegmentHeader, rows: &[Row]) -> Result<(), Rejected> {
+        let inside = rows.iter().all(|row| {
+            header.to.covers_dot(row.dot) && !header.from.covers_dot(row.dot) && header.feed.contains(&row.at)
+        });
+        let live = header.kind == Kind::Delta || rows.iter().all(|row| row.content.is_live());
+        if inside && live { Ok(()) } else { Err(Rejected::ForeignRow) }
+    }
+
+    fn take_rows(
+        &mut self,
+        transfer: u64,
+        header: &SegmentHeader,
+        rows: Vec<Row>,
+        now: Instant,
+    ) -> Result<(), Rejected> {
+        self.begin_incoming(transfer, now);
+        if self.rules.floor {
+            self.feed_state(&header.feed).record.floor.join(&header.to);
+        }
+        if !self.rules.vector_last {
+            // The fault that the rule guards against: the vector is ahead of the rows.
+            self.move_vector_first(header, now);
+        }
+        let in_place = self.may_go_in_place(&header.feed);
+        let incoming = self.incoming.as_mut().expect("begun above");
+        let part = incoming.parts.entry(header.feed.clone()).or_insert_with(|| Part {
+            kind: header.kind,
+            to: header.to.clone(),
+            chunks: header.chunks,
+            next_chunk: 0,
+            rows: Vec::new(),
+            spilled: 0,
+            in_place,
+            checkpoint: None,
+        });
+        if header.chunk < part.next_chunk {
+            return Ok(());
+        }
+        let continues = part.kind == header.kind && part.chunks == header.chunks && part.to == header.to;
+        if header.chunk != part.next_chunk || !continues {
+            return Err(Rejected::Order);
+        }
+        part.next_chunk += 1;
+        part.rows.extend(rows.into_iter().map(Arc::new));
+        Ok(())
+    }
+
+    fn feed_state(&mut self, feed: &Feed) -> &mut FeedState {
+        self.feeds.get_mut(feed).expect("granted feeds are in the table")
+    }
+
+    fn begin_incoming(&mut self, transfer: u64, now: Instant) {
+        if self.incoming.as_ref().is_none_or(|incoming| incoming.transfer != transfer) {
+            self.abandon_incoming(now);
+            self.incoming = Some(Incoming { transfer, ..Incoming::default() });
+        }
+    }
+
+    /// Only a feed's first transfer, and only where no other feed's rows lie.
+    fn may_go_in_place(&self, feed: &Feed) -> bool {
+        let overlaps = |other: &Feed| {
+            other.tenant == feed.tenant
+                && other.environment == feed.environment
+                && (other.subtree.covers(&feed.subtree) || feed.subtree.covers(&other.subtree))
+        };
+        !self.feeds[feed].record.ready && !self.feeds.keys().any(|other| other != feed && overlaps(other))
+    }
+
+    /// Rows beyond one batch go to disk while the rest is on its way, with the floor that they came from.
+    fn spill_if_large(&mut self, now: Instant) {
+        let Some(incoming) = &self.incoming else { return };
+        let rows: usize = incoming.parts.values().map(|part| part.rows.len()).sum();
+        if incoming.spilled || rows > self.batch_changes_max {
+            self.spill(now);
+        }
+    }
+
+    pub(super) fn spill(&mut self, now: Instant) {
+        let Some(mut incoming) = self.incoming.take() else { return };
+        incoming.spilled = true;
+        let mut batches = Vec::new();
+        for (feed, part) in &mut incoming.parts {
+            let floor = Record::Feed(feed.clone(), self.feeds[feed].record.clone());
+            for rows in part.rows[part.spilled..].chunks(self.batch_changes_max) {
+                let mut put = vec![floor.clone()];
+                let in_place = part.in_place;
+                put.extend(rows.iter().map(|row| {
+                    if in_place { Record::Row(row.clone()) } else { Record::Staged(row.clone()) }
+                }));
+                batches.push(Batch { put, remove: Vec::new() });
+            }
+            part.spilled = part.rows.len();
+        }
+        self.incoming = Some(incoming);
+        for batch in batches {
+            self.commit(batch, Effect::Nothing, now);
+        }
+    }
+
+    /// Forgets a transfer that will not be completed, and what of it is on disk.
+    pub(super) fn abandon_incoming(&mut self, now: Instant) {
+        let Some(incoming) = self.incoming.take() else { return };
+        let mut slots = Vec::new();
+        for part in incoming.parts.values() {
+            let spilled = part.rows[..part.spilled].iter().map(|row| row.at.clone());
+            let slot: fn(EntryKey) -> Slot = if part.in_place { Slot::Row } else { Slot::Staged };
+            slots.extend(spilled.map(slot));
+        }
+        for remove in slots.chunks(self.batch_changes_max) {
+            let batch = Batch { put: Vec::new(), remove: remove.to_vec() };
+            self.commit(batch, Effect::Nothing, now);
+        }
+    }
+
+    fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes) -> Result<(), Rejected> {
+        let checkpoint = self.verified_checkpoint(bytes)?;
+        let state = &self.feeds[&checkpoint.feed];
+        let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);
+        if !current {
+            // A transfer whose first feed brings nothing begins with its checkpoint.
+            if self.incoming.is_some() {
+                return Err(Rejected::Order);
+            }
+            self.incoming = Some(Incoming { transfer, ..Incoming::default() });
+        }
+        let incoming = self.incoming.as_mut().expect("set above");
+        let part = match incoming.parts.get_mut(&checkpoint.feed) {
+            Some(part) => part,
+            None => {
+                let complete =
+                    state.record.ready && !state.refetch && state.record.vector.covers(&checkpoint.changed);
+                if !complete && self.rules.continuity {
+                    return Err(Rejected::Order);
+                }
+                incoming.parts.entry(checkpoint.feed.clone()).or_insert(Part {
+                    kind: Kind::Delta,
+                    to: checkpoint.vector.clone(),
+                    chunks: 0,
+                    next_chunk: 0,
+                    rows: Vec::new(),
+                    spilled: 0,
+                    in_place: false,
+                    checkpoint: None,
+                })
+            }
+        };
+        if part.next_chunk != part.chunks || part.to != checkpoint.vector {
+            return Err(Rejected::Order);
+        }
+        part.checkpoint = Some(checkpoint);
+        Ok(())
+    }
+
+    /// A checkpoint that is the hub's, of a feed of this edge, and not older than what was heard before.
+    fn verified_checkpoint(&self, bytes: &Bytes) -> Result<Checkpoint, Rejected> {
+        let checkpoint = verify_checkpoint(bytes, &self.identity.keys)?;
+        if !self.granted.contains(&checkpoint.feed) {
+            return Err(Rejected::NotMine(Box::new(checkpoint.feed)));
+        }
+        let floor = &self.feeds[&checkpoint.feed].record.floor;
+        if self.rules.continuity && !checkpoint.vector.covers(floor) {
+            return Err(Rejected::BelowFloor);
+        }
+        Ok(checkpoint)
+    }
+
+    fn handle_end(&mut self, transfer: u64, feeds: usize, now: Instant) -> Result<(), Rejected> {
+        if self.incoming.is_none() && feeds == 0 {
+            self.incoming = Some(Incoming { transfer, ..Incoming::default() });
+        }
+        let Some(incoming) = &self.incoming else { return Ok(()) };
+        let closed = incoming.parts.values().filter(|part| part.checkpoint.is_some()).count();
+        if incoming.transfer != transfer || closed != feeds || incoming.parts.len() != feeds {
+            return Err(Rejected::Order);
+        }
+        self.switch(now)
+    }
+
+    /// A checkpoint outside a transfer: if nothing has changed that this edge lacks, it has come as far as the hub.
+    fn handle_heartbeat(&mut self, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
+        let checkpoint = self.verified_checkpoint(bytes)?;
+        self.hear_time(checkpoint.issued_at, now);
+        if now - self.last_sent > self.heartbeat_ms / 2 {
+            self.send(EdgeFrame::Ack { transfer: 0 }, now);
+        }
+        let state = &self.feeds[&checkpoint.feed];
+        if !state.record.ready || !state.record.vector.covers(&checkpoint.changed) {
+            // What is missing is on its way, or comes with the next transfer.
+            return Ok(());
+        }
+        if state.digest != checkpoint.digest {
+            return self.differs(checkpoint.feed);
+        }
+        self.confirm(checkpoint, now);
+        Ok(())
+    }
+
+    /// Marks a feed to be fetched anew; the session's end starts that.
+    pub(super) fn differs(&mut self, feed: Feed) -> Result<(), Rejected> {
+        self.outputs.push_back(Output::Alert(Alert::Differs(Box::new(feed.clone()))));
+        self.feed_state(&feed).refetch = true;
+        Err(Rejected::Digest)
+    }
+
+    fn confirm(&mut self, checkpoint: Checkpoint, now: Instant) {
+        self.state.confirmed_at = self.state.confirmed_at.max(checkpoint.issued_at.0);
+        let mut record = self.feeds[&checkpoint.feed].record.clone();
+        record.vector.join(&checkpoint.vector);
+        if self.rules.floor {
+            record.floor.join(&checkpoint.vector);
+        }
+        let moved = record.vector != self.feeds[&checkpoint.feed].record.vector;
+        record.checkpoint_issued_at = record.checkpoint_issued_at.max(checkpoint.issued_at.0);
+        let feeds = vec![(checkpoint.feed.clone(), record.clone())];
+        if !moved {
+            // Nothing that a restart would miss: the disk is left alone.
+            return self.complete_confirmed(feeds, Vec::new());
+        }
+        let removed = self.covered_pending(&[(checkpoint.feed.clone(), record.vector.clone())], &[]);
+        let remove = self.begin_removals(&removed);
+        let put = vec![Record::Feed(checkpoint.feed, record), self.state_record()];
+        self.commit(Batch { put, remove }, Effect::Confirmed { feeds, removed }, now);
+    }
+
+    fn move_vector_first(&mut self, header: &SegmentHeader, now: Instant) {
+        let state = self.feed_state(&header.feed);
+        state.record.vector.join(&header.to);
+        state.record.ready = true;
+        let record: FeedRecord = state.record.clone();
+        let put = vec![Record::Feed(header.feed.clone(), record)];
+        self.commit(Batch { put, remove: Vec::new() }, Effect::Nothing, now);
+    }
+
+    /// Whether the edge has subscribed in this session.
+    pub fn is_subscribed(&self) -> bool {
+        matches!(self.phase, Phase::Serving { subscribed: true })
+    }
+}

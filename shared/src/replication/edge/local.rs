@@ -1,0 +1,216 @@
+//! Writes made on this machine: durable here, uploaded, decided by the hub.
+
+use super::{Alert, EdgeReplica, Effect, LocalWrite, Output, Phase, Published, WriteRefused};
+use crate::limits::{COUNTER_BLOCK, OUTBOX_WRITES_MAX};
+use crate::name::EntryKey;
+use crate::replication::frame::EdgeFrame;
+use crate::replication::outbox;
+use crate::secret::KeyGrant;
+use crate::stamp::WriteId;
+use crate::store::replica::{Batch, PendingRecord, Record, Slot};
+use crate::time::Instant;
+use crate::vector::Vector;
+use crate::write::{Answer, Verdict, Write};
+
+impl EdgeReplica {
+    pub(super) fn handle_write(&mut self, local: LocalWrite, now: Instant) {
+        let ticket = local.ticket;
+        if let Err(reason) = self.check_write(&local.at) {
+            return self.outputs.push_back(Output::WriteRefused { ticket, reason });
+        }
+        let counter = self.next_counter;
+        self.next_counter += 1;
+        let made_at = self.hub_time(now);
+        let write = Write {
+            id: WriteId { actor: self.identity.edge, incarnation: self.state.incarnation, counter },
+            hlc: self.clock.tick(made_at),
+            claimed_hlc: None,
+            context: self.vector_of(&local.at).cloned().unwrap_or_default(),
+            base: self.seen_stamp(&local.at),
+            at: local.at,
+            action: local.action,
+            author: local.author,
+            made_at,
+            message: local.message,
+            change: local.change,
+        };
+        // In a session the clock is the hub's, so the stamp may go as it is.
+        let sent = self.is_connected();
+        let pending = PendingRecord { write, sent, hidden: false, decided: None };
+        let mut put = vec![Record::Pending(pending.clone())];
+        if counter >= self.state.counter_ceiling {
+            self.state.counter_ceiling = counter + COUNTER_BLOCK;
+        }
+        put.push(self.state_record());
+        self.outbox.begin(pending);
+        let effect = Effect::Queued { ticket, counter };
+        self.commit(Batch { put, remove: Vec::new() }, effect, now);
+    }
+
+    fn check_write(&self, at: &EntryKey) -> Result<(), WriteRefused> {
+        if let Some(error) = &self.broken {
+            return Err(WriteRefused::Store(error.clone()));
+        }
+        let scope = &at.scope;
+        let allowed = self.state.write.iter().any(|subtree| subtree.contains(&scope.namespace));
+        if scope.tenant != self.identity.tenant || !allowed {
+            return Err(WriteRefused::Namespace(scope.namespace.clone()));
+        }
+        if !self.state.environments.contains(&scope.environment) {
+            return Err(WriteRefused::Environment(scope.environment.clone()));
+        }
+        if self.row(at).is_some_and(|row| row.content.is_secret()) {
+            return Err(WriteRefused::Secret);
+        }
+        let waiting = self.outbox.len();
+        if waiting >= OUTBOX_WRITES_MAX { Err(WriteRefused::Full { waiting }) } else { Ok(()) }
+    }
+
+    /// The write that a reader now sees under this key.
+    fn seen_stamp(&self, at: &EntryKey) -> Option<crate::stamp::Stamp> {
+        self.outbox.visible_stamp(at).or_else(|| self.row(at).map(|row| row.stamp))
+    }
+
+    pub(super) fn complete_write(&mut self, ticket: u64, counter: u64, now: Instant) {
+        let Some(pending) = self.outbox.complete(counter) else { return };
+        let at = pending.write.at.clone();
+        let place = self.outbox.undecided() as u64;
+        self.publish_overlays(vec![at]);
+        self.outputs.push_back(Output::Queued { ticket, counter, place });
+        self.upload_or_subscribe(now);
+    }
+
+    /// Marks the next writes as sent; they go out once that is durable.
+    pub(super) fn begin_upload(&mut self, now: Instant) {
+        let pending = self.outbox.next_upload();
+        if pending.is_empty() {
+            return;
+        }
+        self.last_batch += 1;
+        self.upload_in_flight = Some(self.last_batch);
+        if pending.iter().all(|pending| pending.sent) {
+            return self.send_upload(pending, now);
+        }
+        let pending: Vec<_> =
+            pending.into_iter().map(|pending| PendingRecord { sent: true, ..pending }).collect();
+        for record in &pending {
+            self.outbox.put(record.clone());
+        }
+        let put = pending.iter().cloned().map(Record::Pending).collect();
+        self.commit(Batch { put, remove: Vec::new() }, Effect::Sendable { pending }, now);
+    }
+
+    pub(super) fn send_upload(&mut self, pending: Vec<PendingRecord>, now: Instant) {
+        let Some(batch) = self.upload_in_flight else { return };
+        if !matches!(self.phase, Phase::Serving { .. }) {
+            return;
+        }
+        let writes = pending.into_iter().map(|pending| pending.write).collect();
+        self.send(EdgeFrame::Upload { batch, writes }, now);
+    }
+
+    pub(super) fn handle_upload_result(&mut self, batch: u64, answers: Vec<Answer>, now: Instant) {
+        if self.upload_in_flight != Some(batch) {
+            return;
+        }
+        let (mut kept, mut removed, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
+        for answer in answers {
+            let vector = self.outbox_vector(answer.id.counter);
+            match self.outbox.answered(&answer, vector.as_ref()) {
+                Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => kept.push(*pending),
+                Some(outbox::Effect::Keep(pending)) => removed.push((answer.id.counter, pending.write.at)),
+                Some(outbox::Effect::Remove { counter, at }) => removed.push((counter, at)),
+                None => continue,
+            }
+            verdicts.push((answer.id.counter, answer.verdict));
+        }
+        for pending in &kept {
+            self.outbox.put(pending.clone());
+        }
+        let put = kept.iter().cloned().map(Record::Pending).collect();
+        let remove = self.begin_removals(&removed);
+        self.commit(Batch { put, remove }, Effect::Answered { kept, removed, verdicts }, now);
+    }
+
+    fn outbox_vector(&self, counter: u64) -> Option<Vector> {
+        let pending = self.outbox.iter().find(|pending| pending.write.id.counter == counter)?;
+        self.vector_of(&pending.write.at).cloned()
+    }
+
+    pub(super) fn complete_answers(
+        &mut self,
+        kept: Vec<PendingRecord>,
+        removed: Vec<(u64, EntryKey)>,
+        verdicts: Vec<(u64, Verdict)>,
+        now: Instant,
+    ) {
+        let mut covered = Vec::new();
+        for pending in kept {
+            // The row that the hub named may have arrived while the answer was being made durable.
+            let here = self.vector_of(&pending.write.at);
+            if here.zip(pending.decided).is_some_and(|(vector, dot)| vector.covers_dot(dot)) {
+                covered.push((pending.write.id.counter, pending.write.at));
+            }
+        }
+        self.remove_pending(covered, now);
+        let touched = removed.iter().map(|(_, at)| at.clone()).collect();
+        for (counter, _) in removed {
+            self.outbox.remove(counter);
+        }
+        self.publish_overlays(touched);
+        for (counter, verdict) in verdicts {
+            match &verdict {
+                Verdict::Held(_) => self.outputs.push_back(Output::Alert(Alert::Held { counter })),
+                Verdict::Denied(reason) => {
+                    self.outputs.push_back(Output::Alert(Alert::Denied { counter, reason: *reason }));
+                }
+                Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate => {}
+            }
+            self.outputs.push_back(Output::Decided { counter, verdict });
+        }
+        self.upload_in_flight = None;
+        self.upload_or_subscribe(now);
+    }
+
+    /// The slots of writes that a batch takes out.
+    pub(super) fn begin_removals(&mut self, removed: &[(u64, EntryKey)]) -> Vec<Slot> {
+        for (counter, _) in removed {
+            self.outbox.begin_removal(*counter);
+        }
+        removed.iter().map(|(counter, _)| Slot::Pending(*counter)).collect()
+    }
+
+    fn remove_pending(&mut self, removed: Vec<(u64, EntryKey)>, now: Instant) {
+        if removed.is_empty() {
+            return;
+        }
+        let remove = self.begin_removals(&removed);
+        let effect = Effect::Confirmed { feeds: Vec::new(), removed };
+        self.commit(Batch { put: Vec::new(), remove }, effect, now);
+    }
+
+    pub(super) fn publish_overlays(&mut self, keys: Vec<EntryKey>) {
+        let pending = keys.into_iter().map(|at| self.overlay(at)).collect();
+        let pending_count = self.outbox.undecided();
+        self.outputs.push_back(Output::Publish(Published { pending, pending_count, ..Published::default() }));
+    }
+
+    pub(super) fn handle_grants(&mut self, grants: Vec<KeyGrant>, now: Instant) {
+        let put = grants.iter().cloned().map(Record::Grant).collect();
+        self.commit(Batch { put, remove: Vec::new() }, Effect::Granted(grants), now);
+    }
+
+    pub(super) fn complete_grants(&mut self, grants: Vec<KeyGrant>) {
+        for grant in &grants {
+            let place = |known: &KeyGrant| {
+                known.environment == grant.environment
+                    && known.subtree == grant.subtree
+                    && known.key_epoch == grant.key_epoch
+            };
+            self.grants.retain(|known| !place(known));
+            self.grants.push(grant.clone());
+        }
+        let pending_count = self.outbox.undecided();
+        self.outputs.push_back(Output::Publish(Published { grants, pending_count, ..Published::default() }));
+    }
+}

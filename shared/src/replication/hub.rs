@@ -1,0 +1,418 @@
+//! The hub's half of one session: a state machine without I/O.
+//!
+//! A session holds a few vectors and a dirty bit, however far behind its edge is. There is at most one transfer under way:
+//! what happens meanwhile sets the bit, and the next transfer carries it all at once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request, Response, Welcome};
+use super::rules::Rules;
+use crate::feed::{Environments, Feed};
+use crate::limits::{FEEDS_MAX, HEARTBEAT_MS, PROGRESS_MS_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use crate::name::{Environment, Subtree};
+use crate::secret::KeyGrant;
+use crate::stamp::Hlc;
+use crate::store::Head;
+use crate::time::{Instant, UnixMillis};
+use crate::vector::{EpochTable, Position, ShardId, Vector};
+use crate::write::{Answer, Write};
+
+/// What the hub knows of the edge at the other end.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub feeds: Vec<Feed>,
+    pub environments: Environments,
+    pub default_environment: Environment,
+    pub write: Vec<Subtree>,
+}
+
+/// The hub's position and clocks at a handshake.
+#[derive(Clone, Debug)]
+pub struct HeadReport {
+    pub head: Head,
+    pub physical: UnixMillis,
+    /// At least every stamp that was admitted.
+    pub hlc: Hlc,
+    pub epsilon_ms: u64,
+    /// Whether this process is the one that writes, and so knows the head for certain.
+    pub leads: bool,
+}
+
+/// One feed of a transfer, as the shared cache made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub feed: Feed,
+    /// Empty when the edge has everything.
+    pub segments: Vec<Bytes>,
+    pub checkpoint: Bytes,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Frame(EdgeFrame),
+    /// The answer to [`Output::ReadHead`].
+    Head(HeadReport),
+    /// Something was committed at the hub.
+    Advanced,
+    /// The answer to [`Output::Admit`].
+    Decided {
+        batch: u64,
+        answers: Vec<Answer>,
+    },
+    /// The answer to [`Output::ReadFeeds`]: all feeds from one snapshot at `to`.
+    Feeds {
+        to: Vector,
+        epochs: EpochTable,
+        parts: Vec<Part>,
+    },
+    /// The answer to [`Output::SealGrants`].
+    Grants(Vec<KeyGrant>),
+    /// The answer to [`Output::Call`].
+    Replied {
+        id: u64,
+        response: Response,
+    },
+    /// The database or the writer did not answer a request of this session.
+    Unavailable,
+    /// The session must end: the edge was removed, replaced, or is to receive something else.
+    Close(Refusal),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    Send(HubFrame),
+    ReadHead,
+    SealGrants,
+    Admit {
+        batch: u64,
+        session: u64,
+        writes: Vec<Write>,
+    },
+    /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
+    ReadFeeds {
+        feeds: Vec<(Feed, Vector)>,
+        every: bool,
+    },
+    Call {
+        id: u64,
+        request: Request,
+    },
+    /// The edge has made this durable.
+    Acknowledged(Vector),
+    /// End the stream once everything before this has been sent.
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has been said.
+    Silent,
+    /// Hello has come; the head is being read.
+    Greeting,
+    /// Welcome was sent; uploads and calls are taken, nothing is sent yet.
+    Welcomed,
+    /// The edge has subscribed.
+    Serving,
+    Closed,
+}
+
+/// What the read under way is for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    whole: bool,
+    asked: bool,
+}
+
+/// The hub's half of one session.
+#[derive(Debug)]
+pub struct HubSession {
+    rules: Rules,
+    profile: Profile,
+    phase: Phase,
+    session: u64,
+    /// What the edge was told of, by this hub or another.
+    floor: Vector,
+    /// Where the next transfer of each feed begins.
+    sent: BTreeMap<Feed, Vector>,
+    /// The transfer that has not been acknowledged, and what it brings the edge to.
+    in_flight: Option<(u64, Vector)>,
+    last_transfer: u64,
+    reading: Option<Reading>,
+    /// What is being read was asked for before the edge subscribed again.
+    outdated: bool,
+    dirty: bool,
+    /// The next transfer names every feed, changed or not.
+    whole: bool,
+    /// A checkpoint was asked for.
+    asked: bool,
+    heartbeat_at: Instant,
+    progress_by: Instant,
+    outputs: VecDeque<Output>,
+}
+
+impl HubSession {
+    /// A stream of an edge whose certificate has been checked.
+    pub fn new(profile: Profile, rules: Rules, now: Instant) -> Self {
+        Self {
+            rules,
+            profile,
+            phase: Phase::Silent,
+            session: 0,
+            floor: Vector::EMPTY,
+            sent: BTreeMap::new(),
+            in_flight: None,
+            last_transfer: 0,
+            reading: None,
+            outdated: false,
+            dirty: false,
+            whole: false,
+            asked: false,
+            heartbeat_at: now + HEARTBEAT_MS,
+            progress_by: now + PROGRESS_MS_MAX,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes what happened. Drain [`poll_output`](Self::poll_output) afterwards.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        match input {
+            Input::Frame(frame) => self.handle_frame(frame, now),
+            Input::Head(report) => self.handle_head(report),
+            Input::Advanced => {
+                self.dirty = true;
+                self.read();
+            }
+            Input::Decided { batch, answers } => self.send(HubFrame::UploadResult { batch, answers }),
+            Input::Feeds { to, epochs, parts } => self.handle_feeds(to, &epochs, parts, now),
+            Input::Grants(grants) if grants.is_empty() => {}
+            Input::Grants(grants) => self.send(HubFrame::Grants(grants)),
+            Input::Replied { id, response } => self.send(HubFrame::Reply { id, response }),
+            Input::Unavailable => self.refuse(Refusal::Busy),
+            Input::Close(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// Takes the passing of time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if now >= self.progress_by {
+            return self.refuse(Refusal::Busy);
+        }
+        if now >= self.heartbeat_at {
+            self.heartbeat_at = now + HEARTBEAT_MS;
+            self.asked = true;
+            self.read();
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (self.phase != Phase::Closed).then(|| self.heartbeat_at.min(self.progress_by))
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    fn send(&mut self, frame: HubFrame) {
+        self.outputs.push_back(Output::Send(frame));
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let retry_after_ms = match refusal {
+            Refusal::Resubscribe => 0,
+            Refusal::Behind | Refusal::Busy => 1_000,
+            Refusal::Replaced | Refusal::Protocol(_) => 5_000,
+            Refusal::Ahead | Refusal::Removed => 60_000,
+        };
+        self.send(HubFrame::Refused { refusal, retry_after_ms });
+        self.outputs.push_back(Output::Close);
+        self.phase = Phase::Closed;
+    }
+
+    fn handle_frame(&mut self, frame: EdgeFrame, now: Instant) {
+        self.progress_by = now + PROGRESS_MS_MAX;
+        match (self.phase, frame) {
+            (Phase::Silent, EdgeFrame::Hello(hello)) => self.handle_hello(hello),
+            (Phase::Welcomed | Phase::Serving, EdgeFrame::Upload { batch, writes }) => {
+                self.handle_upload(batch, writes);
+            }
+            (Phase::Welcomed | Phase::Serving, EdgeFrame::Subscribe { feeds }) => {
+                self.handle_subscribe(feeds)
+            }
+            (Phase::Serving, EdgeFrame::Ack { transfer }) => self.handle_ack(transfer),
+            (Phase::Serving, EdgeFrame::Ask) => {
+                self.asked = true;
+                self.read();
+            }
+            // The answer to the first request will serve this one too.
+            (Phase::Welcomed, EdgeFrame::Ask) => {}
+            (Phase::Welcomed | Phase::Serving, EdgeFrame::Call { id, request }) => {
+                self.outputs.push_back(Output::Call { id, request });
+            }
+            (Phase::Closed, _) => {}
+            (Phase::Silent | Phase::Greeting | Phase::Welcomed | Phase::Serving, _) => {
+                self.refuse(Refusal::Protocol("message out of order".into()));
+            }
+        }
+    }
+
+    fn handle_hello(&mut self, hello: Hello) {
+        if hello.protocol != PROTOCOL {
+            let text = format!("version {} is spoken, {PROTOCOL} is understood", hello.protocol);
+            return self.refuse(Refusal::Protocol(text.into()));
+        }
+        self.phase = Phase::Greeting;
+        self.session = hello.session;
+        self.floor = hello.floor;
+        self.outputs.push_back(Output::ReadHead);
+    }
+
+    fn handle_head(&mut self, report: HeadReport) {
+        if self.phase != Phase::Greeting {
+            return;
+        }
+        if let Some(refusal) = self.dominated(&report.head.vector(), &report.head.epochs) {
+            // Only the process that writes knows that there is no more; any other may just be late.
+            let certain = report.leads && refusal == Refusal::Behind;
+            return self.refuse(if certain { Refusal::Ahead } else { refusal });
+        }
+        self.phase = Phase::Welcomed;
+        self.floor.join(&report.head.vector());
+        let welcome = Welcome {
+            shard: report.head.shard,
+            head: report.head.vector(),
+            epochs: report.head.epochs,
+            physical: report.physical,
+            hlc: report.hlc.max(report.head.hlc),
+            epsilon_ms: report.epsilon_ms,
+            heartbeat_ms: HEARTBEAT_MS,
+            feeds: self.profile.feeds.clone(),
+            environments: self.profile.environments.clone(),
+            default_environment: self.profile.default_environment.clone(),
+            write: self.profile.write.clone(),
+        };
+        self.send(HubFrame::Welcome(welcome));
+        if self.profile.feeds.iter().any(|feed| feed.secrets) {
+            self.outputs.push_back(Output::SealGrants);
+        }
+    }
+
+    /// Session rule 1: a hub that has seen less than its edge was told of must not serve it.
+    fn dominated(&self, head: &Vector, epochs: &EpochTable) -> Option<Refusal> {
+        if !self.rules.dominance {
+            return None;
+        }
+        let in_history = |(shard, position): (ShardId, Position)| {
+            let head_seq = head.seq(shard);
+            position.seq == 0 || epochs.contains(position, head_seq)
+        };
+        let dominates = head.covers(&self.floor) && self.floor.iter().all(in_history);
+        (!dominates).then_some(Refusal::Behind)
+    }
+
+    fn handle_upload(&mut self, batch: u64, writes: Vec<Write>) {
+        let bytes: usize = writes.iter().map(Write::size).sum();
+        let ordered = writes.windows(2).all(|pair| pair[0].id.counter < pair[1].id.counter);
+        if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX || !ordered {
+            return self.refuse(Refusal::Protocol("upload too large or out of order".into()));
+        }
+        self.outputs.push_back(Output::Admit { batch, session: self.session, writes });
+    }
+
+    fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {
+        if feeds.len() > FEEDS_MAX {
+            return self.refuse(Refusal::Protocol("too many feeds".into()));
+        }
+        let mut held: BTreeMap<Feed, Vector> = feeds.into_iter().collect();
+        let granted = self.profile.feeds.iter();
+        self.sent = granted.map(|feed| (feed.clone(), held.remove(feed).unwrap_or_default())).collect();
+        self.phase = Phase::Serving;
+        self.in_flight = None;
+        self.outdated = self.reading.is_some();
+        self.whole = true;
+        self.dirty = true;
+        self.read();
+    }
+
+    fn handle_ack(&mut self, transfer: u64) {
+        let Some((id, _)) = self.in_flight.as_ref() else { return };
+        if *id != transfer {
+            return;
+        }
+        if let Some((_, to)) = self.in_flight.take() {
+            self.outputs.push_back(Output::Acknowledged(to));
+        }
+        self.read();
+    }
+
+    /// Begins the next transfer or heartbeat, if one is due and nothing is under way.
+    fn read(&mut self) {
+        let due = self.dirty || self.asked;
+        if self.phase != Phase::Serving || self.reading.is_some() || self.in_flight.is_some() || !due {
+            return;
+        }
+        let reading =
+            Reading { whole: std::mem::take(&mut self.whole), asked: std::mem::take(&mut self.asked) };
+        self.reading = Some(reading);
+        self.dirty = false;
+        let feeds = self.sent.iter().map(|(feed, from)| (feed.clone(), from.clone())).collect();
+        self.outputs.push_back(Output::ReadFeeds { feeds, every: reading.whole || reading.asked });
+    }
+
+    fn handle_feeds(&mut self, to: Vector, epochs: &EpochTable, parts: Vec<Part>, now: Instant) {
+        let Some(Reading { whole, asked }) = self.reading.take() else { return };
+        if std::mem::take(&mut self.outdated) {
+            self.asked |= asked;
+            return self.read();
+        }
+        if let Some(refusal) = self.dominated(&to, epochs) {
+            return self.refuse(refusal);
+        }
+        if whole || parts.iter().any(|part| !part.segments.is_empty()) {
+            self.send_transfer(&to, parts, whole || asked, now);
+        } else if asked {
+            self.floor.join(&to);
+            for part in parts {
+                self.send(HubFrame::Checkpoint { transfer: 0, bytes: part.checkpoint });
+            }
+        }
+        self.read();
+    }
+
+    fn send_transfer(&mut self, to: &Vector, parts: Vec<Part>, every_feed: bool, now: Instant) {
+        self.last_transfer += 1;
+        let transfer = self.last_transfer;
+        let mut feeds = 0;
+        for part in parts {
+            if !every_feed && part.segments.is_empty() {
+                continue;
+            }
+            feeds += 1;
+            for bytes in part.segments {
+                self.send(HubFrame::Segment { transfer, bytes });
+            }
+            self.send(HubFrame::Checkpoint { transfer, bytes: part.checkpoint });
+            self.sent.insert(part.feed, to.clone());
+        }
+        self.send(HubFrame::End { transfer, feeds });
+        self.floor.join(to);
+        self.in_flight = Some((transfer, to.clone()));
+        self.progress_by = now + PROGRESS_MS_MAX;
+    }
+}

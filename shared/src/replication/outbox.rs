@@ -1,0 +1,221 @@
+//! An edge's own writes until the hub has them and they have come back.
+//!
+//! A pending write is seen by readers until a later row of its key arrives; it still goes up. It disappears when its feed
+//! covers the row that the hub named in its answer, so a reader never falls back to what was before it.
+
+use std::collections::BTreeMap;
+
+use crate::entry::Row;
+use crate::limits::{UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use crate::name::EntryKey;
+use crate::stamp::{Hlc, Stamp};
+use crate::store::replica::PendingRecord;
+use crate::vector::Vector;
+use crate::write::{Answer, Verdict, Write};
+
+/// Pending writes by counter.
+///
+/// A record is as the newest batch that was handed to the store has it, durable or not, so that batches under way never
+/// take back what one before them says. What readers see follows when a batch comes back.
+#[derive(Clone, Debug, Default)]
+pub struct Outbox {
+    pending: BTreeMap<u64, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    record: PendingRecord,
+    /// The write itself is durable: it may be told of, seen and uploaded.
+    durable: bool,
+    /// Readers see it instead of the replica's row.
+    shown: bool,
+    /// A batch that takes it out is under way.
+    leaving: bool,
+}
+
+/// What an answer of the hub does to a pending write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It stays until its feed has come so far.
+    Keep(Box<PendingRecord>),
+    /// It goes.
+    Remove { counter: u64, at: EntryKey },
+}
+
+impl Outbox {
+    /// How many writes there are, decided ones included.
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// How many the hub has not decided.
+    pub fn undecided(&self) -> usize {
+        self.waiting().count()
+    }
+
+    /// The oldest write that the hub has not decided.
+    pub fn first_undecided(&self) -> Option<u64> {
+        self.waiting().next().map(|record| record.write.id.counter)
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &PendingRecord> {
+        let waiting = self.pending.values().filter(|entry| entry.durable && entry.record.decided.is_none());
+        waiting.map(|entry| &entry.record)
+    }
+
+    /// Durable ones in the order of counters.
+    pub fn iter(&self) -> impl Iterator<Item = &PendingRecord> {
+        self.pending.values().filter(|entry| entry.durable).map(|entry| &entry.record)
+    }
+
+    /// The highest counter, or 0.
+    pub fn last_counter(&self) -> u64 {
+        self.pending.last_key_value().map_or(0, |(counter, _)| *counter)
+    }
+
+    /// The largest time that a pending write bears.
+    pub fn last_hlc(&self) -> Hlc {
+        self.pending.values().map(|entry| entry.record.write.hlc).max().unwrap_or_default()
+    }
+
+    /// A write found on disk.
+    pub fn restore(&mut self, record: PendingRecord) {
+        let shown = !record.hidden;
+        let entry = Entry { durable: true, shown, leaving: false, record };
+        self.pending.insert(entry.record.write.id.counter, entry);
+    }
+
+    /// A write whose batch is under way.
+    pub fn begin(&mut self, record: PendingRecord) {
+        let entry = Entry { durable: false, shown: false, leaving: false, record };
+        self.pending.insert(entry.record.write.id.counter, entry);
+    }
+
+    /// Its batch has come back: readers see it. A batch that hides it may be under way; that one comes back later.
+    pub fn complete(&mut self, counter: u64) -> Option<&PendingRecord> {
+        let entry = self.pending.get_mut(&counter)?;
+        (entry.durable, entry.shown) = (true, true);
+        Some(&entry.record)
+    }
+
+    /// Replaces a record in a batch that is handed to the store.
+    pub fn put(&mut self, record: PendingRecord) {
+        if let Some(entry) = self.pending.get_mut(&record.write.id.counter) {
+            entry.record = record;
+        }
+    }
+
+    /// The batch that hides it has come back.
+    pub fn hide(&mut self, counter: u64) {
+        if let Some(entry) = self.pending.get_mut(&counter) {
+            entry.shown = false;
+        }
+    }
+
+    /// A batch that takes it out is handed to the store.
+    pub fn begin_removal(&mut self, counter: u64) {
+        if let Some(entry) = self.pending.get_mut(&counter) {
+            entry.leaving = true;
+        }
+    }
+
+    /// That batch has come back.
+    pub fn remove(&mut self, counter: u64) {
+        self.pending.remove(&counter);
+    }
+
+    /// What readers see of this key instead of the replica's row.
+    pub fn visible(&self, at: &EntryKey) -> Option<&Write> {
+        let shown = self.pending.values().rev().find(|entry| entry.shown && entry.record.write.at == *at);
+        shown.map(|entry| &entry.record.write)
+    }
+
+    /// Marks pending writes that a row, about to be applied, hides: those not above it in the last-write-wins order.
+    /// Gives their records for the batch that applies the row.
+    pub fn hide_below(&mut self, row: &Row) -> Vec<PendingRecord> {
+        let behind = self.pending.values_mut().filter(|entry| {
+            let record = &entry.record;
+            !record.hidden && !entry.leaving && record.write.at == row.at && record.write.stamp() <= row.stamp
+        });
+        let hide = |entry: &mut Entry| {
+            entry.record.hidden = true;
+            entry.record.clone()
+        };
+        behind.map(hide).collect()
+    }
+
+    /// Decided writes whose feed, given by `vector_of`, covers the row that the hub named.
+    pub fn covered<'a>(
+        &'a self,
+        vector_of: impl Fn(&EntryKey) -> Option<&'a Vector> + 'a,
+    ) -> impl Iterator<Item = &'a PendingRecord> + 'a {
+        let decided = self.pending.values().filter(|entry| !entry.leaving).map(|entry| &entry.record);
+        decided.filter(move |pending| {
+            let Some(dot) = pending.decided else { return false };
+            vector_of(&pending.write.at).is_none_or(|vector| vector.covers_dot(dot))
+        })
+    }
+
+    /// Fixes the stamps of writes that were never sent and are further ahead than `limit`: each becomes larger than the
+    /// hub's clock, `renewed`, and than every earlier write. Gives the changed records, to be written.
+    pub fn restamp(&mut self, limit: Hlc, renewed: Hlc) -> Vec<PendingRecord> {
+        let mut changed = Vec::new();
+        let mut highest = Hlc::default();
+        for record in self.pending.values_mut().map(|entry| &mut entry.record) {
+            let hlc = record.write.hlc;
+            if record.sent || hlc <= limit {
+                highest = highest.max(hlc);
+                continue;
+            }
+            highest = renewed.max(highest).next();
+            record.write.claimed_hlc = record.write.claimed_hlc.or(Some(hlc));
+            record.write.hlc = highest;
+            changed.push(record.clone());
+        }
+        changed
+    }
+
+    /// The next writes to upload, in the order of their counters, within the bounds of one message.
+    pub fn next_upload(&self) -> Vec<PendingRecord> {
+        let mut bytes = 0;
+        let fitting = self.waiting().take(UPLOAD_WRITES_MAX).take_while(|pending| {
+            let first = bytes == 0;
+            bytes += pending.write.size();
+            first || bytes <= UPLOAD_BYTES_MAX
+        });
+        fitting.cloned().collect()
+    }
+
+    /// What the hub's answer means for the write that it names; none for one that is gone.
+    pub fn answered(&self, answer: &Answer, vector: Option<&Vector>) -> Option<Effect> {
+        let pending = &self.pending.get(&answer.id.counter)?.record;
+        if pending.write.id != answer.id {
+            return None;
+        }
+        let gone = Effect::Remove { counter: answer.id.counter, at: pending.write.at.clone() };
+        match answer.verdict {
+            Verdict::Held(_) | Verdict::Denied(_) => Some(gone),
+            Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate => {
+                let (Some(dot), Some(vector)) = (answer.current, vector) else { return Some(gone) };
+                if vector.covers_dot(dot) {
+                    return Some(gone);
+                }
+                Some(Effect::Keep(Box::new(PendingRecord {
+                    decided: Some(dot),
+                    sent: true,
+                    ..pending.clone()
+                })))
+            }
+        }
+    }
+
+    /// The stamp that a new write of this key follows, if one is pending.
+    pub fn visible_stamp(&self, at: &EntryKey) -> Option<Stamp> {
+        self.visible(at).map(Write::stamp)
+    }
+}

@@ -1,0 +1,47 @@
+//! Switches for the rules of replication, so that a simulation can turn each off and show that it is missed.
+//!
+//! Programs use [`Rules::ALL`]. Nothing else belongs here: a rule without a switch is a rule without a proof.
+
+/// Which rules hold. Every field is true in a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// A hub serves an edge only if it has seen all that the edge was told of.
+    pub dominance: bool,
+    /// An edge remembers how far each page's hub had come before it keeps anything of the page.
+    pub floor: bool,
+    /// Rows that the replica's vector covers already are skipped.
+    pub skip_covered: bool,
+    /// A transfer is taken only if it continues what the replica has.
+    pub continuity: bool,
+    /// The vector moves with the last row, not before it.
+    pub vector_last: bool,
+    /// Own pending writes are hidden by the row that follows them, not by the hub's answer.
+    pub hide_by_row: bool,
+    /// The ceiling of counters is durable before a counter below it is used.
+    pub counter_ceiling: bool,
+    /// Nothing is acknowledged, to the hub or to a caller, before it is durable.
+    pub durable_first: bool,
+    /// The hybrid clock takes in what it sees.
+    pub clock_receive: bool,
+    /// A stamp that is ahead of the hub is replaced from the hub's hybrid clock, not from its physical one.
+    pub restamp_hybrid: bool,
+    /// Each feed has a vector of its own.
+    pub vector_per_feed: bool,
+}
+
+impl Rules {
+    /// What programs run with.
+    pub const ALL: Self = Self {
+        dominance: true,
+        floor: true,
+        skip_covered: true,
+        continuity: true,
+        vector_last: true,
+        hide_by_row: true,
+        counter_ceiling: true,
+        durable_first: true,
+        clock_receive: true,
+        restamp_hybrid: true,
+        vector_per_feed: true,
+    };
+}

@@ -1,0 +1,315 @@
+//! The seams to durable storage: the hub's journal and the edge's replica store.
+//!
+//! Each has one conformance suite, in `tests`, that every implementation passes: SQLite, PostgreSQL and the simulator's
+//! journal; sled and the simulator's failing disk.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::digest::ScopeDigest;
+use crate::entry::{ChangeId, ChangeType, HistoryRow, HubRow};
+use crate::feed::Feed;
+use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use crate::stamp::{ActorId, Hlc, WriteId};
+use crate::time::UnixMillis;
+use crate::vector::{Dot, EpochTable, Position, ShardId, Vector};
+
+pub mod replica;
+
+/// Why the journal did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// Somebody else writes now, or the database went back: this process must stop writing and take the lead anew.
+    #[error("another process leads this hub's database, or the database was set back")]
+    Fenced,
+    /// Nothing is known to be wrong with the data; the database cannot be reached or refuses.
+    #[error("the database cannot be used: {0}")]
+    Unavailable(String),
+    /// What was read breaks an invariant.
+    #[error("the database holds something that it must not: {0}")]
+    Corrupt(String),
+}
+
+/// The state of a shard at the moment that its leadership was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub shard: ShardId,
+    /// The epoch just appended, with the head's seq.
+    pub position: Position,
+    pub hlc: Hlc,
+}
+
+/// How far a shard has come, in one snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub shard: ShardId,
+    pub position: Position,
+    pub hlc: Hlc,
+    pub epochs: EpochTable,
+}
+
+impl Head {
+    /// The head as a vector.
+    pub fn vector(&self) -> Vector {
+        Vector::at(self.shard, self.position)
+    }
+}
+
+/// The last write of one edge incarnation that was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontier {
+    pub edge: ActorId,
+    pub incarnation: u64,
+    pub last_counter: u64,
+    pub session: u64,
+}
+
+/// What the planner has to know before a transaction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Planning {
+    /// Current rows, tombstones included, of the keys asked for that have one.
+    pub rows: Vec<HubRow>,
+    pub digests: Vec<(Scope, ScopeDigest)>,
+    pub frontiers: Vec<Frontier>,
+    /// Answers to batches that were repeated, by (tenant, change, batch).
+    pub repeats: Vec<Repeat>,
+    /// Content hashes of writes in the history, for those asked about.
+    pub known_writes: Vec<(WriteId, [u8; 32])>,
+}
+
+/// What [`Journal::planning`] is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct PlanningRequest {
+    pub keys: Vec<EntryKey>,
+    pub frontiers: Vec<(ActorId, u64)>,
+    pub repeats: Vec<(Tenant, ChangeId, u64)>,
+    pub writes: Vec<WriteId>,
+}
+
+/// The answer to a batch of a caller's own change, kept so that a repeated request gets it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeat {
+    pub tenant: Tenant,
+    pub change: ChangeId,
+    pub batch: u64,
+    /// SHA-256 of the request: a repeat with other content is refused.
+    pub request_hash: [u8; 32],
+    /// The answer, in the API's own form.
+    pub answer: Arc<str>,
+}
+
+/// A change as people see it in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRow {
+    pub id: ChangeId,
+    pub tenant: Tenant,
+    pub created_at: UnixMillis,
+    pub author: Arc<str>,
+    pub message: Option<Arc<str>>,
+    /// How many writes it has had so far.
+    pub writes: u64,
+}
+
+/// Two concurrent writes of one entry, one of which lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub id: Uuid,
+    pub at: EntryKey,
+    pub winner: WriteId,
+    pub loser: WriteId,
+    pub winner_version: u64,
+    pub loser_version: u64,
+    pub detected_at: UnixMillis,
+}
+
+/// What must still be true when a commit begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub shard: ShardId,
+    /// The leader's epoch and the last seq that it committed.
+    pub position: Position,
+}
+
+/// Everything that one group commit writes, decided beforehand, in one transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    pub fence: Fence,
+    /// The head afterwards.
+    pub seq: u64,
+    pub hlc: Hlc,
+    /// Winners: each replaces its entry's current row. At most one per key.
+    pub rows: Vec<HubRow>,
+    /// Entries whose loser took a version: only the highest version rises.
+    pub raised: Vec<(EntryKey, u64)>,
+    pub history: Vec<HistoryRow>,
+    /// Writes in the history that were applied and have now lost to a concurrent one: their status changes. They may
+    /// be in `history` of the same commit.
+    pub superseded: Vec<WriteId>,
+    pub conflicts: Vec<Conflict>,
+    pub frontiers: Vec<Frontier>,
+    pub digests: Vec<(Scope, ScopeDigest)>,
+    /// New changes, and writes added to known ones: `writes` counts those of this commit.
+    pub changes: Vec<ChangeRow>,
+    pub repeats: Vec<Repeat>,
+}
+
+/// One feed as of one snapshot, from a position on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedRows {
+    pub feed: Feed,
+    /// Rows of the feed's part of the tenant with a seq above `from`, tombstones and secrets included, unordered.
+    pub rows: Vec<HubRow>,
+    /// Of every scope in the feed.
+    pub digest: ScopeDigest,
+}
+
+/// Feeds read in one repeatable-read snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedSnapshot {
+    pub head: Head,
+    pub feeds: Vec<FeedRows>,
+}
+
+/// Something read, and how far the database had come in the same snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read<T> {
+    pub head: Vector,
+    pub value: T,
+}
+
+/// Which entries to list; all conditions hold together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    pub tenant: Tenant,
+    pub environment: Environment,
+    /// With `recursive`, everything below the namespace as well.
+    pub subtree: Subtree,
+    pub recursive: bool,
+    pub key_prefix: Option<String>,
+    /// Continue after this entry, in the order of (namespace, key).
+    pub after: Option<(Namespace, Key)>,
+    pub limit: usize,
+}
+
+/// Which of many to show, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Opaque number from the page before; none for the newest.
+    pub before: Option<u64>,
+    pub limit: usize,
+}
+
+/// A page of rows with the number to continue at, if there are more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paged<T> {
+    pub rows: Vec<T>,
+    pub next: Option<u64>,
+}
+
+/// An applied change of one entry, for those who follow the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub at: EntryKey,
+    pub dot: Dot,
+    pub version: u64,
+    pub change: ChangeId,
+    pub change_type: ChangeType,
+    pub secret: bool,
+    pub author: Arc<str>,
+    pub created_at: UnixMillis,
+}
+
+/// The hub's durable order of writes.
+///
+/// One process leads: it calls [`lead`](Self::lead), then [`append`](Self::append) with the position that it last
+/// committed; a commit whose fence does not hold changes nothing and fails with [`JournalError::Fenced`]. Everything
+/// else may be called by any process at any time and sees only whole commits.
+pub trait Journal: Send + Sync + 'static {
+    /// Begins a leadership: appends `epoch` (random, below 2^63) to the shard's epochs in a transaction that locks the
+    /// head. The first call of all creates the shard with `new_shard`.
+    fn lead(
+        &self,
+        epoch: u64,
+        new_shard: ShardId,
+    ) -> impl Future<Output = Result<Leadership, JournalError>> + Send;
+
+    /// Current rows, digests, frontiers and repeats for a batch about to be planned.
+    fn planning(
+        &self,
+        request: &PlanningRequest,
+    ) -> impl Future<Output = Result<Planning, JournalError>> + Send;
+
+    /// Writes a commit in one transaction, fence first; durable when it returns `Ok`.
+    fn append(&self, commit: &Commit) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// How far the shard has come.
+    fn head(&self) -> impl Future<Output = Result<Head, JournalError>> + Send;
+
+    /// All the feeds in one repeatable-read snapshot, each from the seq that its vector has in this shard.
+    fn read_feeds(
+        &self,
+        feeds: &[(Feed, Vector)],
+    ) -> impl Future<Output = Result<FeedSnapshot, JournalError>> + Send;
+
+    /// The current row of each key, in the order asked, tombstones included.
+    fn entries(
+        &self,
+        keys: &[EntryKey],
+    ) -> impl Future<Output = Result<Read<Vec<Option<HubRow>>>, JournalError>> + Send;
+
+    /// Live rows in the order of (namespace, key).
+    fn list(&self, listing: &Listing)
+    -> impl Future<Output = Result<Read<Vec<HubRow>>, JournalError>> + Send;
+
+    /// The history of one entry, newest first.
+    fn history(
+        &self,
+        at: &EntryKey,
+        page: Page,
+    ) -> impl Future<Output = Result<Read<Paged<HistoryRow>>, JournalError>> + Send;
+
+    /// One admitted version of an entry; where several shards gave the same number, the winner's.
+    fn version(
+        &self,
+        at: &EntryKey,
+        version: u64,
+    ) -> impl Future<Output = Result<Option<HistoryRow>, JournalError>> + Send;
+
+    /// The changes of a tenant, newest first.
+    fn changes(
+        &self,
+        tenant: &Tenant,
+        page: Page,
+    ) -> impl Future<Output = Result<Paged<ChangeRow>, JournalError>> + Send;
+
+    /// The writes of one change, in the order they were decided.
+    fn change(
+        &self,
+        tenant: &Tenant,
+        change: ChangeId,
+    ) -> impl Future<Output = Result<Option<(ChangeRow, Vec<HistoryRow>)>, JournalError>> + Send;
+
+    /// Conflicts of a tenant, newest first.
+    fn conflicts(
+        &self,
+        tenant: &Tenant,
+        page: Page,
+    ) -> impl Future<Output = Result<Paged<Conflict>, JournalError>> + Send;
+
+    /// Writes of a tenant that wait for a person, newest first.
+    fn held(
+        &self,
+        tenant: &Tenant,
+        page: Page,
+    ) -> impl Future<Output = Result<Paged<HistoryRow>, JournalError>> + Send;
+
+    /// Applied changes of a tenant with a seq above `after`, oldest first, at most `limit`.
+    fn events_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Event>, JournalError>> + Send;
+}

@@ -1,0 +1,99 @@
+//! Writes on their way: made at an edge, not yet in the hub's order.
+
+use std::sync::Arc;
+
+use crate::entry::{Author, ChangeId};
+use crate::name::EntryKey;
+use crate::stamp::{Hlc, Stamp, WriteId};
+use crate::time::UnixMillis;
+use crate::value::Value;
+use crate::vector::{Dot, Vector};
+
+/// What a write at an edge does. Secrets are not among it: the hub orders them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Set { value: Value, tags: Option<Vec<Arc<str>>>, description: Option<Arc<str>> },
+    Delete,
+}
+
+/// A write made at an edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub id: WriteId,
+    /// Fixed before the first transmission, never changed after it.
+    pub hlc: Hlc,
+    /// What the edge's clock said, where `hlc` was replaced because that was ahead of the hub.
+    pub claimed_hlc: Option<Hlc>,
+    pub at: EntryKey,
+    pub action: Action,
+    pub author: Author,
+    pub made_at: UnixMillis,
+    pub message: Option<Arc<str>>,
+    pub change: ChangeId,
+    /// The vector of the entry's feed as readers saw it when the write was made.
+    pub context: Vector,
+    /// The write that readers saw under this key.
+    pub base: Option<Stamp>,
+}
+
+impl Write {
+    /// Its place in the last-write-wins order.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { hlc: self.hlc, id: self.id }
+    }
+
+    /// About how many bytes it takes in a message.
+    pub fn size(&self) -> usize {
+        let value = match &self.action {
+            Action::Set { value, .. } => value.as_str().len(),
+            Action::Delete => 0,
+        };
+        value + 512 + self.at.key.as_str().len() + self.at.scope.namespace.as_str().len()
+    }
+}
+
+/// Why a write was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    #[error("this edge may not write in that namespace")]
+    Namespace,
+    #[error("the environment does not exist any more")]
+    Environment,
+    #[error("the same write was sent before with other content")]
+    Reused,
+}
+
+/// Why a write waits for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeldReason {
+    #[error("its time is further ahead of the hub's clock than allowed")]
+    ClockAhead,
+    #[error("the key holds a secret, and the write was made without having seen it")]
+    ConcurrentSecret,
+}
+
+/// What became of an uploaded write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Admitted {
+        version: u64,
+    },
+    /// In the history with this version, but a concurrent write is the entry's value.
+    Lost {
+        version: u64,
+    },
+    Held(HeldReason),
+    Denied(Denial),
+    /// Was decided in an earlier upload.
+    Duplicate,
+}
+
+/// The hub's answer to one uploaded write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub id: WriteId,
+    pub verdict: Verdict,
+    /// The place of the key's current row: once a reader's replica covers it, the write needs no place of its own.
+    /// None when the key has no row that this edge receives.
+    pub current: Option<Dot>,
+}

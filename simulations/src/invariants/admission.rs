@@ -1,0 +1,151 @@
+//! 7, 9 and the order of writes: every commit is judged again with what the simulator knows.
+//!
+//! Seqs are dense, unique and in commit order. Of two writes of a key the later in causality wins. A conflict is
+//! reported if and only if neither author had seen the other's write. A change is in one commit only, however often it
+//! was asked for.
+
+use std::collections::BTreeMap;
+
+use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::stamp::Stamp;
+use llm_config_shared::store::Commit;
+use llm_config_shared::time::UnixMillis;
+
+use super::{Check, Violation, stamps, zombies};
+use crate::stats::Stats;
+use crate::truth::{Atomic, Current, Made, Truth, Winner};
+
+/// A commit has become durable.
+///
+/// # Errors
+/// When it is not what it should be.
+pub fn committed(truth: &mut Truth, stats: &mut Stats, commit: &Commit, wall: UnixMillis) -> Check {
+    let before = truth.winners.len() as u64;
+    if commit.fence.position.seq != before {
+        let detail = format!("a commit after {} where the head is {before}", commit.fence.position.seq);
+        return Err(Violation::new("order", detail));
+    }
+    truth.commits += 1;
+    let mut whole: BTreeMap<ChangeId, Vec<(u64, EntryKey)>> = BTreeMap::new();
+    for row in &commit.history {
+        let other = truth.commit_of.insert(row.change, truth.commits);
+        if other.is_some_and(|other| other != truth.commits) {
+            return Err(Violation::new("order", format!("change {:?} was made twice", row.change)));
+        }
+        decided(truth, stats, commit, row, wall)?;
+        if let (true, Some(seq)) = (truth.atomic_changes.contains(&row.change), row.seq) {
+            whole.entry(row.change).or_default().push((seq, row.at.clone()));
+        }
+    }
+    if truth.winners.len() as u64 != commit.seq {
+        let detail = format!("{} winners come to seq {}", truth.winners.len(), commit.seq);
+        return Err(Violation::new("order", detail));
+    }
+    truth.atomic.extend(whole.into_values().map(|parts| Atomic { parts }));
+    Ok(())
+}
+
+fn decided(
+    truth: &mut Truth,
+    stats: &mut Stats,
+    commit: &Commit,
+    row: &HistoryRow,
+    wall: UnixMillis,
+) -> Check {
+    let id = row.stamp.id;
+    let current = truth.current.get(&row.at).copied();
+    let by_hub = id.actor.0 == commit.fence.shard.0;
+    if by_hub {
+        let past = current.map(|current| truth.closure(current.stamp.id)).unwrap_or_default();
+        let made = Made {
+            at: row.at.clone(),
+            past,
+            delete: !row.content.is_live(),
+            content: row.content.hash(),
+            acknowledged: false,
+            status: None,
+            outside: false,
+        };
+        truth.writes.insert(id, made);
+    }
+    let Some(made) = truth.writes.get_mut(&id) else {
+        return Err(Violation::new("order", format!("{id:?} was never made")));
+    };
+    if made.status.replace(row.status).is_some() {
+        return Err(Violation::new("order", format!("{id:?} was decided twice")));
+    }
+    if made.content != row.content.hash() || made.at != row.at {
+        return Err(Violation::new("acknowledged", format!("{id:?} is not what its author wrote")));
+    }
+    match row.status {
+        Status::Held => stats.count("held by the hub"),
+        Status::Denied => stats.count("denied by the hub"),
+        Status::Applied | Status::SupersededConcurrent => {
+            stamps::admitted(truth, row, wall)?;
+            conflict(truth, stats, commit, row, current)?;
+        }
+    }
+    if row.status == Status::Applied { wins(truth, row) } else { Ok(()) }
+}
+
+/// Compares what the hub found with who had seen what.
+fn conflict(
+    truth: &mut Truth,
+    stats: &mut Stats,
+    commit: &Commit,
+    row: &HistoryRow,
+    current: Option<Current>,
+) -> Check {
+    let Some(current) = current else { return Ok(()) };
+    let (mine, theirs) = (row.stamp, current.stamp);
+    let seen = truth.is_past(theirs.id, mine.id);
+    let pair = |a: Stamp, b: Stamp| {
+        commit.conflicts.iter().any(|conflict| conflict.winner == a.id && conflict.loser == b.id)
+    };
+    let won = row.status == Status::Applied;
+    let (winner, loser) = if won { (mine, theirs) } else { (theirs, mine) };
+    let reported = pair(winner, loser);
+    if winner < loser {
+        return Err(Violation::new("order", format!("{winner:?} won over {loser:?}")));
+    }
+    if seen && !won {
+        let detail = format!("{:?} had seen {:?} and lost to it", mine, theirs);
+        return Err(Violation::new("causality", detail));
+    }
+    if !seen && !reported {
+        return Err(Violation::new("conflicts", format!("{:?} and {:?} met unnoticed", mine.id, theirs.id)));
+    }
+    if reported {
+        stats.count("conflicts");
+    }
+    if seen && reported {
+        stats.count("false conflicts");
+    }
+    if !won && !row.content.is_live() {
+        truth.deletes.entry(row.at.clone()).or_default().push(mine.id);
+    }
+    Ok(())
+}
+
+fn wins(truth: &mut Truth, row: &HistoryRow) -> Check {
+    let seq = truth.winners.len() as u64 + 1;
+    if row.seq != Some(seq) {
+        return Err(Violation::new(
+            "order",
+            format!("{:?} took {:?} instead of {seq}", row.stamp.id, row.seq),
+        ));
+    }
+    let live = row.content.is_live();
+    if live {
+        zombies::winner(truth, &row.at, row.stamp.id)?;
+    } else {
+        truth.deletes.entry(row.at.clone()).or_default().push(row.stamp.id);
+    }
+    let plain = live && !row.content.is_secret();
+    let last = truth.winners.iter().rev().find(|winner| winner.at == row.at);
+    let was_plain = last.is_some_and(|winner| winner.plain);
+    truth.winners.push(Winner { at: row.at.clone(), plain, was_plain });
+    truth.current.insert(row.at.clone(), Current { stamp: row.stamp, seq, live });
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! 8: a stamp is never further ahead of true time than twice the bound when it is admitted, and the stamps of one
+//! incarnation strictly rise.
+
+use llm_config_shared::entry::HistoryRow;
+use llm_config_shared::limits::CLOCK_EPSILON_MS;
+use llm_config_shared::stamp::Hlc;
+use llm_config_shared::time::UnixMillis;
+
+use super::{Check, Violation};
+use crate::truth::Truth;
+use crate::world::HUB_SKEW_MS;
+
+/// # Errors
+/// When an admitted write breaks one of the two.
+pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check {
+    let id = row.stamp.id;
+    // The hub's clock may be a little ahead of true time itself, and hands its own ticks out above what it received.
+    let limit = UnixMillis(wall.0 + 2 * CLOCK_EPSILON_MS + HUB_SKEW_MS as u64 + 1);
+    if row.stamp.hlc > Hlc::from_physical(limit) {
+        let ahead = row.stamp.hlc.physical().0 - wall.0;
+        return Err(Violation::new("stamps", format!("{id:?} is {ahead} ms ahead of true time")));
+    }
+    let last = truth.last_admitted.insert((id.actor, id.incarnation), (id.counter, row.stamp.hlc));
+    match last {
+        Some((counter, hlc)) if counter >= id.counter || hlc > row.stamp.hlc => {
+            let detail = format!("{id:?} at {:?} follows {counter} at {hlc:?}", row.stamp.hlc);
+            Err(Violation::new("stamps", detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}

@@ -1,0 +1,301 @@
+//! The hub's journal in memory: the same promises as a database, and a past that can still be looked at.
+//!
+//! Every commit makes a version, and everything is kept by version. So a second process can look at an older one, as at
+//! an asynchronous standby that lags. Its commits go to the primary all the same, where the fence judges them.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
+use llm_config_shared::feed::Feed;
+use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::store::{
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
+    Paged, Planning, PlanningRequest, Read,
+};
+use llm_config_shared::vector::{ShardId, Vector};
+
+mod cell;
+mod reads;
+mod state;
+
+use state::State;
+
+/// The result of a future that never waits, as all of [`SimJournal`]'s.
+///
+/// # Panics
+/// When the future is not ready at once.
+pub fn ready<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the simulator's journal never waits"),
+    }
+}
+
+/// One process's connection to the database. Clones and standbys share the database.
+#[derive(Clone, Debug)]
+pub struct SimJournal {
+    state: Arc<Mutex<State>>,
+    /// The version that reads see; none for the newest.
+    version: Option<usize>,
+    fenced: bool,
+}
+
+impl Default for SimJournal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimJournal {
+    /// An empty database.
+    pub fn new() -> Self {
+        Self { state: Arc::default(), version: None, fenced: true }
+    }
+
+    /// The same database with a fence that lets everybody through: what the fence is there against.
+    #[must_use]
+    pub fn without_fence(mut self) -> Self {
+        self.fenced = false;
+        self
+    }
+
+    /// The same database as a standby shows it that has come to `version`.
+    #[must_use]
+    pub fn standby(&self, version: usize) -> Self {
+        Self { version: Some(version.min(self.versions())), ..self.clone() }
+    }
+
+    /// How many versions there have been: commits and leaderships.
+    pub fn versions(&self) -> usize {
+        self.state().versions()
+    }
+
+    /// The entry's row as it was when the shard had come to `seq`.
+    pub fn row_at(&self, at: &EntryKey, seq: u64) -> Option<HubRow> {
+        let state = self.state();
+        state.row(at, state.version_of_seq(seq)).cloned()
+    }
+
+    /// Looks at every row of a feed's part of the tenant as it was when the shard had come to `seq`.
+    pub fn each_row_at(&self, feed: &Feed, seq: u64, mut look: impl FnMut(&HubRow)) {
+        let state = self.state();
+        let version = state.version_of_seq(seq);
+        state.feed_rows(feed, 0, version).for_each(&mut look);
+    }
+
+    /// Every write that was ever decided, in the order of decisions, with its status as it is now.
+    pub fn whole_history(&self) -> Vec<HistoryRow> {
+        let state = self.state();
+        state.whole_history(state.versions())
+    }
+
+    /// Every conflict ever found.
+    pub fn whole_conflicts(&self) -> Vec<Conflict> {
+        self.state().conflicts.iter().map(|(_, conflict)| conflict.clone()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&State, usize) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let state = self.state();
+        let version = self.version.unwrap_or_else(|| state.versions());
+        read(&state, version)
+    }
+}
+
+impl Journal for SimJournal {
+    async fn lead(&self, epoch: u64, new_shard: ShardId) -> Result<Leadership, JournalError> {
+        Ok(self.state().lead(epoch, new_shard))
+    }
+
+    async fn planning(&self, request: &PlanningRequest) -> Result<Planning, JournalError> {
+        self.read(|state, version| Ok(state.planning(request, version)))
+    }
+
+    async fn append(&self, commit: &Commit) -> Result<(), JournalError> {
+        self.state().append(commit, self.fenced)
+    }
+
+    async fn head(&self) -> Result<Head, JournalError> {
+        self.read(State::head)
+    }
+
+    async fn read_feeds(&self, feeds: &[(Feed, Vector)]) -> Result<FeedSnapshot, JournalError> {
+        self.read(|state, version| state.read_feeds(feeds, version))
+    }
+
+    async fn entries(&self, keys: &[EntryKey]) -> Result<Read<Vec<Option<HubRow>>>, JournalError> {
+        self.read(|state, version| {
+            let rows = keys.iter().map(|at| state.row(at, version).cloned()).collect();
+            Ok(Read { head: state.head(version)?.vector(), value: rows })
+        })
+    }
+
+    async fn list(&self, listing: &Listing) -> Result<Read<Vec<HubRow>>, JournalError> {
+        self.read(|state, version| {
+            Ok(Read { head: state.head(version)?.vector(), value: state.list(listing, version) })
+        })
+    }
+
+    async fn history(&self, at: &EntryKey, page: Page) -> Result<Read<Paged<HistoryRow>>, JournalError> {
+        self.read(|state, version| {
+            let value = state.history_page(page, version, |row| row.at == *at);
+            Ok(Read { head: state.head(version)?.vector(), value })
+        })
+    }
+
+    async fn version(&self, at: &EntryKey, version: u64) -> Result<Option<HistoryRow>, JournalError> {
+        self.read(|state, seen| Ok(state.entry_version(at, version, seen)))
+    }
+
+    async fn changes(&self, tenant: &Tenant, page: Page) -> Result<Paged<ChangeRow>, JournalError> {
+        self.read(|state, version| Ok(state.change_page(tenant, page, version)))
+    }
+
+    async fn change(
+        &self,
+        tenant: &Tenant,
+        change: ChangeId,
+    ) -> Result<Option<(ChangeRow, Vec<HistoryRow>)>, JournalError> {
+        self.read(|state, version| Ok(state.change_with_writes(tenant, change, version)))
+    }
+
+    async fn conflicts(&self, tenant: &Tenant, page: Page) -> Result<Paged<Conflict>, JournalError> {
+        self.read(|state, version| Ok(state.conflict_page(tenant, page, version)))
+    }
+
+    async fn held(&self, tenant: &Tenant, page: Page) -> Result<Paged<HistoryRow>, JournalError> {
+        self.read(|state, version| Ok(state.held_page(tenant, page, version)))
+    }
+
+    async fn events_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, JournalError> {
+        self.read(|state, version| Ok(state.events_after(tenant, after, limit, version)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llm_config_shared::entry::{Author, ChangeId};
+    use llm_config_shared::name::{Environment, Key, Namespace, Scope};
+    use llm_config_shared::replication::admit::{
+        ApiSubmission, Leader, OpAction, Operation, Planner, SealUnavailable, Sealer, SetValue, Submission,
+    };
+    use llm_config_shared::secret::SealedSecret;
+    use llm_config_shared::time::UnixMillis;
+    use llm_config_shared::value::Value;
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct NoSealer;
+
+    impl Sealer for NoSealer {
+        fn seal(&mut self, _: &EntryKey, _: u64, _: &[u8]) -> Result<SealedSecret, SealUnavailable> {
+            Err(SealUnavailable)
+        }
+
+        fn reseal(
+            &mut self,
+            _: &EntryKey,
+            _: &SealedSecret,
+            _: u64,
+        ) -> Result<SealedSecret, SealUnavailable> {
+            Err(SealUnavailable)
+        }
+    }
+
+    fn entry() -> EntryKey {
+        let scope = Scope {
+            tenant: Tenant::parse("acme").unwrap(),
+            environment: Environment::base(),
+            namespace: Namespace::parse("app").unwrap(),
+        };
+        EntryKey { scope, key: Key::parse("model").unwrap() }
+    }
+
+    fn lead(journal: &SimJournal, epoch: u64) -> Leader {
+        Leader::new(&ready(journal.lead(epoch, ShardId(Uuid::from_u128(1)))).unwrap())
+    }
+
+    fn planned(journal: &SimJournal, leader: &Leader, number: u128) -> (Commit, Leader) {
+        let value =
+            SetValue::Plain { value: Value::string(&number.to_string()).unwrap(), over_secret: false };
+        let action = OpAction::Set { value, tags: None, description: None };
+        let api = ApiSubmission {
+            tenant: entry().scope.tenant,
+            author: Author { name: "token:t".into(), claimed: None },
+            change: ChangeId(Uuid::from_u128(number)),
+            message: None,
+            operations: vec![Operation { at: entry(), action, if_version: None }],
+            atomic: true,
+            dry_run: false,
+            repeat: None,
+        };
+        let mut request = PlanningRequest::default();
+        let submission = Submission::Api(api);
+        submission.needs(&mut request);
+        let planning = ready(journal.planning(&request)).unwrap();
+        let mut planner = Planner::new(leader, planning, UnixMillis(1_000));
+        if let Submission::Api(api) = submission {
+            planner.api(api, &mut NoSealer);
+        }
+        planner.finish().unwrap()
+    }
+
+    #[test]
+    fn a_leader_that_was_replaced_changes_nothing() {
+        let journal = SimJournal::new();
+        let old = lead(&journal, 11);
+        let (first, old) = planned(&journal, &old, 1);
+        ready(journal.append(&first)).unwrap();
+        let (late, _) = planned(&journal, &old, 2);
+        let new = lead(&journal, 22);
+        assert_eq!(ready(journal.append(&late)), Err(JournalError::Fenced));
+        let (second, _) = planned(&journal, &new, 3);
+        ready(journal.append(&second)).unwrap();
+        let head = ready(journal.head()).unwrap();
+        assert_eq!((head.position.epoch, head.position.seq, head.epochs.epochs().len()), (22, 2, 2));
+        assert_eq!(ready(journal.append(&second)), Err(JournalError::Fenced), "not twice either");
+        assert!(ready(journal.without_fence().append(&late)).is_err(), "the rows are newer already");
+    }
+
+    #[test]
+    fn a_standby_shows_whole_versions_of_the_past() {
+        let journal = SimJournal::new();
+        let mut leader = lead(&journal, 11);
+        for number in 1..=3 {
+            let (commit, moved) = planned(&journal, &leader, number);
+            ready(journal.append(&commit)).unwrap();
+            leader = moved;
+        }
+        let standby = journal.standby(2);
+        let row = ready(standby.entries(&[entry()])).unwrap();
+        assert_eq!(row.value[0].as_ref().map(|row| row.row.version), Some(1));
+        assert_eq!(ready(standby.head()).unwrap().position.seq, 1);
+        let page = Page { before: None, limit: 2 };
+        assert_eq!(ready(standby.history(&entry(), page)).unwrap().value.rows.len(), 1);
+        let newest = ready(journal.history(&entry(), page)).unwrap().value;
+        assert_eq!(newest.rows.iter().map(|row| row.version).collect::<Vec<_>>(), [3, 2]);
+        assert!(newest.next.is_some());
+        assert_eq!(journal.row_at(&entry(), 2).map(|row| row.row.version), Some(2));
+    }
+
+    #[test]
+    fn a_database_that_nobody_ever_led_cannot_be_read() {
+        assert!(matches!(ready(SimJournal::new().head()), Err(JournalError::Unavailable(_))));
+    }
+}

@@ -1,0 +1,216 @@
+//! What is read of the database, as of one version.
+
+use llm_config_shared::digest::ScopeDigest;
+use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
+use llm_config_shared::feed::Feed;
+use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::store::{
+    ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged, Planning,
+    PlanningRequest,
+};
+use llm_config_shared::vector::{Dot, EpochTable, Position, Vector};
+
+use super::state::State;
+
+impl State {
+    pub(super) fn head(&self, version: usize) -> Result<Head, JournalError> {
+        let unavailable = || JournalError::Unavailable("no hub has been started on it yet".into());
+        let mark = self.mark(version).ok_or_else(unavailable)?;
+        let shard = self.shard.ok_or_else(unavailable)?;
+        let epochs = EpochTable::new(self.epochs[..mark.epochs].to_vec());
+        Ok(Head { shard, position: mark.position, hlc: mark.hlc, epochs })
+    }
+
+    pub(super) fn row(&self, at: &EntryKey, version: usize) -> Option<&HubRow> {
+        self.rows.get(at)?.at(version)
+    }
+
+    /// Rows of the feed's part of the tenant with a seq above `after`.
+    pub(super) fn feed_rows<'a>(
+        &'a self,
+        feed: &'a Feed,
+        after: u64,
+        version: usize,
+    ) -> impl Iterator<Item = &'a HubRow> {
+        let cells = self.rows.iter().filter(|(at, _)| feed.contains(at));
+        let rows = cells.filter_map(move |(_, cell)| cell.at(version));
+        rows.filter(move |row| row.row.dot.position.seq > after)
+    }
+
+    pub(super) fn read_feeds(
+        &self,
+        feeds: &[(Feed, Vector)],
+        version: usize,
+    ) -> Result<FeedSnapshot, JournalError> {
+        let head = self.head(version)?;
+        let read = |(feed, from): &(Feed, Vector)| {
+            let mut digest = ScopeDigest::default();
+            let scopes = self.digests.iter().filter(|(scope, _)| {
+                scope.tenant == feed.tenant
+                    && scope.environment == feed.environment
+                    && feed.subtree.contains(&scope.namespace)
+            });
+            for scope in scopes.filter_map(|(_, cell)| cell.at(version)) {
+                digest.merge(scope);
+            }
+            let rows = self.feed_rows(feed, from.seq(head.shard), version).cloned().collect();
+            FeedRows { feed: feed.clone(), rows, digest }
+        };
+        let feeds = feeds.iter().map(read).collect();
+        Ok(FeedSnapshot { head, feeds })
+    }
+
+    pub(super) fn planning(&self, request: &PlanningRequest, version: usize) -> Planning {
+        let mut keys: Vec<&EntryKey> = request.keys.iter().collect();
+        keys.sort();
+        keys.dedup();
+        let mut scopes: Vec<_> = keys.iter().map(|at| &at.scope).collect();
+        scopes.dedup();
+        let digest = |scope| Some((Clone::clone(scope), *self.digests.get(scope)?.at(version)?));
+        let wanted = |repeat: &llm_config_shared::store::Repeat| {
+            request.repeats.iter().any(|(tenant, change, batch)| {
+                *tenant == repeat.tenant && *change == repeat.change && *batch == repeat.batch
+            })
+        };
+        let repeats = self.repeats.iter().filter(|(since, repeat)| *since <= version && wanted(repeat));
+        let known = |id| {
+            let stored = &self.history[*self.by_write.get(id)?];
+            (stored.since <= version).then_some((*id, stored.row.content_hash))
+        };
+        Planning {
+            rows: keys.iter().filter_map(|at| self.row(at, version).cloned()).collect(),
+            digests: scopes.into_iter().filter_map(digest).collect(),
+            frontiers: request
+                .frontiers
+                .iter()
+                .filter_map(|edge| self.frontiers.get(edge)?.at(version).copied())
+                .collect(),
+            repeats: repeats.map(|(_, repeat)| repeat.clone()).collect(),
+            known_writes: request.writes.iter().filter_map(known).collect(),
+        }
+    }
+
+    pub(super) fn list(&self, listing: &Listing, version: usize) -> Vec<HubRow> {
+        let wanted = |at: &EntryKey| {
+            let scope = &at.scope;
+            let inside = match (listing.recursive, listing.subtree.top()) {
+                (true, _) | (false, None) => listing.subtree.contains(&scope.namespace),
+                (false, Some(top)) => scope.namespace == *top,
+            };
+            let begins = listing.key_prefix.as_ref().is_none_or(|prefix| at.key.as_str().starts_with(prefix));
+            let after =
+                listing.after.as_ref().is_none_or(|(ns, key)| (&scope.namespace, &at.key) > (ns, key));
+            scope.tenant == listing.tenant
+                && scope.environment == listing.environment
+                && inside
+                && begins
+                && after
+        };
+        let mut rows: Vec<HubRow> = (self.rows.iter().filter(|(at, _)| wanted(at)))
+            .filter_map(|(_, cell)| cell.at(version))
+            .filter(|row| row.row.content.is_live())
+            .cloned()
+            .collect();
+        rows.sort_by(|a, b| {
+            (&a.row.at.scope.namespace, &a.row.at.key).cmp(&(&b.row.at.scope.namespace, &b.row.at.key))
+        });
+        rows.truncate(listing.limit);
+        rows
+    }
+
+    pub(super) fn whole_history(&self, version: usize) -> Vec<HistoryRow> {
+        self.history.iter().filter_map(|stored| stored.at(version)).collect()
+    }
+
+    pub(super) fn history_page(
+        &self,
+        page: Page,
+        version: usize,
+        wanted: impl Fn(&HistoryRow) -> bool,
+    ) -> Paged<HistoryRow> {
+        let rows = self.history.iter().enumerate().rev();
+        let rows = rows.filter_map(|(n, stored)| Some((n as u64 + 1, stored.at(version)?)));
+        paged(rows.filter(|(_, row)| wanted(row)), page)
+    }
+
+    pub(super) fn held_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<HistoryRow> {
+        self.history_page(page, version, |row| row.at.scope.tenant == *tenant && row.status == Status::Held)
+    }
+
+    pub(super) fn entry_version(&self, at: &EntryKey, number: u64, version: usize) -> Option<HistoryRow> {
+        let rows = self.history.iter().filter_map(|stored| stored.at(version));
+        rows.filter(|row| row.at == *at && row.version == number)
+            .filter(|row| matches!(row.status, Status::Applied | Status::SupersededConcurrent))
+            .min_by_key(|row| (row.status, std::cmp::Reverse(row.stamp)))
+    }
+
+    pub(super) fn change_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<ChangeRow> {
+        let changes = self.changes.iter().enumerate().rev();
+        let rows = changes.filter_map(|(n, stored)| {
+            let writes = *stored.writes.at(version)?;
+            Some((n as u64 + 1, ChangeRow { writes, ..stored.row.clone() }))
+        });
+        paged(rows.filter(|(_, row)| row.tenant == *tenant), page)
+    }
+
+    pub(super) fn change_with_writes(
+        &self,
+        tenant: &Tenant,
+        change: ChangeId,
+        version: usize,
+    ) -> Option<(ChangeRow, Vec<HistoryRow>)> {
+        let stored = &self.changes[*self.by_change.get(&(tenant.clone(), change))?];
+        let writes = *stored.writes.at(version)?;
+        let mine = |row: &HistoryRow| row.change == change && row.at.scope.tenant == *tenant;
+        let rows = self.whole_history(version).into_iter().filter(mine).collect();
+        Some((ChangeRow { writes, ..stored.row.clone() }, rows))
+    }
+
+    pub(super) fn conflict_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<Conflict> {
+        let conflicts = self.conflicts.iter().enumerate().rev();
+        let seen = conflicts.filter(|(_, (since, _))| *since <= version);
+        let rows = seen.map(|(n, (_, conflict))| (n as u64 + 1, conflict.clone()));
+        paged(rows.filter(|(_, conflict)| conflict.at.scope.tenant == *tenant), page)
+    }
+
+    pub(super) fn events_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+        version: usize,
+    ) -> Vec<Event> {
+        let Some(shard) = self.shard else { return Vec::new() };
+        let mut events: Vec<Event> = (self.history.iter())
+            .filter(|stored| stored.since <= version && stored.row.at.scope.tenant == *tenant)
+            .filter_map(|stored| {
+                let row = &stored.row;
+                let seq = row.seq.filter(|seq| *seq > after)?;
+                let epoch = self.mark(stored.since)?.position.epoch;
+                Some(Event {
+                    at: row.at.clone(),
+                    dot: Dot { shard, position: Position { epoch, seq } },
+                    version: row.version,
+                    change: row.change,
+                    change_type: row.change_type,
+                    secret: matches!(row.content, Content::Secret(_)),
+                    author: row.author.name.clone(),
+                    created_at: row.created_at,
+                })
+            })
+            .collect();
+        events.sort_by_key(|event| event.dot.position.seq);
+        events.truncate(limit);
+        events
+    }
+}
+
+/// One page of rows that come newest first, each with its number.
+fn paged<T>(rows: impl Iterator<Item = (u64, T)>, page: Page) -> Paged<T> {
+    let below = rows.filter(|(number, _)| page.before.is_none_or(|before| *number < before));
+    let mut found: Vec<(u64, T)> = below.take(page.limit.saturating_add(1)).collect();
+    let more = found.len() > page.limit;
+    found.truncate(page.limit);
+    let next = if more { found.last().map(|(number, _)| *number) } else { None };
+    Paged { rows: found.into_iter().map(|(_, row)| row).collect(), next }
+}

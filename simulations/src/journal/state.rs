@@ -1,0 +1,230 @@
+//! What the database holds, and how a commit changes it: whole, or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use llm_config_shared::digest::ScopeDigest;
+use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow, Status};
+use llm_config_shared::name::{EntryKey, Scope, Tenant};
+use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
+use llm_config_shared::store::{ChangeRow, Commit, Conflict, Frontier, JournalError, Leadership, Repeat};
+use llm_config_shared::vector::{Epoch, Position, ShardId};
+
+use super::cell::Cell;
+
+/// The head after one version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) position: Position,
+    pub(super) hlc: Hlc,
+    pub(super) epochs: usize,
+}
+
+/// One row of the history.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) since: usize,
+    pub(super) row: HistoryRow,
+    pub(super) superseded: Option<usize>,
+}
+
+/// One row of the list of changes.
+#[derive(Clone, Debug)]
+pub(super) struct StoredChange {
+    pub(super) row: ChangeRow,
+    pub(super) writes: Cell<u64>,
+}
+
+/// All tables, by version.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) shard: Option<ShardId>,
+    pub(super) marks: Vec<Mark>,
+    pub(super) epochs: Vec<Epoch>,
+    pub(super) rows: BTreeMap<EntryKey, Cell<HubRow>>,
+    pub(super) digests: BTreeMap<Scope, Cell<ScopeDigest>>,
+    pub(super) history: Vec<Stored>,
+    pub(super) by_write: BTreeMap<WriteId, usize>,
+    pub(super) conflicts: Vec<(usize, Conflict)>,
+    pub(super) frontiers: BTreeMap<(ActorId, u64), Cell<Frontier>>,
+    pub(super) changes: Vec<StoredChange>,
+    pub(super) by_change: BTreeMap<(Tenant, ChangeId), usize>,
+    pub(super) repeats: Vec<(usize, Repeat)>,
+}
+
+fn corrupt(what: &str) -> JournalError {
+    JournalError::Corrupt(what.into())
+}
+
+impl State {
+    pub(super) fn versions(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// The last version at which the shard had come to `seq` and no further.
+    pub(super) fn version_of_seq(&self, seq: u64) -> usize {
+        self.marks.partition_point(|mark| mark.position.seq <= seq)
+    }
+
+    /// The head as of a version; versions count from 1.
+    pub(super) fn mark(&self, version: usize) -> Option<Mark> {
+        version.checked_sub(1).and_then(|at| self.marks.get(at)).copied()
+    }
+
+    pub(super) fn lead(&mut self, epoch: u64, new_shard: ShardId) -> Leadership {
+        let shard = *self.shard.get_or_insert(new_shard);
+        let (seq, hlc) = self.marks.last().map_or((0, Hlc(0)), |mark| (mark.position.seq, mark.hlc));
+        let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
+        self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
+        let position = Position { epoch, seq };
+        self.marks.push(Mark { position, hlc, epochs: self.epochs.len() });
+        Leadership { shard, position, hlc }
+    }
+
+    /// Everything of the commit, or nothing.
+    pub(super) fn append(&mut self, commit: &Commit, fenced: bool) -> Result<(), JournalError> {
+        let Some(head) = self.marks.last().copied() else {
+            return Err(JournalError::Fenced);
+        };
+        let holds = self.shard == Some(commit.fence.shard) && head.position == commit.fence.position;
+        if fenced && !holds {
+            return Err(JournalError::Fenced);
+        }
+        dense(commit)?;
+        self.check(commit)?;
+        let version = self.marks.len() + 1;
+        self.put_entries(commit, version);
+        self.put_history(commit, version);
+        self.put_changes(commit, version);
+        for frontier in &commit.frontiers {
+            self.put_frontier(*frontier, version);
+        }
+        self.repeats.extend(commit.repeats.iter().map(|repeat| (version, repeat.clone())));
+        let position = Position { epoch: commit.fence.position.epoch, seq: commit.seq };
+        self.marks.push(Mark { position, hlc: commit.hlc, epochs: self.epochs.len() });
+        Ok(())
+    }
+
+    /// What a database's constraints refuse.
+    fn check(&self, commit: &Commit) -> Result<(), JournalError> {
+        let mut keys = BTreeSet::new();
+        for row in &commit.rows {
+            let newest = self.rows.get(&row.row.at).and_then(Cell::newest);
+            if newest.is_some_and(|newest| newest.row.dot.position.seq >= row.row.dot.position.seq) {
+                return Err(corrupt("a winner that is not newer than the row it replaces"));
+            }
+            if !keys.insert(&row.row.at) {
+                return Err(corrupt("two winners of one entry in one commit"));
+            }
+        }
+        if commit.raised.iter().any(|(at, _)| !self.rows.contains_key(at) && !keys.contains(at)) {
+            return Err(corrupt("a raised version of an entry that does not exist"));
+        }
+        let mut ids = BTreeSet::new();
+        let fresh = |row: &HistoryRow| !self.by_write.contains_key(&row.stamp.id);
+        if !commit.history.iter().all(|row| fresh(row) && ids.insert(row.stamp.id)) {
+            return Err(corrupt("a write that the history has already"));
+        }
+        let known = |id: &WriteId| self.by_write.contains_key(id) || ids.contains(id);
+        if !commit.superseded.iter().all(known) {
+            return Err(corrupt("a superseded write that the history does not have"));
+        }
+        let found = |conflict: &Conflict| self.conflicts.iter().any(|(_, known)| known.id == conflict.id);
+        if commit.conflicts.iter().any(found) {
+            return Err(corrupt("a conflict that was found before"));
+        }
+        let repeated = |repeat: &Repeat| {
+            let same = |known: &Repeat| {
+                known.tenant == repeat.tenant && known.change == repeat.change && known.batch == repeat.batch
+            };
+            self.repeats.iter().any(|(_, known)| same(known))
+        };
+        if commit.repeats.iter().any(repeated) {
+            return Err(corrupt("an answer that was kept before"));
+        }
+        Ok(())
+    }
+
+    fn put_entries(&mut self, commit: &Commit, version: usize) {
+        for row in &commit.rows {
+            self.rows.entry(row.row.at.clone()).or_default().put(version, row.clone());
+        }
+        for (at, top) in &commit.raised {
+            let cell = self.rows.get_mut(at).expect("checked before");
+            let mut row = cell.newest().expect("an entry has a row").clone();
+            row.top_version = row.top_version.max(*top);
+            cell.put(version, row);
+        }
+        for (scope, digest) in &commit.digests {
+            self.digests.entry(scope.clone()).or_default().put(version, *digest);
+        }
+    }
+
+    fn put_history(&mut self, commit: &Commit, version: usize) {
+        for row in &commit.history {
+            self.by_write.insert(row.stamp.id, self.history.len());
+            self.history.push(Stored { since: version, row: row.clone(), superseded: None });
+        }
+        for id in &commit.superseded {
+            let stored = &mut self.history[self.by_write[id]];
+            stored.superseded.get_or_insert(version);
+        }
+        self.conflicts.extend(commit.conflicts.iter().map(|conflict| (version, conflict.clone())));
+    }
+
+    fn put_changes(&mut self, commit: &Commit, version: usize) {
+        for change in &commit.changes {
+            let place = (change.tenant.clone(), change.id);
+            let number = *self.by_change.entry(place).or_insert(self.changes.len());
+            if number == self.changes.len() {
+                self.changes.push(StoredChange { row: change.clone(), writes: Cell::default() });
+            }
+            let writes = &mut self.changes[number].writes;
+            let before = writes.newest().copied().unwrap_or(0);
+            writes.put(version, before + change.writes);
+        }
+    }
+
+    fn put_frontier(&mut self, frontier: Frontier, version: usize) {
+        let cell = self.frontiers.entry((frontier.edge, frontier.incarnation)).or_default();
+        let mut moved = frontier;
+        if let Some(before) = cell.newest() {
+            moved.last_counter = moved.last_counter.max(before.last_counter);
+            moved.session = moved.session.max(before.session);
+        }
+        cell.put(version, moved);
+    }
+}
+
+impl Stored {
+    /// As of a version, with the status that it then had.
+    pub(super) fn at(&self, version: usize) -> Option<HistoryRow> {
+        if self.since > version {
+            return None;
+        }
+        let mut row = self.row.clone();
+        if self.superseded.is_some_and(|since| since <= version) {
+            row.status = Status::SupersededConcurrent;
+        }
+        Some(row)
+    }
+}
+
+/// The places that a commit takes are the next ones, each once, and its winners stand in them.
+fn dense(commit: &Commit) -> Result<(), JournalError> {
+    let before = commit.fence.position.seq;
+    let given: Vec<u64> = commit.history.iter().filter_map(|row| row.seq).collect();
+    let taken: BTreeSet<u64> = given.iter().copied().collect();
+    if taken.len() != given.len() || !(before + 1..=commit.seq).eq(taken.iter().copied()) {
+        return Err(corrupt("a commit whose places are not dense"));
+    }
+    let ours = |row: &HubRow| {
+        let dot = row.row.dot;
+        dot.shard == commit.fence.shard
+            && dot.position.epoch == commit.fence.position.epoch
+            && taken.contains(&dot.position.seq)
+    };
+    if !commit.rows.iter().all(ours) {
+        return Err(corrupt("a commit with a row in a place that it did not take"));
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Every rule switched off, one after the other: a rule whose absence nobody notices is no rule.
+
+use llm_config_shared::replication::rules::Rules;
+
+use crate::world::Setup;
+
+/// One rule, and the product without it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    pub name: &'static str,
+    /// Where PROTOCOL's text has the rule.
+    pub rule: &'static str,
+    pub setup: Setup,
+}
+
+/// Within so many seeds each must be noticed.
+pub const SEEDS_MAX: u64 = 5_000;
+
+const fn without(rules: Rules) -> Setup {
+    Setup { rules, ..Setup::REAL }
+}
+
+const ALL: Rules = Rules::ALL;
+
+/// The table.
+pub const MUTANTS: [Mutant; 13] = [
+    Mutant { name: "dominance", rule: "2.7 1", setup: without(Rules { dominance: false, ..ALL }) },
+    Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
+    Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
+    Mutant {
+        name: "apply: continuity",
+        rule: "2.7 4",
+        setup: without(Rules { continuity: false, skip_covered: false, ..ALL }),
+    },
+    Mutant { name: "apply: vector last", rule: "2.7 4", setup: without(Rules { vector_last: false, ..ALL }) },
+    Mutant {
+        name: "outbox: hide by row",
+        rule: "2.7 5",
+        setup: without(Rules { hide_by_row: false, ..ALL }),
+    },
+    Mutant {
+        name: "counter ceiling",
+        rule: "2.7 6",
+        setup: without(Rules { counter_ceiling: false, ..ALL }),
+    },
+    Mutant { name: "durable first", rule: "2.7 8", setup: without(Rules { durable_first: false, ..ALL }) },
+    Mutant { name: "clock receives", rule: "2.2", setup: without(Rules { clock_receive: false, ..ALL }) },
+    Mutant { name: "hybrid restamp", rule: "2.2", setup: without(Rules { restamp_hybrid: false, ..ALL }) },
+    Mutant { name: "fence", rule: "2.4", setup: Setup { fence: false, ..Setup::REAL } },
+    Mutant { name: "vector per feed", rule: "2.1", setup: without(Rules { vector_per_feed: false, ..ALL }) },
+    Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::run;
+
+    #[test]
+    fn rules_that_are_missed_at_once_are_missed() {
+        for name in
+            ["one snapshot", "apply: vector last", "outbox: hide by row", "counter ceiling", "durable first"]
+        {
+            let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();
+            let caught = (0..40).any(|seed| run(seed, mutant.setup, false).violation.is_some());
+            assert!(caught, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_rule_has_its_own_switch() {
+        for (n, mutant) in MUTANTS.iter().enumerate() {
+            assert_ne!(mutant.setup, Setup::REAL, "{}", mutant.name);
+            assert!(MUTANTS[..n].iter().all(|other| other.setup != mutant.setup), "{}", mutant.name);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What really happened, known to nobody inside: who had seen what when a write was made, and what became of it.
+//!
+//! Kept by key and in whole: the past of a write is every write of the same key that its author had seen, or that the
+//! authors of those had seen. The rules under test work with vectors and clocks; this works with sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use llm_config_shared::entry::{ChangeId, Status};
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+
+/// Writes of one key.
+pub type Past = BTreeSet<WriteId>;
+
+/// One write.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub at: EntryKey,
+    pub past: Past,
+    pub delete: bool,
+    /// SHA-256 of what was written.
+    pub content: [u8; 32],
+    /// The edge's application heard that it is queued.
+    pub acknowledged: bool,
+    pub status: Option<Status>,
+    /// The hub has said that its key is not received here any more: it may vanish before its feed does.
+    pub outside: bool,
+}
+
+/// The current row of a key at the hub.
+#[derive(Clone, Copy, Debug)]
+pub struct Current {
+    pub stamp: Stamp,
+    pub seq: u64,
+    pub live: bool,
+}
+
+/// The parts of a change that had to be whole.
+#[derive(Clone, Debug)]
+pub struct Atomic {
+    pub parts: Vec<(u64, EntryKey)>,
+}
+
+/// One row that won, in the hub's order.
+#[derive(Clone, Debug)]
+pub struct Winner {
+    pub at: EntryKey,
+    pub plain: bool,
+    /// The entry was plain just before.
+    pub was_plain: bool,
+}
+
+/// What one edge's readers know.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    /// All that they have seen, by key.
+    pub known: BTreeMap<EntryKey, Past>,
+    /// What they saw last, by key.
+    pub seen: BTreeMap<EntryKey, WriteId>,
+    /// What they saw before that, by key: never to be seen again.
+    pub replaced: BTreeMap<EntryKey, Past>,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Truth {
+    pub writes: BTreeMap<WriteId, Made>,
+    pub current: BTreeMap<EntryKey, Current>,
+    /// Deletes that were admitted, by key.
+    pub deletes: BTreeMap<EntryKey, Vec<WriteId>>,
+    /// By seq: the first is seq 1.
+    pub winners: Vec<Winner>,
+    /// Changes that had to be whole and won everywhere, oldest first.
+    pub atomic: Vec<Atomic>,
+    /// In which commit a change was.
+    pub commit_of: BTreeMap<ChangeId, u64>,
+    pub commits: u64,
+    pub atomic_changes: BTreeSet<ChangeId>,
+    /// The last counter and time admitted, by edge and incarnation.
+    pub last_admitted: BTreeMap<(ActorId, u64), (u64, Hlc)>,
+    pub readers: Vec<Reader>,
+}
+
+impl Truth {
+    /// Whether `earlier` was known to the author of `later`.
+    pub fn is_past(&self, earlier: WriteId, later: WriteId) -> bool {
+        self.writes.get(&later).is_some_and(|made| made.past.contains(&earlier))
+    }
+
+    /// The write and all that its author had seen.
+    pub fn closure(&self, id: WriteId) -> Past {
+        let mut past = self.writes.get(&id).map(|made| made.past.clone()).unwrap_or_default();
+        past.insert(id);
+        past
+    }
+
+    /// An edge's write, as it leaves the state machine: its author knew what readers there knew, and its own writes.
+    pub fn made_at_edge(&mut self, edge: usize, id: WriteId, at: &EntryKey, delete: bool, content: [u8; 32]) {
+        let mut past = self.readers[edge].known.get(at).cloned().unwrap_or_default();
+        let first = WriteId { counter: 0, ..id };
+        let own: Vec<WriteId> =
+            (self.writes.range(first..id)).filter(|(_, made)| made.at == *at).map(|(own, _)| *own).collect();
+        for own in own {
+            past.extend(self.closure(own));
+        }
+        let made =
+            Made { at: at.clone(), past, delete, content, acknowledged: false, status: None, outside: false };
+        self.writes.insert(id, made);
+    }
+
+    /// Readers at the edge see this write under its key.
+    pub fn learn(&mut self, edge: usize, at: &EntryKey, id: WriteId) {
+        let known = self.readers[edge].known.get(at);
+        if known.is_none_or(|known| !known.contains(&id)) {
+            let closure = self.closure(id);
+            self.readers[edge].known.entry(at.clone()).or_default().extend(closure);
+        }
+    }
+}

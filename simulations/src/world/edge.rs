@@ -1,0 +1,541 @@
+//! An edge: its machine with disk and clocks, the replica that runs on it, and its readers.
+
+use llm_config_shared::entry::Content;
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::replication::edge::{Alert, EdgeReplica, Identity, Input, Output, Published};
+use llm_config_shared::replication::frame::HubFrame;
+use llm_config_shared::segment::Rejected;
+use llm_config_shared::stamp::WriteId;
+use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, StoreError};
+use llm_config_shared::time::{Instant, UnixMillis};
+use llm_config_shared::vector::ShardId;
+use llm_config_shared::write::{Action, Verdict};
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use uuid::Uuid;
+
+use super::hub::actor;
+use super::{Event, World};
+use crate::disk::SimDisk;
+use crate::invariants::{Check, Violation, reads, replays, vectors};
+use crate::network::{Down, Parcel, StreamId};
+use crate::truth::Made;
+use crate::view::View;
+
+/// A day, in milliseconds.
+const DAY_MS: i64 = 86_400_000;
+
+/// The machine and what runs on it.
+#[derive(Debug)]
+pub(super) struct EdgeHost {
+    pub(super) life: u32,
+    pub(super) replica: Option<EdgeReplica>,
+    pub(super) disk: SimDisk,
+    pub(super) view: View,
+    pub(super) stream: Option<StreamId>,
+    incarnation: u64,
+    /// When this life began, and how fast its clock runs, in millionths too fast.
+    booted_at: u64,
+    drift_ppm: i64,
+    /// The machine's wall clock minus true time.
+    pub(super) wall_error_ms: i64,
+    timer_at: Option<u64>,
+    disk_at: u64,
+    heard_at: u64,
+    pub(super) disk_slow: bool,
+    /// The highest seq that a hub told of, once that is durable here; and what is to be so soon.
+    told: u64,
+    told_soon: Vec<(u64, u64)>,
+    /// The highest seq in any frame that a hub itself sent here.
+    heard: u64,
+    /// A relay said here that a transfer was complete: feeds may have moved apart.
+    pub(super) foreign: bool,
+    /// Nothing was published in this life yet.
+    fresh: bool,
+    /// The next commit holds a new write.
+    pub(super) expecting: bool,
+    /// Writes that are not durable yet, and the batch that makes them so.
+    unsynced: Vec<(u64, WriteId)>,
+}
+
+impl EdgeHost {
+    pub(super) fn new(_number: usize, rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            life: 0,
+            replica: None,
+            disk: SimDisk::default(),
+            view: View::default(),
+            stream: None,
+            incarnation: rng.random_range(1..1 << 62),
+            booted_at: 0,
+            drift_ppm: random_drift(rng),
+            wall_error_ms: random_error(rng),
+            timer_at: None,
+            disk_at: 0,
+            heard_at: 0,
+            disk_slow: false,
+            told: 0,
+            told_soon: Vec::new(),
+            heard: 0,
+            foreign: false,
+            fresh: true,
+            expecting: false,
+            unsynced: Vec::new(),
+        }
+    }
+
+    /// The machine's boot-time clock.
+    pub(super) fn local(&self, now: u64) -> Instant {
+        let up = now.saturating_sub(self.booted_at);
+        Instant(1_000 + up.saturating_add_signed(up as i64 * self.drift_ppm / 1_000_000))
+    }
+
+    /// The first true time at which the boot-time clock shows at least `local`.
+    fn true_time(&self, local: Instant) -> u64 {
+        let up = local.0.saturating_sub(1_000) as i64;
+        let at = self.booted_at + (up - up * self.drift_ppm / 1_000_000).max(0) as u64;
+        (at..at + 1_000).find(|at| self.local(*at) >= local).unwrap_or(at + 1_000)
+    }
+
+    /// How far hubs have told this edge that they had come, as far as it must remember.
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+}
+
+/// An entry in a line of the trace.
+struct Name<'a>(&'a EntryKey);
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let EntryKey { scope, key } = self.0;
+        write!(f, "{}:{}/{key}", scope.environment, scope.namespace)
+    }
+}
+
+/// Mostly a bad crystal; now and then a broken one.
+fn random_drift(rng: &mut ChaCha8Rng) -> i64 {
+    let most = if rng.random_range(0..5) == 0 { 30_000 } else { 1_000 };
+    rng.random_range(-most..=most)
+}
+
+/// Mostly right; now and then off by up to a day, either way.
+pub(super) fn random_error(rng: &mut ChaCha8Rng) -> i64 {
+    match rng.random_range(0..10) {
+        0..3 => 0,
+        3..7 => rng.random_range(-900..900),
+        _ => rng.random_range(-DAY_MS..DAY_MS),
+    }
+}
+
+impl World {
+    pub(super) fn start_edge(&mut self, edge: usize, life: u32) -> Check {
+        if self.edges[edge].life != life || self.edges[edge].replica.is_some() {
+            return Ok(());
+        }
+        let (keys, tenant) = (self.signer.keys(), self.tenant.clone());
+        let wall = UnixMillis(self.wall().0.saturating_add_signed(self.edges[edge].wall_error_ms));
+        let (rules, max, now) = (self.setup.rules, self.batch_changes_max, self.now);
+        let host = &mut self.edges[edge];
+        host.life += 1;
+        host.booted_at = now;
+        host.timer_at = None;
+        host.disk_at = now;
+        host.heard_at = now;
+        host.view = View::default();
+        host.fresh = true;
+        host.expecting = false;
+        let records = host.disk.load().expect("the simulator's disk can be read");
+        let identity = Identity { edge: actor(edge), tenant, keys };
+        let local = host.local(now);
+        let replica = EdgeReplica::new(identity, rules, records, host.incarnation, wall, local);
+        host.replica = Some(replica.with_batch_changes_max(max));
+        self.trace.write(now, format_args!("edge {edge} starts, wall {}", self.edges[edge].wall_error_ms));
+        self.drain_edge(edge)?;
+        self.check_readers_after_restart(edge)
+    }
+
+    /// What readers saw before is still there, or something later.
+    fn check_readers_after_restart(&mut self, edge: usize) -> Check {
+        let keys: Vec<_> = self.truth.readers[edge].seen.keys().cloned().collect();
+        for at in keys {
+            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+        }
+        Ok(())
+    }
+
+    /// The power goes; some of what was not yet synced may have made it.
+    pub(super) fn crash_edge(&mut self, edge: usize) {
+        if self.edges[edge].replica.is_none() {
+            return;
+        }
+        self.stats.count("edge crashes");
+        let waiting = self.edges[edge].disk.waiting();
+        let kept = if waiting > 0 && self.rng.random_range(0..4) == 0 {
+            self.rng.random_range(0..=waiting)
+        } else {
+            0
+        };
+        if waiting > kept {
+            self.stats.add("batches lost in power cuts", (waiting - kept) as u64);
+        }
+        self.trace.write(self.now, format_args!("edge {edge} crashes, {kept} of {waiting} kept"));
+        let host = &mut self.edges[edge];
+        host.disk.cut_power(kept);
+        host.replica = None;
+        self.settle_told(edge);
+        self.forget_unsynced(edge);
+        let host = &mut self.edges[edge];
+        host.told_soon.clear();
+        host.heard = host.told;
+        self.drop_stream(edge, true);
+    }
+
+    /// The edge gives its stream up. A crash says nothing to the other end.
+    fn drop_stream(&mut self, edge: usize, silent: bool) {
+        let Some(stream) = self.edges[edge].stream.take() else { return };
+        if let Some(open) = self.network.stream_mut(stream) {
+            open.edge_open = false;
+        }
+        let half_open = silent && self.chance(40);
+        if half_open {
+            self.stats.count("half-open streams");
+        } else {
+            self.send(stream, Parcel::ClosedUp);
+        }
+        self.network.sweep(stream);
+    }
+
+    pub(super) fn edge_input(&mut self, edge: usize, input: Input) -> Check {
+        let now = self.now;
+        let host = &mut self.edges[edge];
+        let local = host.local(now);
+        let Some(replica) = &mut host.replica else { return Ok(()) };
+        replica.handle(input, local);
+        self.drain_edge(edge)
+    }
+
+    pub(super) fn edge_timer(&mut self, edge: usize, life: u32) -> Check {
+        let now = self.now;
+        let host = &mut self.edges[edge];
+        if host.life != life || host.timer_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        host.timer_at = None;
+        let local = host.local(now);
+        let Some(replica) = &mut host.replica else { return Ok(()) };
+        replica.handle_timeout(local);
+        self.drain_edge(edge)
+    }
+
+    fn drain_edge(&mut self, edge: usize) -> Check {
+        while let Some(output) = self.edges[edge].replica.as_mut().and_then(EdgeReplica::poll_output) {
+            self.edge_output(edge, output)?;
+        }
+        let host = &self.edges[edge];
+        let Some(due) = host.replica.as_ref().and_then(EdgeReplica::poll_timeout) else { return Ok(()) };
+        let (at, life) = (host.true_time(due), host.life);
+        if host.timer_at.is_none_or(|before| at < before || before <= self.now) {
+            self.edges[edge].timer_at = Some(at);
+            self.schedule_at(at, Event::EdgeTimer { edge, life });
+        }
+        Ok(())
+    }
+
+    fn edge_output(&mut self, edge: usize, output: Output) -> Check {
+        match output {
+            Output::Connect => self.connect(edge),
+            Output::Disconnect => self.drop_stream(edge, false),
+            Output::Send(frame) => {
+                if let Some(stream) = self.edges[edge].stream {
+                    self.send(stream, Parcel::Up(frame));
+                }
+            }
+            Output::Commit(batch) => return self.commit(edge, batch),
+            Output::Publish(published) => return self.published(edge, &published),
+            Output::Queued { counter, .. } => self.queued(edge, counter),
+            Output::WriteRefused { .. } => self.stats.count("edge writes refused"),
+            Output::Decided { counter, verdict } => {
+                self.trace.write(self.now, format_args!("edge {edge} hears of {counter}: {verdict:?}"));
+                self.stats.count(match verdict {
+                    Verdict::Admitted { .. } => "verdicts admitted",
+                    Verdict::Lost { .. } => "verdicts lost",
+                    Verdict::Duplicate => "verdicts duplicate",
+                    Verdict::Held(_) => "verdicts held",
+                    Verdict::Denied(_) => "verdicts denied",
+                });
+            }
+            Output::Replied { .. } => self.stats.count("calls answered"),
+            Output::CallFailed { .. } => self.stats.count("calls failed"),
+            Output::Alert(alert) => return self.alert(edge, &alert),
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, edge: usize) {
+        let leader = self.true_leader();
+        let hub = match leader {
+            Some(leader) if self.rng.random_range(0..100) < 40 => leader,
+            Some(_) | None => self.rng.random_range(0..self.hubs.len()),
+        };
+        let (edge_life, hub_life) = (self.edges[edge].life, self.hubs[hub].life);
+        let after = self.latency();
+        if !self.hubs[hub].up || !self.network.reaches(edge, hub) {
+            return self.schedule(after + 50, Event::OpenFailed { edge, life: edge_life });
+        }
+        let stream = self.network.open(edge, edge_life, hub, hub_life);
+        self.edges[edge].stream = Some(stream);
+        self.schedule(after, Event::Opened { stream });
+    }
+
+    pub(super) fn open_failed(&mut self, edge: usize, life: u32) -> Check {
+        if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Disconnected) }
+    }
+
+    pub(super) fn opened(&mut self, id: StreamId) -> Check {
+        let Some(stream) = self.network.stream(id).cloned() else { return Ok(()) };
+        let (edge, hub) = (stream.edge, stream.hub);
+        let mine = stream.edge_open && self.edges[edge].stream == Some(id);
+        let there = self.hubs[hub].up && self.hubs[hub].life == stream.hub_life;
+        if !mine || !there || !self.network.reaches(edge, hub) {
+            self.network.cut(id);
+            return if mine { self.edge_closed(id) } else { Ok(()) };
+        }
+        if let Some(stream) = self.network.stream_mut(id) {
+            stream.hub_open = true;
+        }
+        self.trace.write(self.now, format_args!("stream {id}: edge {edge} to hub {hub}"));
+        self.hub_accepts(id, edge, hub)?;
+        self.edge_input(edge, Input::Connected)
+    }
+
+    pub(super) fn edge_closed(&mut self, id: StreamId) -> Check {
+        let Some(stream) = self.network.stream_mut(id) else { return Ok(()) };
+        let edge = stream.edge;
+        stream.edge_open = false;
+        self.network.sweep(id);
+        if self.edges[edge].stream != Some(id) {
+            return Ok(());
+        }
+        self.edges[edge].stream = None;
+        self.edge_input(edge, Input::Disconnected)
+    }
+
+    pub(super) fn edge_hears(&mut self, id: StreamId, down: Down) -> Check {
+        let Some(stream) = self.network.stream(id) else { return Ok(()) };
+        let edge = stream.edge;
+        if self.edges[edge].stream != Some(id) {
+            return Ok(());
+        }
+        if !down.injected {
+            if let Some(seq) = down.to_seq {
+                self.check_told(edge, seq)?;
+                self.edges[edge].heard = self.edges[edge].heard.max(seq);
+            }
+            self.relay.overhears(edge, id, &down.frame);
+            self.note_answers(&down.frame);
+        }
+        let welcome = match &down.frame {
+            HubFrame::Welcome(_) => down.to_seq,
+            HubFrame::Refused { .. }
+            | HubFrame::UploadResult { .. }
+            | HubFrame::Grants(_)
+            | HubFrame::Segment { .. }
+            | HubFrame::Checkpoint { .. }
+            | HubFrame::End { .. }
+            | HubFrame::Reply { .. } => None,
+        };
+        let result = self.edge_input(edge, Input::Frame(down.frame));
+        if let Some(seq) = welcome {
+            let disk = &self.edges[edge].disk;
+            let durable_at = disk.synced() + disk.waiting() as u64;
+            self.edges[edge].told_soon.push((durable_at, seq));
+        }
+        result
+    }
+
+    /// A held or denied write is nobody's value, and one outside the feeds has no row to wait for.
+    fn note_answers(&mut self, frame: &HubFrame) {
+        let HubFrame::UploadResult { answers, .. } = frame else { return };
+        for answer in answers.iter().filter(|answer| answer.current.is_none()) {
+            if let Some(made) = self.truth.writes.get_mut(&answer.id) {
+                made.outside = true;
+            }
+        }
+    }
+
+    fn commit(&mut self, edge: usize, batch: Batch) -> Check {
+        self.note_writes(edge, &batch)?;
+        let latency = match (self.edges[edge].disk_slow, self.rng.random_range(0..10)) {
+            (true, _) => self.rng.random_range(50..800),
+            (false, 0) => self.rng.random_range(10..60),
+            (false, _) => self.rng.random_range(0..6),
+        };
+        let host = &mut self.edges[edge];
+        host.disk.enqueue(batch);
+        host.disk_at = host.disk_at.max(self.now + latency);
+        let (at, life) = (host.disk_at, host.life);
+        self.schedule_at(at, Event::Synced { edge, life });
+        Ok(())
+    }
+
+    /// A write leaves the state machine for the first time: its author has seen what readers see now.
+    fn note_writes(&mut self, edge: usize, batch: &Batch) -> Check {
+        for record in &batch.put {
+            let Record::Pending(pending) = record else { continue };
+            let write = &pending.write;
+            if !std::mem::take(&mut self.edges[edge].expecting) {
+                if write.claimed_hlc.is_some() && pending.decided.is_none() && !pending.sent {
+                    self.stats.count("restamps");
+                }
+                continue;
+            }
+            if self.truth.writes.contains_key(&write.id) {
+                let detail = format!("edge {edge} gave number {} twice", write.id.counter);
+                return Err(Violation::new("stamps", detail));
+            }
+            let (delete, content) = match &write.action {
+                Action::Set { value, .. } => (false, Content::Plain(value.clone()).hash()),
+                Action::Delete => (true, Content::Deleted.hash()),
+            };
+            self.truth.made_at_edge(edge, write.id, &write.at, delete, content);
+            self.stats.count("edge writes");
+            let durable_at = self.edges[edge].disk.synced() + self.edges[edge].disk.waiting() as u64 + 1;
+            self.edges[edge].unsynced.push((durable_at, write.id));
+            let (counter, at) = (write.id.counter, &write.at);
+            self.trace.write(self.now, format_args!("edge {edge} writes {counter} {}", Name(at)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn synced(&mut self, edge: usize, life: u32) -> Check {
+        if self.edges[edge].life != life || self.edges[edge].disk.waiting() == 0 {
+            return Ok(());
+        }
+        if self.chaos && self.rng.random_range(0..4_000) == 0 {
+            return self.disk_fails(edge);
+        }
+        let now = self.now;
+        let later = self.rng.random_range(0..3);
+        let host = &mut self.edges[edge];
+        host.disk.sync_oldest();
+        host.heard_at = host.heard_at.max(now + later);
+        let at = host.heard_at;
+        self.settle_told(edge);
+        self.schedule_at(at, Event::Committed { edge, life });
+        Ok(())
+    }
+
+    fn disk_fails(&mut self, edge: usize) -> Check {
+        self.stats.count("disk failures");
+        let half_done = self.rng.random_range(0..2);
+        self.edges[edge].disk.cut_power(half_done);
+        self.settle_told(edge);
+        let life = self.edges[edge].life;
+        self.edge_input(edge, Input::CommitFailed(StoreError::Full))?;
+        let after = self.rng.random_range(500..4_000);
+        self.crash_edge(edge);
+        self.schedule(after, Event::EdgeStarts { edge, life });
+        Ok(())
+    }
+
+    fn settle_told(&mut self, edge: usize) {
+        let host = &mut self.edges[edge];
+        let synced = host.disk.synced();
+        let durable =
+            host.told_soon.extract_if(.., |(needed, _)| *needed <= synced).map(|(_, seq)| seq).max();
+        host.told = host.told.max(durable.unwrap_or(0));
+    }
+
+    pub(super) fn committed(&mut self, edge: usize, life: u32) -> Check {
+        if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Committed) }
+    }
+
+    fn published(&mut self, edge: usize, published: &Published) -> Check {
+        let shard = ShardId(Uuid::from_u128(0x5a5a));
+        let (rows, pending) = (published.rows.len(), published.pending.len());
+        self.trace.write(self.now, format_args!("edge {edge} shows {rows} rows, {pending} pending"));
+        for (feed, vector) in &published.feeds {
+            let (to, environment) = (vector.as_ref().map(|vector| vector.seq(shard)), &feed.environment);
+            let (top, secrets) = (&feed.subtree, feed.secrets);
+            self.trace.write(self.now, format_args!("  {environment} {top:?} {secrets} {to:?}"));
+        }
+        let before = self.edges[edge].view.clone();
+        self.edges[edge].view.apply(published);
+        let host = &mut self.edges[edge];
+        let seen = host.view.feeds.values().map(|vector| vector.seq(shard)).max().unwrap_or(0);
+        host.told = host.told.max(seen.min(host.heard));
+        reads::forget_dropped(&mut self.truth, edge, &before, &self.edges[edge].view);
+        let view = &self.edges[edge].view;
+        vectors::never_ahead(&self.journal, edge, &before, view, published)?;
+        if !std::mem::take(&mut self.edges[edge].fresh) {
+            replays::only_news(&self.journal, edge, &before, &self.edges[edge].view, published)?;
+        }
+        if !self.edges[edge].foreign {
+            vectors::whole_changes(&self.truth, edge, &self.edges[edge].view)?;
+        }
+        for (at, row) in &published.rows {
+            // Also under an own pending write: what the replica holds, the author of the next write had.
+            if let Some(row) = row {
+                self.truth.learn(edge, at, row.stamp.id);
+            }
+        }
+        let touched = published.rows.iter().map(|(at, _)| at);
+        for at in touched.chain(published.pending.iter().map(|(at, _)| at)) {
+            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, at)?;
+        }
+        Ok(())
+    }
+
+    fn queued(&mut self, edge: usize, counter: u64) {
+        let incarnation = self.edges[edge].incarnation;
+        let id = WriteId { actor: actor(edge), incarnation, counter };
+        if let Some(made) = self.truth.writes.get_mut(&id) {
+            made.acknowledged = true;
+            self.stats.count("edge writes acknowledged");
+        }
+    }
+
+    /// Writes that were never durable and of which nobody heard have never been.
+    fn forget_unsynced(&mut self, edge: usize) {
+        let synced = self.edges[edge].disk.synced();
+        for (durable_at, id) in std::mem::take(&mut self.edges[edge].unsynced) {
+            let unheard = |made: &Made| !made.acknowledged && made.status.is_none();
+            if durable_at > synced && self.truth.writes.get(&id).is_some_and(unheard) {
+                self.truth.writes.remove(&id);
+                self.stats.count("edge writes lost before they were queued");
+            }
+        }
+    }
+
+    fn alert(&mut self, edge: usize, alert: &Alert) -> Check {
+        let tampered = self.edges[edge]
+            .stream
+            .and_then(|stream| self.network.stream(stream))
+            .is_none_or(|stream| stream.tampered);
+        match alert {
+            Alert::Rejected(Rejected::UnknownEpoch) => self.stats.count("unknown epochs"),
+            Alert::Rejected(_) if tampered => self.stats.count("rejections of tampered streams"),
+            Alert::Rejected(rejected) => {
+                return Err(Violation::new(
+                    "protocol",
+                    format!("edge {edge} rejects the hub's own: {rejected}"),
+                ));
+            }
+            Alert::Differs(feed) => {
+                return Err(Violation::new("convergence", format!("edge {edge} differs in {feed:?}")));
+            }
+            Alert::Held { .. } => self.stats.count("held"),
+            Alert::Denied { .. } => self.stats.count("denied"),
+            Alert::Silent => self.stats.count("silent streams"),
+            Alert::Refused(_) | Alert::Store(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn tamper(&mut self, stream: StreamId) {
+        if let Some(stream) = self.network.stream_mut(stream) {
+            stream.tampered = true;
+        }
+    }
+}

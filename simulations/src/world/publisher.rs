@@ -1,0 +1,188 @@
+//! What a hub process sends, made once per feed and range: the product's layout of transfers, signed and remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use llm_config_shared::feed::Feed;
+use llm_config_shared::replication::hub::Part;
+use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
+use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys};
+use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
+use llm_config_shared::vector::{EpochTable, Position, Vector};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+use super::World;
+use super::hub::FeedsWanted;
+use crate::invariants::{Check, Violation, encodings};
+use crate::journal::ready;
+
+/// A checkpoint is said again with a new time after so long.
+const CHECKPOINT_MS: u64 = 3_000;
+/// One of so many encodings is opened and compared.
+const OPENED_EACH: u64 = 4;
+const KEY_ID: u64 = 7;
+
+/// The hub's signing key, the same in every world.
+#[derive(Debug)]
+pub(super) struct Signer(Ed25519KeyPair);
+
+impl Signer {
+    pub(super) fn new() -> Self {
+        Self(Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed of 32 bytes"))
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(message).as_ref().try_into().expect("Ed25519 signatures have 64 bytes")
+    }
+
+    pub(super) fn keys(&self) -> VerificationKeys {
+        let public = self.0.public_key().as_ref().try_into().expect("Ed25519 keys have 32 bytes");
+        VerificationKeys::new([(KEY_ID, public)])
+    }
+}
+
+/// A feed, and from where to where it is sent: (epoch, seq) twice.
+pub(super) type Range = (Feed, (u64, u64), (u64, u64));
+
+/// What one process has made.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    segments: BTreeMap<Range, Vec<Bytes>>,
+    checkpoints: BTreeMap<(Feed, (u64, u64)), (u64, Bytes)>,
+}
+
+/// What all processes have made, to be compared.
+#[derive(Debug, Default)]
+pub(super) struct Encodings {
+    rows: BTreeMap<Range, [u8; 32]>,
+    /// By process life: made once each.
+    made: BTreeSet<(usize, u32, Range)>,
+}
+
+fn place(vector: &Vector) -> (u64, u64) {
+    vector.iter().next().map_or((0, 0), |(_, position)| (position.epoch, position.seq))
+}
+
+impl World {
+    /// All the feeds in one snapshot of the database, as parts of a transfer.
+    pub(super) fn publish(
+        &mut self,
+        hub: usize,
+        request: FeedsWanted,
+    ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
+        let starts: Vec<(Feed, Vector)> =
+            request.feeds.iter().map(|(feed, from)| (feed.clone(), self.start(feed, from))).collect();
+        let journal = self.journal_of(hub);
+        let mut snapshot =
+            ready(journal.read_feeds(&starts)).expect("the database was led before it is read");
+        if let Some(early) = request.early {
+            // The fault that rule 3 guards against. What was read early is labelled as if it were as new as the rest.
+            let FeedSnapshot { feeds, .. } = *early;
+            for (n, rows) in feeds.into_iter().enumerate() {
+                snapshot.feeds[n] = rows;
+            }
+        }
+        let head = snapshot.head;
+        let mut parts = Vec::with_capacity(snapshot.feeds.len());
+        for (rows, ((_, from), (_, start))) in snapshot.feeds.iter().zip(request.feeds.iter().zip(&starts)) {
+            let part = self.part(hub, rows, from, start, &head)?;
+            if request.every || !part.segments.is_empty() {
+                parts.push(part);
+            }
+        }
+        Ok((head.vector(), head.epochs, parts))
+    }
+
+    /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
+    /// now and then at one further back.
+    fn start(&self, feed: &Feed, from: &Vector) -> Vector {
+        let Some((shard, position)) = from.iter().next() else { return Vector::EMPTY };
+        let skipped = usize::from(position.seq % 3 == 0) * 2;
+        let seqs = (1..=position.seq).rev();
+        let changes = seqs.filter(|seq| {
+            self.truth.winners.get(*seq as usize - 1).is_some_and(|winner| feed.contains(&winner.at))
+        });
+        match changes.into_iter().nth(skipped) {
+            Some(seq) => Vector::at(shard, Position { epoch: position.epoch, seq }),
+            None => from.clone(),
+        }
+    }
+
+    fn part(
+        &mut self,
+        hub: usize,
+        rows: &FeedRows,
+        from: &Vector,
+        start: &Vector,
+        head: &Head,
+    ) -> Result<Part, Violation> {
+        let feed = rows.feed.clone();
+        let changed = rows.digest.changed(feed.secrets);
+        let current = !from.is_empty() && place(from).1 >= changed;
+        let segments = if current { Vec::new() } else { self.segments(hub, rows, start, head)? };
+        if segments.len() > 1 {
+            self.stats.count("multi-page transfers");
+        }
+        let checkpoint = self.checkpoint(hub, rows, head);
+        Ok(Part { feed, segments, checkpoint })
+    }
+
+    fn segments(
+        &mut self,
+        hub: usize,
+        rows: &FeedRows,
+        start: &Vector,
+        head: &Head,
+    ) -> Result<Vec<Bytes>, Violation> {
+        let range: Range = (rows.feed.clone(), place(start), place(&head.vector()));
+        if let Some(segments) = self.hubs[hub].published.segments.get(&range) {
+            self.stats.count("segments shared");
+            return Ok(segments.clone());
+        }
+        self.stats.count("encodings");
+        let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
+        let draft = draft_part_in_chunks(rows, start, head, issue, self.segment_rows_max);
+        let sign = |draft: llm_config_shared::segment::Draft| {
+            let signature = self.signer.sign(&draft.message());
+            draft.signed(&signature)
+        };
+        let segments: Vec<Bytes> = draft.segments.into_iter().map(sign).collect();
+        self.compare(hub, &range, &segments)?;
+        self.hubs[hub].published.segments.insert(range, segments.clone());
+        Ok(segments)
+    }
+
+    fn compare(&mut self, hub: usize, range: &Range, segments: &[Bytes]) -> Check {
+        if !self.encodings.made.insert((hub, self.hubs[hub].life, range.clone())) {
+            return Err(Violation::new("encodings", format!("{range:?} was made twice by hub {hub}")));
+        }
+        // Opening costs more than making: a part of them stands for all.
+        if !range.2.1.is_multiple_of(OPENED_EACH) {
+            return Ok(());
+        }
+        let digest = encodings::open(&range.0, segments, &self.signer.keys(), &self.truth)?;
+        match self.encodings.rows.insert(range.clone(), digest) {
+            Some(before) if before != digest && self.setup.one_snapshot => {
+                Err(Violation::new("encodings", format!("{range:?} holds other rows than before")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn checkpoint(&mut self, hub: usize, rows: &FeedRows, head: &Head) -> Bytes {
+        let key = (rows.feed.clone(), place(&head.vector()));
+        if let Some((at, bytes)) = self.hubs[hub].published.checkpoints.get(&key)
+            && *at + CHECKPOINT_MS > self.now
+        {
+            return bytes.clone();
+        }
+        let quiet = FeedRows { feed: rows.feed.clone(), rows: Vec::new(), digest: rows.digest };
+        let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
+        let all = self.segment_rows_max;
+        let draft = draft_part_in_chunks(&quiet, &head.vector(), head, issue, all).checkpoint;
+        let signature = self.signer.sign(&draft.message());
+        let bytes = draft.signed(&signature);
+        self.hubs[hub].published.checkpoints.insert(key, (self.now, bytes.clone()));
+        bytes
+    }
+}

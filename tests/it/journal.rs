@@ -1,0 +1,125 @@
+//! One suite that every journal passes, and every registry: SQLite and PostgreSQL give the same answers.
+
+use std::sync::Arc;
+
+use llm_config_hub::journal::{PostgresJournal, SqliteJournal};
+
+mod book;
+mod feeds;
+mod head;
+mod keys;
+mod listing;
+mod past;
+mod refusals;
+mod registry;
+mod secrets;
+mod storage;
+
+/// An empty journal on a SQLite file that goes with it.
+struct OnSqlite {
+    journal: Arc<SqliteJournal>,
+    _folder: tempfile::TempDir,
+}
+
+async fn on_sqlite() -> OnSqlite {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = SqliteJournal::open(&folder.path().join("hub.sqlite")).await.unwrap();
+    journal.migrate().await.unwrap();
+    OnSqlite { journal: Arc::new(journal), _folder: folder }
+}
+
+/// An empty journal in a PostgreSQL database of its own.
+async fn on_postgres() -> Arc<PostgresJournal> {
+    let url = tokio::task::spawn_blocking(llm_config_tests::postgres::database).await.unwrap();
+    let journal = PostgresJournal::open(url.as_str()).await.unwrap();
+    journal.migrate().await.unwrap();
+    Arc::new(journal)
+}
+
+/// Each case takes an empty journal. Cases that need a registry as well ask for it in their bounds.
+macro_rules! suite {
+    ($($module:ident { $($case:ident),* $(,)? })*) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let on = super::on_sqlite().await;
+                    super::$module::$case(&on.journal).await;
+                }
+            )*)*
+        }
+
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let journal = super::on_postgres().await;
+                    super::$module::$case(&journal).await;
+                    journal.close().await;
+                }
+            )*)*
+        }
+    };
+}
+
+suite! {
+    head {
+        each_leadership_appends_an_epoch,
+        two_that_create_the_shard_agree,
+        commits_move_the_head_without_gaps,
+        one_of_two_commits_at_the_same_place_is_fenced,
+        frontiers_and_answers_are_kept,
+        planning_finds_what_there_is,
+    }
+    refusals {
+        a_leader_of_an_earlier_epoch_is_fenced,
+        a_database_that_was_set_back_is_noticed,
+        a_write_id_is_taken_once,
+        places_are_dense,
+        a_count_that_differs_from_the_plan_aborts,
+    }
+    feeds {
+        any_position_gives_the_latest_of_each_key,
+        feeds_end_at_the_borders_of_segments,
+        quiet_scopes_are_not_read,
+        a_snapshot_holds_whole_commits_only,
+        a_large_commit_is_one,
+    }
+    listing {
+        entries_come_back_in_the_order_asked,
+        lists_are_in_the_order_of_bytes,
+        pages_join_without_gap_or_repetition,
+        prefixes_are_taken_literally,
+        what_was_deleted_is_not_listed,
+    }
+    past {
+        history_is_paged_newest_first,
+        a_version_is_found_once_admitted,
+        a_write_that_lost_later_says_so,
+        changes_hold_their_writes,
+        conflicts_and_held_writes_are_of_their_tenant,
+        events_follow_the_order_of_commits,
+    }
+    registry {
+        tenants_are_created_once,
+        environments_refuse_a_circle,
+        tokens_are_found_by_their_hash,
+        edges_are_listed_removed_and_touched,
+        wrapped_keys_and_roots_stay_what_they_were_first,
+        grants_are_recorded_once,
+    }
+    keys {
+        a_join_token_is_used_once,
+        the_same_key_is_answered_again,
+        a_token_that_ran_out_is_refused,
+        names_of_edges_are_not_shared,
+        a_token_of_many_uses_numbers_its_edges,
+        one_use_is_not_taken_twice_at_once,
+    }
+    secrets {
+        a_secret_opens_after_a_restart,
+        an_edge_opens_what_it_was_granted_and_nothing_else,
+        a_new_key_epoch_shuts_old_keys_out,
+        a_database_knows_its_keyring,
+    }
+}

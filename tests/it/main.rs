@@ -1,0 +1,33 @@
+//! The whole system: on real sockets, real processes, real databases and real disks. One binary, so that it links once.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test wants one answer among many")]
+
+/// Runs each test on a hub of either database: they give the same answers.
+macro_rules! on_both_databases {
+    ($($test:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(llm_config_tests::hub::Database::Sqlite).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(llm_config_tests::hub::Database::Postgres).await;
+            })+
+        }
+    };
+}
+
+mod bad_input;
+mod confidentiality;
+mod enrolment;
+mod hostile_edge;
+mod journal;
+mod kills;
+mod outage;
+mod published_api;
+mod published_bugs;
+mod replica_store;
+mod tidy;

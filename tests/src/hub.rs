@@ -1,0 +1,219 @@
+//! A hub as a process, on embedded defaults or with a configuration of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::http::Client;
+use crate::postgres;
+use crate::process::{Process, free_address, limited, program};
+use crate::scratch::Scratch;
+use crate::wait::eventually;
+
+/// What a hub keeps its data in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// The embedded default, under `dev`.
+    Sqlite,
+    /// A database of its own in the PostgreSQL of this run, under `serve`.
+    Postgres,
+}
+
+/// A hub that can be killed and started again on the same ports and data.
+#[derive(Debug)]
+pub struct Hub {
+    pub api: SocketAddr,
+    pub sync: SocketAddr,
+    data: PathBuf,
+    config: Option<PathBuf>,
+    process: Option<Process>,
+    token: String,
+    /// No file of the next start grows beyond this: the disk is as good as full there.
+    pub file_kib_max: Option<u32>,
+}
+
+impl Hub {
+    /// A hub on one of the databases, ready to answer.
+    pub async fn on(database: Database, scratch: &Scratch) -> Self {
+        match database {
+            Database::Sqlite => Self::dev(scratch).await,
+            Database::Postgres => {
+                let url = postgres::database();
+                Self::serve(scratch, &format!("[database]\nurl = \"{url}\"")).await
+            }
+        }
+    }
+
+    /// `llm-config-hub dev` on a new folder, ready to answer.
+    pub async fn dev(scratch: &Scratch) -> Self {
+        Self::dev_in(&scratch.path("hub")).await
+    }
+
+    /// `llm-config-hub dev` on some folder, ready to answer.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn dev_in(data: &Path) -> Self {
+        Self::dev_at(data, free_address(), free_address()).await
+    }
+
+    /// `llm-config-hub dev` on some folder and ports, ready to answer.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn dev_at(data: &Path, api: SocketAddr, sync: SocketAddr) -> Self {
+        let mut hub = Self {
+            api,
+            sync,
+            data: data.to_owned(),
+            config: None,
+            process: None,
+            token: String::new(),
+            file_kib_max: None,
+        };
+        hub.start().await;
+        hub.token = fs::read_to_string(hub.data.join("admin.token")).expect("dev writes admin.token");
+        hub
+    }
+
+    /// `llm-config-hub init` and `serve` with a hub.toml of these tables beside `[listen]`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn serve(scratch: &Scratch, tables: &str) -> Self {
+        let (api, sync) = (free_address(), free_address());
+        let data = scratch.path("hub");
+        fs::create_dir_all(&data).unwrap();
+        let listen = format!("[listen]\napi = \"{api}\"\nsync = \"{sync}\"\n\n{tables}\n");
+        let config = scratch.file("hub.toml", &listen);
+        let told = Command::new(program("llm-config-hub"))
+            .arg("init")
+            .arg("--config")
+            .arg(&config)
+            .current_dir(&data)
+            .output();
+        let told = told.expect("the hub's init runs");
+        let out = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
+        let token = token_file(&out, &data);
+        let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
+        let mut hub =
+            Self { api, sync, data, config: Some(config), process: None, token, file_kib_max: None };
+        hub.start().await;
+        hub
+    }
+
+    /// Starts it (again) and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start(&mut self) {
+        self.launch();
+        let health = Client::tcp(self.api);
+        let log = self.log_path();
+        let process = self.process.as_mut().expect("just launched");
+        eventually("the hub is ready", async || {
+            if let Some(status) = process.ended() {
+                panic!("the hub ended with {status}: {}\n{}", log.display(), process.tail());
+            }
+            match health.try_send("GET", "/health/ready", None).await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+    }
+
+    /// Starts the process without waiting.
+    pub fn launch(&mut self) {
+        let mut command = limited(&program("llm-config-hub"), self.file_kib_max);
+        match &self.config {
+            Some(config) => command.arg("serve").arg("--config").arg(config).current_dir(&self.data),
+            None => command.arg("dev").arg("--data").arg(&self.data).args([
+                "--listen",
+                &self.api.to_string(),
+                "--sync-listen",
+                &self.sync.to_string(),
+            ]),
+        };
+        self.process = Some(Process::start(&mut command, "hub", &self.log_path()));
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Ends it politely.
+    ///
+    /// # Panics
+    /// When it does not obey, or not with exit code 0.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let status = process.stop();
+            assert!(status.success(), "SIGTERM: {status}\n{}", process.tail());
+        }
+    }
+
+    /// The process, to send it signals.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the hub runs")
+    }
+
+    /// A client with the first administrator's token.
+    pub fn client(&self) -> Client {
+        Client::tcp(self.api).with_token(&self.token)
+    }
+
+    /// A client without a token.
+    pub fn anonymous(&self) -> Client {
+        Client::tcp(self.api)
+    }
+
+    /// A join token with what the body says.
+    ///
+    /// # Panics
+    /// When the hub refuses.
+    pub async fn join_token(&self, body: Value) -> String {
+        let made = self.client().post("/api/v1/join-tokens", body).await.expect(200);
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A join token for everything that the tests use, reading and writing.
+    pub async fn open_token(&self, name: &str) -> String {
+        let namespaces = ["app", "models", "prod", "svc"];
+        let environments = ["development", "staging", "production", "base", "edge"];
+        let body = json!({"name": name, "namespaces": namespaces, "environments": environments, "write": namespaces});
+        self.join_token(body).await
+    }
+
+    /// The folder of its data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
+    /// All that it ever printed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+/// The path of the token's file in what `init` printed.
+fn token_file(out: &str, data: &Path) -> PathBuf {
+    let named = out
+        .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+        .find(|word| word.ends_with(".token"));
+    data.join(named.unwrap_or_else(|| panic!("init names the file of the first token: {out}")))
+}
