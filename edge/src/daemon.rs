@@ -22,10 +22,12 @@ pub(crate) mod committer;
 pub mod handle;
 pub mod notes;
 
-use committer::Committer;
+use committer::{Committer, Done};
 use handle::{Command, Progress, Queued};
 use notes::{Notes, Topic};
 
+/// The disk is read again and compared this often, in milliseconds. A start does that, too.
+const REREAD_EVERY_MS: u64 = 7 * 86_400_000;
 /// Outputs performed in a row before other things are looked at.
 const OUTPUTS_IN_A_ROW: usize = 1_024;
 
@@ -64,6 +66,7 @@ pub(crate) struct Loop<'a, S> {
     /// The first batch of what readers see replaces everything.
     published: bool,
     hub_offset_ms: i64,
+    reread_at: Instant,
     failed: Option<StoreError>,
 }
 
@@ -103,6 +106,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
         hub_offset_ms: i64,
     ) -> Self {
         let (event_sender, events) = mpsc::channel(INCOMING_MAX);
+        let reread_at = around.clock.now() + REREAD_EVERY_MS;
         Self {
             replica,
             committer,
@@ -115,6 +119,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             requests: Requests::default(),
             published: false,
             hub_offset_ms,
+            reread_at,
             failed: None,
         }
     }
@@ -136,7 +141,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             let clock = Arc::clone(&self.around.clock);
             tokio::select! {
                 () = stop.cancelled() => break Ended::Stopped,
-                result = self.committer.done() => self.handle_done(result),
+                done = self.committer.done() => self.handle_done(done),
                 Some((attempt, event)) = self.events.recv() => self.handle_event(attempt, event),
                 command = self.commands.recv() => match command {
                     Some(command) => {
@@ -147,6 +152,10 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
                     None => break Ended::Stopped,
                 },
                 () = until(&clock, due) => self.replica.handle_timeout(clock.now()),
+                () = until(&clock, Some(self.reread_at)) => {
+                    self.reread_at = clock.now() + REREAD_EVERY_MS;
+                    self.committer.reread();
+                }
             }
         };
         self.around.view.set_connected(false);
@@ -158,11 +167,19 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
         self.around.clock.now()
     }
 
-    fn handle_done(&mut self, result: Result<(), StoreError>) {
+    fn handle_done(&mut self, done: Done) {
         let now = self.now();
-        match result {
-            Ok(()) => self.replica.handle(Input::Committed, now),
-            Err(error) => {
+        match done {
+            Done::Committed(Ok(())) => self.replica.handle(Input::Committed, now),
+            Done::Reread(Ok(records)) => {
+                metrics::counter!("sync_rereads_total").increment(1);
+                self.replica.handle(Input::Reread(records), now);
+            }
+            Done::Reread(Err(error)) => {
+                tracing::error!(%error, "the replica on the disk cannot be read again; it is opened anew");
+                self.failed = Some(error);
+            }
+            Done::Committed(Err(error)) => {
                 self.failed = Some(error.clone());
                 self.replica.handle(Input::CommitFailed(error), now);
             }
@@ -204,7 +221,8 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             | HubFrame::Grants(_)
             | HubFrame::Checkpoint { .. }
             | HubFrame::End { .. }
-            | HubFrame::Reply { .. } => {}
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => {}
         }
     }
 
@@ -334,6 +352,12 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Alert::Denied { .. } => notes.count_denied(),
             Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
             Alert::Differs(_) => metrics::counter!("sync_repairs_total").increment(1),
+            Alert::Rewritten { entries } => {
+                metrics::counter!("sync_rewritten_entries_total").increment(*entries as u64);
+            }
+            Alert::Repaired { entries, .. } => {
+                metrics::counter!("sync_repaired_entries_total").increment(*entries as u64);
+            }
             Alert::Silent => {}
         }
         tracing::warn!("{alert}");

@@ -13,6 +13,7 @@ use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_part};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal, JournalError};
 use llm_config_shared::vector::{EpochTable, Vector};
+use tokio::sync::Semaphore;
 
 use self::feeds::Feeds;
 use self::memo::{Memo, Range};
@@ -22,6 +23,7 @@ use crate::tail::Tail;
 
 mod feeds;
 mod memo;
+mod mending;
 
 /// Above so many rows a part is laid out on a thread of its own, because the runtime's are few.
 const ROWS_INLINE_MAX: usize = 200;
@@ -45,6 +47,8 @@ pub struct Fanout<J> {
     /// Who holds one asks the database; who waits for it finds the answer in memory. Deltas do not wait for snapshots.
     deltas: tokio::sync::Mutex<()>,
     snapshots: tokio::sync::Mutex<()>,
+    /// Who holds one compares a whole feed with an edge's.
+    comparisons: Semaphore,
 }
 
 #[derive(Default)]
@@ -80,6 +84,7 @@ impl<J: Journal> Fanout<J> {
             state: Mutex::default(),
             deltas: tokio::sync::Mutex::default(),
             snapshots: tokio::sync::Mutex::default(),
+            comparisons: Semaphore::new(mending::COMPARISONS_MAX),
         }
     }
 

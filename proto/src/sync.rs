@@ -4,6 +4,7 @@ mod client;
 mod enrol;
 mod entry;
 mod frame;
+mod repair;
 mod server;
 mod status;
 

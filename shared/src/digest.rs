@@ -4,6 +4,7 @@
 //! and one addition, and a feed's digest is the sum of its scopes'.
 
 use crate::entry::{Content, Row};
+use crate::name::EntryKey;
 
 /// The digest of one scope, or of all scopes of a feed added up. Plain rows and secrets are summed apart, because a
 /// feed may leave secrets out.
@@ -104,14 +105,8 @@ impl ScopeDigest {
 }
 
 /// HMAC-SHA256 over key, stamp and content, cut to 128 bits, under the tenant's public salt.
-fn row_hash(row: &Row) -> u128 {
-    let salt = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, row.at.scope.tenant.as_str().as_bytes());
-    let mut context = ring::hmac::Context::with_key(&salt);
-    let scope = &row.at.scope;
-    for part in [scope.environment.as_str(), scope.namespace.as_str(), row.at.key.as_str()] {
-        context.update(&(part.len() as u32).to_be_bytes());
-        context.update(part.as_bytes());
-    }
+pub(crate) fn row_hash(row: &Row) -> u128 {
+    let mut context = keyed(&row.at);
     context.update(&row.stamp.hlc.0.to_be_bytes());
     context.update(row.stamp.id.actor.0.as_bytes());
     context.update(&row.stamp.id.incarnation.to_be_bytes());
@@ -119,4 +114,21 @@ fn row_hash(row: &Row) -> u128 {
     context.update(&row.content.hash());
     let tag = context.sign();
     u128::from_be_bytes(tag.as_ref()[..16].try_into().expect("a tag has 32 bytes"))
+}
+
+/// The same over the key alone, cut to 64 bits.
+pub(crate) fn key_hash(at: &EntryKey) -> u64 {
+    let tag = keyed(at).sign();
+    u64::from_be_bytes(tag.as_ref()[..8].try_into().expect("a tag has 32 bytes"))
+}
+
+fn keyed(at: &EntryKey) -> ring::hmac::Context {
+    let scope = &at.scope;
+    let salt = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, scope.tenant.as_str().as_bytes());
+    let mut context = ring::hmac::Context::with_key(&salt);
+    for part in [scope.environment.as_str(), scope.namespace.as_str(), at.key.as_str()] {
+        context.update(&(part.len() as u32).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context
 }

@@ -43,6 +43,15 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Below this size gzip costs more than it saves.
 pub const GZIP_BYTES_MIN: usize = 1 << 10;
 
+/// Sums of a feed that are compared to find where it differs: one for each first byte of a key's hash.
+pub const REPAIR_BUCKETS: usize = 256;
+/// Most rows that are listed to find which of them differ. A bucket of a feed of a million rows still fits.
+pub const REPAIR_ROWS_MAX: usize = 6_000;
+/// Most rows that are put right one by one; a feed in which more differ is fetched whole.
+pub const REPAIR_KEYS_MAX: usize = 256;
+/// Repairs of one feed within an hour before it is fetched whole.
+pub const REPAIRS_PER_HOUR_MAX: usize = 3;
+
 /// Most shards in a vector.
 pub const SHARDS_MAX: usize = 8;
 /// Most feeds of an edge.
@@ -74,5 +83,8 @@ const _: () = assert!(
 );
 const _: () = assert!(SEGMENT_PLAIN_BYTES_CUT + 2 * VALUE_BYTES_MAX < SECTION_PLAIN_BYTES_MAX);
 const _: () = assert!(UPLOAD_WRITES_MAX <= COMMIT_WRITES_MAX, "an upload is admitted in one transaction");
+const _: () =
+    assert!(16 * (REPAIR_BUCKETS + REPAIR_ROWS_MAX) < FRAME_BYTES_MAX, "what is compared fits a frame");
+const _: () = assert!(REPAIR_KEYS_MAX <= SEGMENT_ROWS_MAX, "what is put right fits a segment");
 const _: () = assert!(CLOCK_EPSILON_MS <= CLOCK_EPSILON_MS_MAX);
 const _: () = assert!(RECONNECT_MS_MIN < RECONNECT_MS_MAX);

@@ -6,5 +6,6 @@ pub mod edge;
 pub mod frame;
 pub mod hub;
 pub mod outbox;
+pub mod repair;
 pub mod rules;
 pub mod transfer;

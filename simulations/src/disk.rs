@@ -49,6 +49,14 @@ impl SimDisk {
         self.durable.values()
     }
 
+    /// What a slot holds changes though nobody wrote to it. Gives what it held.
+    pub fn rot(&mut self, slot: Slot, becomes: Option<Record>) -> Option<Record> {
+        match becomes {
+            Some(record) => self.durable.insert(slot, record),
+            None => self.durable.remove(&slot),
+        }
+    }
+
     fn write(&mut self, batch: &Batch) {
         self.synced += 1;
         for slot in &batch.remove {

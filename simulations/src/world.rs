@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use llm_config_shared::feed::Environments;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::replication::frame::HubFrame;
+use llm_config_shared::replication::repair;
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::store::FeedSnapshot;
 use llm_config_shared::time::{Instant, UnixMillis};
@@ -26,10 +27,12 @@ mod authors;
 mod clients;
 mod edge;
 mod hub;
+mod mending;
 mod places;
 mod publisher;
 mod relay;
 mod rest;
+mod rot;
 mod writer;
 
 use clients::Clients;
@@ -51,10 +54,12 @@ pub struct Setup {
     pub fence: bool,
     /// A transfer reads all feeds in one snapshot of the database.
     pub one_snapshot: bool,
+    /// Disks rot.
+    pub rot: bool,
 }
 
 impl Setup {
-    pub const REAL: Self = Self { rules: Rules::ALL, fence: true, one_snapshot: true };
+    pub const REAL: Self = Self { rules: Rules::ALL, fence: true, one_snapshot: true, rot: true };
 }
 
 /// What came of one seed.
@@ -120,6 +125,12 @@ enum Event {
         life: u32,
         stream: StreamId,
         request: hub::FeedsWanted,
+    },
+    RepairRead {
+        hub: usize,
+        life: u32,
+        stream: StreamId,
+        job: repair::Job,
     },
     /// The planned commit reaches the database.
     Append {
@@ -280,6 +291,7 @@ impl World {
             Event::HubTimer { hub, life, stream } => self.hub_timer(hub, life, stream),
             Event::HeadRead { hub, life, stream } => self.head_read(hub, life, stream),
             Event::FeedsRead { hub, life, stream, request } => self.feeds_read(hub, life, stream, request),
+            Event::RepairRead { hub, life, stream, job } => self.repair_read(hub, life, stream, job),
             Event::Append { hub, life } => self.append(hub, life),
             Event::Appended { hub, life } => self.appended(hub, life),
             Event::Advanced { hub, life } => self.advanced(hub, life),
@@ -298,6 +310,7 @@ impl World {
             Event::HubTimer { hub, .. }
             | Event::HeadRead { hub, .. }
             | Event::FeedsRead { hub, .. }
+            | Event::RepairRead { hub, .. }
             | Event::Append { hub, .. }
             | Event::Appended { hub, .. }
             | Event::Advanced { hub, .. } => *hub,

@@ -29,5 +29,6 @@ mod kills;
 mod outage;
 mod published_api;
 mod published_bugs;
+mod repair;
 mod replica_store;
 mod tidy;

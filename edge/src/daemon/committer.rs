@@ -10,9 +10,23 @@ use tokio::sync::mpsc as async_mpsc;
 
 /// A store on a thread of its own.
 pub(crate) struct Committer<S> {
-    batches: mpsc::Sender<Batch>,
-    done: async_mpsc::UnboundedReceiver<Result<(), StoreError>>,
+    jobs: mpsc::Sender<Job>,
+    done: async_mpsc::UnboundedReceiver<Done>,
     thread: JoinHandle<S>,
+}
+
+/// What the store is to do.
+enum Job {
+    Commit(Batch),
+    /// Read everything as it is once what was queued before is durable.
+    Reread,
+}
+
+/// What came of the oldest job that was not answered yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Done {
+    Committed(Result<(), StoreError>),
+    Reread(Result<Vec<Record>, StoreError>),
 }
 
 impl<S: ReplicaStore + 'static> Committer<S> {
@@ -21,23 +35,29 @@ impl<S: ReplicaStore + 'static> Committer<S> {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(store: S) -> std::io::Result<Self> {
-        let (batches, queue) = mpsc::channel();
+        let (jobs, queue) = mpsc::channel();
         let (answers, done) = async_mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("replica".into())
             .spawn(move || work(store, &queue, &answers))?;
-        Ok(Self { batches, done, thread })
+        Ok(Self { jobs, done, thread })
     }
 
     /// Queues a batch; its result comes from [`Committer::done`].
     pub(crate) fn commit(&self, batch: Batch) {
         metrics::counter!("sync_batches_total").increment(1);
         // The thread ends only after a failure, which has been reported: the core gives no more batches that count.
-        let _ = self.batches.send(batch);
+        let _ = self.jobs.send(Job::Commit(batch));
     }
 
-    /// The result of the oldest batch that was not answered yet.
-    pub(crate) async fn done(&mut self) -> Result<(), StoreError> {
+    /// Queues a reading of everything; it comes from [`Committer::done`] in its turn.
+    pub(crate) fn reread(&self) {
+        // As with a batch: after a failure there is nobody to read, and the daemon begins anew.
+        let _ = self.jobs.send(Job::Reread);
+    }
+
+    /// The result of the oldest job that was not answered yet.
+    pub(crate) async fn done(&mut self) -> Done {
         match self.done.recv().await {
             Some(result) => result,
             None => std::future::pending().await,
@@ -46,7 +66,7 @@ impl<S: ReplicaStore + 'static> Committer<S> {
 
     /// Waits for what is queued and gives the store back; none if its thread was lost.
     pub(crate) async fn finish(self) -> Option<S> {
-        drop(self.batches);
+        drop(self.jobs);
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().ok()).await.ok().flatten()
     }
@@ -55,24 +75,30 @@ impl<S: ReplicaStore + 'static> Committer<S> {
 /// Takes all that waits, as far as one batch may go: many small writes share one flush.
 fn work<S: ReplicaStore>(
     mut store: S,
-    queue: &mpsc::Receiver<Batch>,
-    answers: &async_mpsc::UnboundedSender<Result<(), StoreError>>,
+    queue: &mpsc::Receiver<Job>,
+    answers: &async_mpsc::UnboundedSender<Done>,
 ) -> S {
     let mut waiting = None;
     while let Some(first) = waiting.take().or_else(|| queue.recv().ok()) {
+        let Job::Commit(first) = first else {
+            // Nobody listens any more, here and below: the daemon is going down, and what is durable stays so.
+            let _ = answers.send(Done::Reread(store.load()));
+            continue;
+        };
         let mut group = Group::of(first);
         while let Ok(next) = queue.try_recv() {
-            if group.changes.len() + next.put.len() + next.remove.len() > BATCH_CHANGES_MAX {
-                waiting = Some(next);
-                break;
+            match next {
+                Job::Commit(next) if group.has_room_for(&next) => group.add(next),
+                other @ (Job::Commit(_) | Job::Reread) => {
+                    waiting = Some(other);
+                    break;
+                }
             }
-            group.add(next);
         }
         let members = group.members;
         let result = store.commit(&group.into_batch());
         for _ in 0..members {
-            // Nobody listens any more: the daemon is going down, and the batch is durable all the same.
-            let _ = answers.send(result.clone());
+            let _ = answers.send(Done::Committed(result.clone()));
         }
         if result.is_err() {
             break;
@@ -92,6 +118,10 @@ impl Group {
         let mut group = Self { changes: BTreeMap::new(), members: 0 };
         group.add(batch);
         group
+    }
+
+    fn has_room_for(&self, batch: &Batch) -> bool {
+        self.changes.len() + batch.put.len() + batch.remove.len() <= BATCH_CHANGES_MAX
     }
 
     /// Within a batch, what is put counts more than what is removed.
@@ -151,7 +181,7 @@ mod tests {
             committer.commit(state(session));
         }
         for _ in 0..100 {
-            assert_eq!(committer.done().await, Ok(()));
+            assert_eq!(committer.done().await, Done::Committed(Ok(())));
         }
         assert!(committer.finish().await.is_some());
         assert_eq!(commits.lock().unwrap().last(), Some(&state(99)));
@@ -162,10 +192,23 @@ mod tests {
         let commits = Arc::new(Mutex::new(Vec::new()));
         let mut committer = Committer::start(Recorder { commits: commits.clone(), fail: true }).unwrap();
         committer.commit(state(1));
-        assert_eq!(committer.done().await, Err(StoreError::Full));
+        assert_eq!(committer.done().await, Done::Committed(Err(StoreError::Full)));
         committer.commit(state(2));
         assert!(committer.finish().await.is_some());
         assert_eq!(commits.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_again_is_answered_between_the_batches_around_it() {
+        let commits = Arc::new(Mutex::new(Vec::new()));
+        let mut committer = Committer::start(Recorder { commits: commits.clone(), fail: false }).unwrap();
+        committer.commit(state(1));
+        committer.reread();
+        committer.commit(state(2));
+        assert_eq!(committer.done().await, Done::Committed(Ok(())));
+        assert_eq!(committer.done().await, Done::Reread(Ok(vec![])));
+        assert_eq!(committer.done().await, Done::Committed(Ok(())));
+        assert_eq!(*commits.lock().unwrap(), [state(1), state(2)]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The fan-out over a real database and writer: one building for everybody, all feeds of one position.
 
-use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::entry::{Author, ChangeId, Row};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation, SetValue};
-use llm_config_shared::segment::{VerificationKeys, verify, verify_checkpoint};
+use llm_config_shared::replication::repair::{Job, Outcome, Tally, Unrepaired};
+use llm_config_shared::segment::{Kind, VerificationKeys, verify, verify_checkpoint};
 use llm_config_shared::value::Value;
 use uuid::Uuid;
 
@@ -173,4 +174,29 @@ async fn a_receiver_of_a_process_that_knows_nothing_yet_is_served_from_where_it_
     let feeds = [(feed("app"), later), (feed("other"), early)];
     let transfer = bench.get(&feeds, true).await;
     assert_eq!(transfer.parts.iter().map(|part| bench.rows(part)).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test]
+async fn an_edge_that_differs_is_told_where_and_sent_what_it_lacks() {
+    let bench = Bench::new().await;
+    let at = bench.set(&["app", "app/db", "app/llm"], 1).await;
+    let whole = bench.get(&[(feed("app"), Vector::EMPTY)], true).await;
+    let open = |bytes| verify(bytes, &bench.keys).unwrap();
+    let rows: Vec<Row> =
+        whole.parts[0].segments.iter().flat_map(|bytes| open(bytes).open().unwrap()).collect();
+    let compare = || Job::Compare { feed: feed("app"), at: at.clone(), sums: Tally::of(&rows[1..]).sums };
+    let Outcome::Listed(listed) = bench.fanout.repair(compare()).await.unwrap() else { panic!("it differs") };
+    assert_eq!((listed.buckets.len(), listed.keys.values().next()), (1, Some(&rows[0].at)));
+
+    let fetch = || Job::Rows { feed: feed("app"), at: at.clone(), keys: vec![rows[0].at.clone()] };
+    let Outcome::Rows(bytes) = bench.fanout.repair(fetch()).await.unwrap() else { panic!("it is there") };
+    assert_eq!(open(&bytes).header().kind, Kind::Repair);
+    assert_eq!(open(&bytes).open().unwrap(), rows[..1]);
+
+    bench.set(&["other"], 2).await;
+    assert!(matches!(bench.fanout.repair(compare()).await.unwrap(), Outcome::Listed(_)), "not of this feed");
+    bench.set(&["app/llm"], 2).await;
+    for job in [compare(), fetch()] {
+        assert_eq!(bench.fanout.repair(job).await.unwrap(), Outcome::Not(Unrepaired::Moved));
+    }
 }

@@ -1,6 +1,7 @@
 //! Figures of the sync port. Labels are of fixed sets: an edge's name is never one.
 
 use llm_config_shared::replication::frame::{HubFrame, Refusal};
+use llm_config_shared::replication::repair::{RepairAnswer, Unrepaired};
 use llm_config_shared::write::{Answer, Verdict};
 
 /// A frame is on its way to an edge.
@@ -14,12 +15,25 @@ pub(super) fn sent(frame: &HubFrame) {
         HubFrame::Welcome(_) => metrics::counter!("sync_sessions_total").increment(1),
         HubFrame::End { .. } => metrics::counter!("sync_transfers_total").increment(1),
         HubFrame::UploadResult { answers, .. } => decided(answers),
+        HubFrame::Repair { answer, .. } => repaired(answer),
         HubFrame::Grants(_) | HubFrame::Reply { .. } => {}
     }
 }
 
 fn bytes_sent(kind: &'static str, length: usize) {
     metrics::counter!("sync_bytes_sent_total", "kind" => kind).increment(length as u64);
+}
+
+/// An edge's replica differs from this hub: a bug of one of the two, or a bad disk there.
+fn repaired(answer: &RepairAnswer) {
+    let step = match answer {
+        RepairAnswer::Differing { .. } => "compared",
+        RepairAnswer::Rows(_) => "sent",
+        RepairAnswer::Not(Unrepaired::Moved) => "moved",
+        RepairAnswer::Not(Unrepaired::Unfit) => "unfit",
+        RepairAnswer::Not(Unrepaired::Busy) => "busy",
+    };
+    metrics::counter!("sync_repairs_total", "step" => step).increment(1);
 }
 
 fn reason(refusal: &Refusal) -> &'static str {

@@ -13,6 +13,7 @@ use llm_config_shared::name::EdgeName;
 use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Request};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::repair::Job;
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::{Head, Journal};
@@ -195,6 +196,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 Output::SealGrants => self.seal_grants(running),
                 Output::Admit { batch, session, writes } => self.admit(running, batch, session, writes),
                 Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
+                Output::Repair(job) => self.repair(running, job),
                 Output::Call { id, request } => self.call(running, id, request),
                 Output::Acknowledged(vector) => {
                     let shard = self.parts.tail.head().shard;
@@ -292,6 +294,17 @@ impl<J: Journal, R: Registry> Session<J, R> {
             match parts.fanout.transfer(&feeds, every).await {
                 Ok(Transfer { to, epochs, parts }) => Done::Other(Input::Feeds { to, epochs, parts }),
                 Err(error) => unavailable(&error, "feeds"),
+            }
+        });
+    }
+
+    fn repair(&self, running: &mut Running, job: Job) {
+        tracing::warn!(edge = %self.edge.name, "the edge's replica differs from the hub and is put right");
+        let parts = Arc::clone(&self.parts);
+        running.jobs.spawn(async move {
+            match parts.fanout.repair(job).await {
+                Ok(outcome) => Done::Other(Input::Repair(outcome)),
+                Err(error) => unavailable(&error, "what differs"),
             }
         });
     }

@@ -15,9 +15,9 @@ use super::entry::{
     epochs_to_wire, list, number, required, subtrees_from_wire, subtrees_to_wire, text, uuid, uuid_bytes,
     vector,
 };
-use super::wire;
 use super::wire::edge_message::Frame as FromEdge;
 use super::wire::hub_message::Frame as FromHub;
+use super::{repair, wire};
 
 /// Most keys in one message.
 const GRANTS_MAX: usize = 4_096;
@@ -55,6 +55,7 @@ impl From<EdgeFrame> for wire::EdgeMessage {
                 body: request.body,
                 caller: request.caller.to_string(),
             }),
+            EdgeFrame::Repair { repair, ask } => FromEdge::Repair(repair::ask_to_wire(repair, ask)),
         };
         Self { frame: Some(frame) }
     }
@@ -87,6 +88,7 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
             FromEdge::Ack(ack) => Self::Ack { transfer: ack.transfer },
             FromEdge::Ask(wire::Ask {}) => Self::Ask,
             FromEdge::Call(call) => Self::Call { id: call.id, request: request(call)? },
+            FromEdge::Repair(part) => Self::Repair { repair: part.repair, ask: repair::ask(part.ask)? },
         })
     }
 }
@@ -129,6 +131,7 @@ impl From<HubFrame> for wire::HubMessage {
             HubFrame::Checkpoint { transfer, bytes } => FromHub::Checkpoint(part(transfer, bytes)),
             HubFrame::End { transfer, feeds } => FromHub::End(wire::End { transfer, feeds }),
             HubFrame::Reply { id, response } => FromHub::Reply(reply_to_wire(id, response)),
+            HubFrame::Repair { repair, answer } => FromHub::Repair(repair::answer_to_wire(repair, answer)),
         };
         Self { frame: Some(frame) }
     }
@@ -154,6 +157,9 @@ impl TryFrom<wire::HubMessage> for HubFrame {
             FromHub::Checkpoint(part) => Self::Checkpoint { transfer: part.transfer, bytes: part.bytes },
             FromHub::End(end) => Self::End { transfer: end.transfer, feeds: end.feeds },
             FromHub::Reply(reply) => Self::Reply { id: reply.id, response: response(reply)? },
+            FromHub::Repair(part) => {
+                Self::Repair { repair: part.repair, answer: repair::answer(part.answer)? }
+            }
         })
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Binding, Environments, Feed};
-use llm_config_shared::limits::{FEEDS_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
+use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums, Unrepaired};
 use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
@@ -95,7 +96,14 @@ fn edge_frames() -> Vec<EdgeFrame> {
         EdgeFrame::Ack { transfer: u64::MAX },
         EdgeFrame::Ask,
         EdgeFrame::Call { id: 3, request },
+        EdgeFrame::Repair { repair: 1, ask: RepairAsk::Compare { feed: feed(), at: vector(), sums: sums() } },
+        EdgeFrame::Repair { repair: 2, ask: RepairAsk::Rows { keys: vec![0, 1, u64::MAX] } },
     ]
+}
+
+fn sums() -> Sums {
+    let bytes: Vec<u8> = (0..4_096_u32).map(|n| (n * 7 % 251) as u8).collect();
+    Sums::from_bytes(&bytes).unwrap()
 }
 
 fn welcome() -> Welcome {
@@ -158,6 +166,15 @@ fn hub_frames() -> Vec<HubFrame> {
         HubFrame::End { transfer: 1, feeds: 2 },
         HubFrame::Reply { id: 3, response },
     ];
+    let marks = vec![Mark { key: 1 << 63, row: 7 }, Mark { key: u64::MAX, row: 0 }];
+    let answers = [
+        RepairAnswer::Differing { buckets: vec![0, 128, 255], marks },
+        RepairAnswer::Rows(Bytes::from_static(b"segment")),
+        RepairAnswer::Not(Unrepaired::Moved),
+        RepairAnswer::Not(Unrepaired::Unfit),
+        RepairAnswer::Not(Unrepaired::Busy),
+    ];
+    frames.extend(answers.map(|answer| HubFrame::Repair { repair: 4, answer }));
     frames.extend(refusals.map(|refusal| HubFrame::Refused { refusal, retry_after_ms: 250 }));
     frames
 }
@@ -215,6 +232,40 @@ fn what_breaks_the_protocol_is_refused_by_name() {
     let floor = Some(wire::Vector { positions: vec![place; 9] });
     let hello = wire::Hello { floor, ..wire::Hello::default() };
     assert!(matches!(parse(Some(wire::edge_message::Frame::Hello(hello))), InvalidMessage::Vector(_)));
+}
+
+#[test]
+fn hashes_of_a_wrong_number_or_length_are_refused_before_they_are_read() {
+    let ask = |ask| {
+        let repair = wire::edge_message::Frame::Repair(wire::Repair { repair: 1, ask: Some(ask) });
+        EdgeFrame::try_from(wire::EdgeMessage { frame: Some(repair) }).unwrap_err()
+    };
+    let compare =
+        wire::CompareSums { feed: Some((&feed()).into()), at: None, sums: Bytes::from(vec![0; 4_095]) };
+    let refused = ask(wire::repair::Ask::Compare(compare));
+    assert_eq!(refused, InvalidMessage::Length { field: "sums", length: 4_095, expected: 4_096 });
+    let rows = |length| ask(wire::repair::Ask::Rows(wire::FetchRows { keys: Bytes::from(vec![0; length]) }));
+    assert!(matches!(rows(9), InvalidMessage::Length { field: "keys", .. }));
+    assert!(matches!(rows(8 * (REPAIR_KEYS_MAX + 1)), InvalidMessage::TooMany { field: "keys", .. }));
+
+    let marks = Bytes::from(vec![0; 16 * (REPAIR_ROWS_MAX + 1)]);
+    let differing = wire::DifferingRows { buckets: Bytes::new(), marks };
+    let answer = Some(wire::repair_answer::Answer::Differing(differing));
+    let frame = wire::hub_message::Frame::Repair(wire::RepairAnswer { repair: 1, answer });
+    let refused = HubFrame::try_from(wire::HubMessage { frame: Some(frame) });
+    assert!(matches!(refused, Err(InvalidMessage::TooMany { field: "marks", .. })));
+}
+
+#[test]
+fn the_frames_of_a_repair_take_little_more_than_their_hashes() {
+    let (marks, keys) = (vec![Mark { key: u64::MAX, row: u64::MAX }; 400], vec![u64::MAX; 3]);
+    let compare =
+        EdgeFrame::Repair { repair: 1, ask: RepairAsk::Compare { feed: feed(), at: vector(), sums: sums() } };
+    let rows = EdgeFrame::Repair { repair: 1, ask: RepairAsk::Rows { keys } };
+    let listed = HubFrame::Repair { repair: 1, answer: RepairAnswer::Differing { buckets: vec![7], marks } };
+    let up = |frame: EdgeFrame| wire::EdgeMessage::from(frame).encoded_len();
+    assert!(up(compare) < 4_096 + 256 && up(rows) < 24 + 256);
+    assert!(wire::HubMessage::from(listed).encoded_len() < 16 * 400 + 256);
 }
 
 fn credentials() -> Credentials {

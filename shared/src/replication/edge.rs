@@ -28,10 +28,13 @@ use crate::write::{Action, Verdict, Write};
 mod apply;
 mod incoming;
 mod local;
+mod repair;
+mod reread;
 mod session;
 
 use apply::Switch;
 use incoming::Incoming;
+use repair::Repair;
 
 /// Who this edge is, as the hub wrote it at enrolment.
 #[derive(Clone, Debug)]
@@ -75,6 +78,8 @@ pub enum Input {
     Ask,
     /// Try to reach the hub now instead of waiting.
     ConnectNow,
+    /// All that lies on the disk, read when every batch that was answered before was durable, and none after.
+    Reread(Vec<Record>),
 }
 
 /// What is to be done.
@@ -127,6 +132,8 @@ pub struct Published {
     /// The hub confirmed all this at this time of its clock.
     pub confirmed_at: Option<UnixMillis>,
     pub pending_count: usize,
+    /// Feeds in which something may be missing, until they are next named in `feeds`.
+    pub doubted: Vec<Feed>,
 }
 
 /// Why a local write was not taken. Nothing of it was kept.
@@ -151,8 +158,14 @@ pub enum Alert {
     Refused(Refusal),
     #[error("something from the hub was not taken: {0}")]
     Rejected(Rejected),
-    #[error("the replica of {0:?} differs from the hub and is fetched anew")]
+    #[error("the replica of {0:?} differs from the hub and is put right")]
     Differs(Box<Feed>),
+    #[error("entries of {feed:?} that differed from the hub were put right: {entries}")]
+    Repaired { feed: Box<Feed>, entries: usize },
+    #[error(
+        "entries on this machine's disk that were not as they had been written were written anew: {entries}"
+    )]
+    Rewritten { entries: usize },
     #[error("the hub holds write {counter} for a person to decide")]
     Held { counter: u64 },
     #[error("the hub did not admit write {counter}: {reason}")]
@@ -185,6 +198,8 @@ struct FeedState {
     digest: FeedDigest,
     /// The replica was found to differ: the next transfer is to bring everything.
     refetch: bool,
+    /// When it was last begun to be put right key by key.
+    repairs: Vec<Instant>,
 }
 
 /// What a batch that comes back makes true.
@@ -250,6 +265,11 @@ pub struct EdgeReplica {
     upload_in_flight: Option<u64>,
     last_batch: u64,
     incoming: Option<Incoming>,
+    /// Of a feed of `incoming`, which waits for it.
+    repair: Option<Repair>,
+    last_repair: u64,
+    /// The session that is given up next is not begun again before this.
+    pause_ms: u64,
     /// Frames that wait until a switch is complete.
     inbox: VecDeque<HubFrame>,
     /// A switch or its folding is not durable yet.
@@ -302,6 +322,9 @@ impl EdgeReplica {
             upload_in_flight: None,
             last_batch: 0,
             incoming: None,
+            repair: None,
+            last_repair: 0,
+            pause_ms: 0,
             inbox: VecDeque::new(),
             switching: false,
             folding: VecDeque::new(),
@@ -336,6 +359,7 @@ impl EdgeReplica {
             Input::Write(write) => self.handle_write(write, now),
             Input::Call { ticket, request } => self.handle_call(ticket, request),
             Input::Ask => self.handle_ask(),
+            Input::Reread(records) => self.handle_reread(records, now),
             Input::ConnectNow => {
                 if matches!(self.phase, Phase::Offline { .. }) {
                     self.connect(now);
@@ -546,6 +570,7 @@ impl EdgeReplica {
             grants: self.grants.clone(),
             confirmed_at,
             pending_count: self.outbox.undecided(),
+            doubted: Vec::new(),
         }));
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::repair::{RepairAnswer, RepairAsk};
 use crate::feed::{Environments, Feed};
 use crate::name::{Environment, Subtree};
 use crate::secret::KeyGrant;
@@ -39,6 +40,11 @@ pub enum EdgeFrame {
     Call {
         id: u64,
         request: Request,
+    },
+    /// A feed differs from its checkpoint: what has to be put right. The number comes back with the answer.
+    Repair {
+        repair: u64,
+        ask: RepairAsk,
     },
 }
 
@@ -88,6 +94,10 @@ pub enum HubFrame {
     Reply {
         id: u64,
         response: Response,
+    },
+    Repair {
+        repair: u64,
+        answer: RepairAnswer,
     },
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request, Response, Welcome};
+use super::repair;
 use super::rules::Rules;
 use crate::feed::{Environments, Feed};
 use crate::limits::{FEEDS_MAX, HEARTBEAT_MS, PROGRESS_MS_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
@@ -18,6 +19,10 @@ use crate::store::Head;
 use crate::time::{Instant, UnixMillis};
 use crate::vector::{EpochTable, Position, ShardId, Vector};
 use crate::write::{Answer, Write};
+
+mod mending;
+
+use mending::Mending;
 
 /// What the hub knows of the edge at the other end.
 #[derive(Clone, Debug)]
@@ -75,6 +80,8 @@ pub enum Input {
         id: u64,
         response: Response,
     },
+    /// The answer to [`Output::Repair`].
+    Repair(repair::Outcome),
     /// The database or the writer did not answer a request of this session.
     Unavailable,
     /// The session must end: the edge was removed, replaced, or is to receive something else.
@@ -101,6 +108,8 @@ pub enum Output {
         id: u64,
         request: Request,
     },
+    /// At most one at a time.
+    Repair(repair::Job),
     /// The edge has made this durable.
     Acknowledged(Vector),
     /// End the stream once everything before this has been sent.
@@ -149,6 +158,7 @@ pub struct HubSession {
     whole: bool,
     /// A checkpoint was asked for.
     asked: bool,
+    mending: Mending,
     heartbeat_at: Instant,
     progress_by: Instant,
     outputs: VecDeque<Output>,
@@ -171,6 +181,7 @@ impl HubSession {
             dirty: false,
             whole: false,
             asked: false,
+            mending: Mending::default(),
             heartbeat_at: now + HEARTBEAT_MS,
             progress_by: now + PROGRESS_MS_MAX,
             outputs: VecDeque::new(),
@@ -194,6 +205,7 @@ impl HubSession {
             Input::Grants(grants) if grants.is_empty() => {}
             Input::Grants(grants) => self.send(HubFrame::Grants(grants)),
             Input::Replied { id, response } => self.send(HubFrame::Reply { id, response }),
+            Input::Repair(outcome) => self.handle_outcome(outcome),
             Input::Unavailable => self.refuse(Refusal::Busy),
             Input::Close(refusal) => self.refuse(refusal),
         }
@@ -265,6 +277,7 @@ impl HubSession {
             (Phase::Welcomed | Phase::Serving, EdgeFrame::Call { id, request }) => {
                 self.outputs.push_back(Output::Call { id, request });
             }
+            (Phase::Serving, EdgeFrame::Repair { repair, ask }) => self.handle_repair(repair, ask),
             (Phase::Closed, _) => {}
             (Phase::Silent | Phase::Greeting | Phase::Welcomed | Phase::Serving, _) => {
                 self.refuse(Refusal::Protocol("message out of order".into()));

@@ -27,6 +27,8 @@ pub struct Rules {
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
+    /// What a feed holds is compared with what the hub says that it holds, before it is shown.
+    pub digest: bool,
 }
 
 impl Rules {
@@ -43,5 +45,6 @@ impl Rules {
         clock_receive: true,
         restamp_hybrid: true,
         vector_per_feed: true,
+        digest: true,
     };
 }

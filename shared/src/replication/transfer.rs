@@ -10,7 +10,7 @@ use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
 
 /// gzip level of a delta, made while others wait for it.
-const LEVEL_LIVE: u32 = 3;
+pub(super) const LEVEL_LIVE: u32 = 3;
 /// gzip level of a snapshot, made once for many.
 const LEVEL_SNAPSHOT: u32 = 6;
 /// A checkpoint is no news any more after so many heartbeats.
@@ -63,7 +63,7 @@ pub fn draft_part_in_chunks(
     let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
     let segments = match kind {
         Kind::Delta if from.covers(&changed) => Vec::new(),
-        Kind::Delta | Kind::Snapshot => segments(rows, from, head, kind, issue, rows_max),
+        Kind::Delta | Kind::Snapshot | Kind::Repair => segments(rows, from, head, kind, issue, rows_max),
     };
     PartDraft { segments, checkpoint: checkpoint.draft() }
 }
@@ -82,7 +82,7 @@ fn segments(
     chosen.sort_by(|a, b| a.at.cmp(&b.at));
     let chunks = cut(&chosen, rows_max);
     let level = match kind {
-        Kind::Delta => LEVEL_LIVE,
+        Kind::Delta | Kind::Repair => LEVEL_LIVE,
         Kind::Snapshot => LEVEL_SNAPSHOT,
     };
     let part = |chunk: usize| SegmentPart {
@@ -110,7 +110,7 @@ fn choose(row: &HubRow, secrets: bool, kind: Kind, from_seq: u64) -> Option<Cow<
     match (&row.row.content, kind) {
         (Content::Plain(_), _) => Some(Cow::Borrowed(&row.row)),
         (Content::Secret(_), _) if secrets => Some(Cow::Borrowed(&row.row)),
-        (Content::Secret(_) | Content::Deleted, Kind::Snapshot) => None,
+        (Content::Secret(_) | Content::Deleted, Kind::Snapshot | Kind::Repair) => None,
         // A feed without secrets hears that a key it knows as plain is gone, and of no other secret's name.
         (Content::Secret(_), Kind::Delta) => (row.plain_seq > from_seq)
             .then(|| Cow::Owned(Row { content: Content::Deleted, ..row.row.clone() })),
@@ -120,7 +120,7 @@ fn choose(row: &HubRow, secrets: bool, kind: Kind, from_seq: u64) -> Option<Cow<
     }
 }
 
-fn size(row: &Row) -> usize {
+pub(super) fn size(row: &Row) -> usize {
     let content = match &row.content {
         Content::Plain(value) => value.as_str().len(),
         Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),

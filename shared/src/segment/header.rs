@@ -14,6 +14,8 @@ pub enum Kind {
     Delta,
     /// Every live row at `to`: what is not in it is gone.
     Snapshot,
+    /// Rows that were asked for one by one, as they are at `to`, to replace what an edge holds there.
+    Repair,
 }
 
 /// How a section's bytes are to be read.
@@ -86,6 +88,7 @@ impl SegmentHeader {
         out.u8(match self.kind {
             Kind::Delta => 0,
             Kind::Snapshot => 1,
+            Kind::Repair => 2,
         });
         out.feed(&self.feed);
         out.vector(&self.from);
@@ -113,6 +116,7 @@ impl SegmentHeader {
         let kind = match reader.u8("kind")? {
             0 => Kind::Delta,
             1 => Kind::Snapshot,
+            2 => Kind::Repair,
             _ => return Err(DecodeError::Invalid("kind").into()),
         };
         let feed = reader.feed()?;

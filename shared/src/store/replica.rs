@@ -134,10 +134,11 @@ pub enum StoreError {
 
 /// The edge's durable store. Calls block; the daemon makes them on a thread of their own.
 pub trait ReplicaStore: Send {
-    /// Every record, in no particular order.
+    /// Every record, in no particular order. Of rows, which the hub has too, those that cannot be opened may be left out,
+    /// if the store tells that some were.
     ///
     /// # Errors
-    /// When the store cannot be read, or a record cannot be opened.
+    /// When the store cannot be read, or any other record cannot be opened.
     fn load(&mut self) -> Result<Vec<Record>, StoreError>;
 
     /// Writes the batch atomically; durable, also across a power cut, when it returns `Ok`.

@@ -40,10 +40,11 @@ impl World {
             76..79 => self.other_hub_takes_over(),
             79..86 => self.standby_moves(),
             86..88 => self.parent_changes(),
-            88..96 => {
+            88..95 => {
                 self.relay_acts();
                 Ok(())
             }
+            95..96 => self.rots_and_is_reread(),
             96..97 => {
                 let edge = self.rng.random_range(0..self.edges.len());
                 self.edges[edge].disk_slow = !self.edges[edge].disk_slow;
@@ -98,6 +99,9 @@ impl World {
     fn edge_crashes(&mut self) -> Check {
         let edge = self.rng.random_range(0..self.edges.len());
         self.crash_edge(edge);
+        if self.setup.rot && self.chance(30) {
+            let _ = self.rot(edge);
+        }
         if self.rng.random_range(0..2) == 0 {
             self.edges[edge].wall_error_ms = random_error(&mut self.rng);
         }

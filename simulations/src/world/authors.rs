@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::clients::Wish;
 use super::{World, places};
-use crate::invariants::{Check, reads};
+use crate::invariants::Check;
 use crate::journal::ready;
 
 impl World {
@@ -52,7 +52,7 @@ impl World {
             return Ok(());
         }
         // Who writes has looked, and knows also of what is not there any more.
-        reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+        self.look(edge, &at)?;
         let action = if self.rng.random_range(0..100) < 25 {
             Action::Delete
         } else {

@@ -1,5 +1,7 @@
 //! An edge: its machine with disk and clocks, the replica that runs on it, and its readers.
 
+use std::collections::BTreeSet;
+
 use llm_config_shared::entry::Content;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::{Alert, EdgeReplica, Identity, Input, Output, Published};
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use super::hub::actor;
 use super::{Event, World};
 use crate::disk::SimDisk;
-use crate::invariants::{Check, Violation, reads, replays, vectors};
+use crate::invariants::{Check, Violation, reads, vectors};
 use crate::network::{Down, Parcel, StreamId};
 use crate::truth::Made;
 use crate::view::View;
@@ -41,7 +43,7 @@ pub(super) struct EdgeHost {
     pub(super) wall_error_ms: i64,
     timer_at: Option<u64>,
     disk_at: u64,
-    heard_at: u64,
+    pub(super) heard_at: u64,
     pub(super) disk_slow: bool,
     /// The highest seq that a hub told of, once that is durable here; and what is to be so soon.
     told: u64,
@@ -56,6 +58,8 @@ pub(super) struct EdgeHost {
     pub(super) expecting: bool,
     /// Writes that are not durable yet, and the batch that makes them so.
     unsynced: Vec<(u64, WriteId)>,
+    /// Entries that changed on the disk by themselves, until their feed has been compared with the hub's.
+    pub(super) rotten: BTreeSet<EntryKey>,
 }
 
 impl EdgeHost {
@@ -81,6 +85,7 @@ impl EdgeHost {
             fresh: true,
             expecting: false,
             unsynced: Vec::new(),
+            rotten: BTreeSet::new(),
         }
     }
 
@@ -159,7 +164,7 @@ impl World {
     fn check_readers_after_restart(&mut self, edge: usize) -> Check {
         let keys: Vec<_> = self.truth.readers[edge].seen.keys().cloned().collect();
         for at in keys {
-            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+            self.look(edge, &at)?;
         }
         Ok(())
     }
@@ -343,7 +348,8 @@ impl World {
             | HubFrame::Segment { .. }
             | HubFrame::Checkpoint { .. }
             | HubFrame::End { .. }
-            | HubFrame::Reply { .. } => None,
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => None,
         };
         let result = self.edge_input(edge, Input::Frame(down.frame));
         if let Some(seq) = welcome {
@@ -466,22 +472,24 @@ impl World {
         let seen = host.view.feeds.values().map(|vector| vector.seq(shard)).max().unwrap_or(0);
         host.told = host.told.max(seen.min(host.heard));
         reads::forget_dropped(&mut self.truth, edge, &before, &self.edges[edge].view);
-        let view = &self.edges[edge].view;
-        vectors::never_ahead(&self.journal, edge, &before, view, published)?;
-        if !std::mem::take(&mut self.edges[edge].fresh) {
-            replays::only_news(&self.journal, edge, &before, &self.edges[edge].view, published)?;
-        }
+        let fresh = std::mem::take(&mut self.edges[edge].fresh);
+        let wrong = self.check_contents(edge, &before, published, fresh)?;
         if !self.edges[edge].foreign {
             vectors::whole_changes(&self.truth, edge, &self.edges[edge].view)?;
         }
         for (at, row) in &published.rows {
             // Also under an own pending write: what the replica holds, the author of the next write had.
-            if let Some(row) = row {
+            if let Some(row) = row
+                && !wrong.contains(at)
+            {
                 self.truth.learn(edge, at, row.stamp.id);
             }
         }
         let touched = published.rows.iter().map(|(at, _)| at);
         for at in touched.chain(published.pending.iter().map(|(at, _)| at)) {
+            if wrong.contains(at) {
+                continue;
+            }
             reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, at)?;
         }
         Ok(())
@@ -513,7 +521,11 @@ impl World {
             .stream
             .and_then(|stream| self.network.stream(stream))
             .is_none_or(|stream| stream.tampered);
+        let rotten = !self.edges[edge].rotten.is_empty();
         match alert {
+            Alert::Differs(_) if rotten => self.stats.count("replicas found rotten"),
+            Alert::Repaired { .. } => self.stats.count("repairs"),
+            Alert::Rejected(Rejected::Digest) if rotten => self.stats.count("repairs given up"),
             Alert::Rejected(Rejected::UnknownEpoch) => self.stats.count("unknown epochs"),
             Alert::Rejected(_) if tampered => self.stats.count("rejections of tampered streams"),
             Alert::Rejected(rejected) => {
@@ -528,6 +540,7 @@ impl World {
             Alert::Held { .. } => self.stats.count("held"),
             Alert::Denied { .. } => self.stats.count("denied"),
             Alert::Silent => self.stats.count("silent streams"),
+            Alert::Rewritten { .. } => self.stats.count("rows rewritten"),
             Alert::Refused(_) | Alert::Store(_) => {}
         }
         Ok(())

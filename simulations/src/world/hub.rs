@@ -30,7 +30,7 @@ use crate::network::{Parcel, StreamId};
 pub(super) struct SessionHost {
     pub(super) edge: usize,
     session: HubSession,
-    feeds: Vec<Feed>,
+    pub(super) feeds: Vec<Feed>,
     timer_at: Option<u64>,
     /// Where the frames being sent now come to.
     to_seq: Option<u64>,
@@ -270,6 +270,11 @@ impl World {
                 let response = Response { status: 200, headers: Vec::new(), body };
                 self.hub_input(hub, stream, Input::Replied { id, response })
             }
+            Output::Repair(job) => {
+                let after = self.rng.random_range(0..20);
+                self.schedule(after, Event::RepairRead { hub, life, stream, job });
+                Ok(())
+            }
             Output::Acknowledged(_) => Ok(()),
             Output::Close => {
                 self.hubs[hub].sessions.remove(&stream);
@@ -315,7 +320,8 @@ impl World {
             HubFrame::UploadResult { .. }
             | HubFrame::Grants(_)
             | HubFrame::End { .. }
-            | HubFrame::Reply { .. } => {}
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => {}
         }
         let again = matches!(frame, HubFrame::Segment { .. } | HubFrame::Checkpoint { .. }) && self.chance(6);
         if again {

@@ -31,7 +31,8 @@ impl Relay {
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Grants(_)
-            | HubFrame::Reply { .. } => false,
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => false,
         };
         if transfer {
             let seen = &mut self.seen[edge];
@@ -52,7 +53,8 @@ fn transfer_of(frame: &HubFrame) -> Option<u64> {
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
         | HubFrame::Grants(_)
-        | HubFrame::Reply { .. } => None,
+        | HubFrame::Reply { .. }
+        | HubFrame::Repair { .. } => None,
     }
 }
 
@@ -65,7 +67,8 @@ fn relabelled(frame: &HubFrame, to: u64) -> HubFrame {
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
         | HubFrame::Grants(_)
-        | HubFrame::Reply { .. }) => other.clone(),
+        | HubFrame::Reply { .. }
+        | HubFrame::Repair { .. }) => other.clone(),
     }
 }
 
@@ -134,7 +137,8 @@ impl World {
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Grants(_)
-            | HubFrame::Reply { .. } => None,
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => None,
         };
         let seen = &self.relay.seen[other];
         let Some(last) = seen.iter().rposition(|frame| {

@@ -85,6 +85,9 @@ impl World {
             if host.disk.waiting() > 0 {
                 return Some(format!("edge {edge}'s disk is busy"));
             }
+            if !host.rotten.is_empty() {
+                return Some(format!("edge {edge} has not found what rotted"));
+            }
             let feeds = self.profile(edge).feeds;
             let why = convergence::unrest(replica, &host.view, &feeds, &self.truth)?;
             Some(format!("edge {edge} {why}"))

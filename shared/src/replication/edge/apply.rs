@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::incoming::{Incoming, Part};
-use super::{EdgeReplica, Effect, Output, Published};
+use super::{Alert, EdgeReplica, Effect, Output, Published};
 use crate::digest::FeedDigest;
 use crate::entry::Row;
 use crate::feed::{Environments, Feed};
@@ -31,6 +31,8 @@ pub(super) struct Switch {
     environments: Option<(Environments, Environment)>,
     folding: Vec<Batch>,
     confirmed_at: u64,
+    /// Feeds that differed, and how much in them did.
+    repaired: Vec<(Feed, usize)>,
 }
 
 impl EdgeReplica {
@@ -45,8 +47,8 @@ impl EdgeReplica {
         for (feed, part) in &incoming.parts {
             let (digest, changed) = self.outcome(feed, part);
             let checkpoint = part.checkpoint.as_ref().expect("checked when the transfer ended");
-            if digest != checkpoint.digest && self.rules.continuity {
-                return self.differs(feed.clone());
+            if digest != checkpoint.digest && self.rules.continuity && self.rules.digest {
+                return self.differs(feed.clone(), now);
             }
             changes.extend(changed);
             let mut record = self.feeds[feed].record.clone();
@@ -69,7 +71,7 @@ impl EdgeReplica {
         let state = &self.feeds[feed];
         let mut changes = Vec::with_capacity(part.rows.len());
         let mut digest = match part.kind {
-            Kind::Delta => state.digest,
+            Kind::Delta | Kind::Repair => state.digest,
             Kind::Snapshot => FeedDigest::default(),
         };
         for row in &part.rows {
@@ -91,6 +93,11 @@ impl EdgeReplica {
             let gone = self.rows.keys().filter(|at| feed.contains(at) && !named.contains(at));
             changes.extend(gone.map(|at| (at.clone(), None)));
         }
+        if let Some(repaired) = &part.repaired {
+            changes.retain(|(at, _)| !repaired.rows.contains_key(at));
+            changes.extend(repaired.rows.iter().map(|(at, row)| (at.clone(), row.clone())));
+            digest = repaired.digest;
+        }
         (digest, changes)
     }
 
@@ -101,7 +108,8 @@ impl EdgeReplica {
         mut changes: Vec<Change>,
         now: Instant,
     ) {
-        let whole = self.granted.iter().all(|feed| incoming.parts.contains_key(feed));
+        let named = |feed: &Feed| incoming.parts.contains_key(feed);
+        let whole = incoming.transfer != 0 && self.granted.iter().all(named);
         let dropped: Vec<Feed> =
             self.feeds.keys().filter(|feed| whole && !self.granted.contains(feed)).cloned().collect();
         let environments = if whole { self.announced.take() } else { None };
@@ -135,6 +143,8 @@ impl EdgeReplica {
 
         self.switching = true;
         let folding = fold(&incoming, self.batch_changes_max);
+        let repaired =
+            incoming.parts.into_iter().filter_map(|(feed, part)| Some((feed, part.repaired?.rows.len())));
         let switch = Switch {
             transfer: incoming.transfer,
             feeds,
@@ -146,6 +156,7 @@ impl EdgeReplica {
             environments,
             folding,
             confirmed_at,
+            repaired: repaired.collect(),
         };
         self.commit(batch, Effect::Switched(Box::new(switch)), now);
     }
@@ -155,7 +166,7 @@ impl EdgeReplica {
         if self.outbox.is_empty() {
             return Vec::new();
         }
-        let rows = incoming.parts.values().flat_map(|part| &part.rows);
+        let rows = incoming.parts.values().flat_map(Part::all_rows);
         rows.flat_map(|row| self.outbox.hide_below(row)).collect()
     }
 
@@ -250,7 +261,11 @@ impl EdgeReplica {
             grants: Vec::new(),
             confirmed_at: Some(UnixMillis(switch.confirmed_at)),
             pending_count: self.outbox.undecided(),
+            doubted: Vec::new(),
         }));
+        for (feed, entries) in switch.repaired {
+            self.outputs.push_back(Output::Alert(Alert::Repaired { feed: Box::new(feed), entries }));
+        }
         if self.is_subscribed() {
             self.send(EdgeFrame::Ack { transfer: switch.transfer }, now);
         }

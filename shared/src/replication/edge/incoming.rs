@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::repair::Repaired;
 use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase};
 use crate::entry::Row;
 use crate::feed::Feed;
@@ -37,6 +38,36 @@ pub(super) struct Part {
     /// On disk the rows lie in their own slots, where nobody reads yet, instead of in the stage.
     pub(super) in_place: bool,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// The feed differed, and this is to replace what did.
+    pub(super) repaired: Option<Repaired>,
+}
+
+impl Part {
+    /// Nothing but that the feed has come so far.
+    pub(super) fn empty(to: Vector) -> Self {
+        Self {
+            kind: Kind::Delta,
+            to,
+            chunks: 0,
+            next_chunk: 0,
+            rows: Vec::new(),
+            spilled: 0,
+            in_place: false,
+            checkpoint: None,
+            repaired: None,
+        }
+    }
+
+    /// What came with the transfer, and what it was put right with.
+    pub(super) fn all_rows(&self) -> impl Iterator<Item = &Arc<Row>> {
+        let repaired = self.repaired.iter().flat_map(|repaired| repaired.rows.values().flatten());
+        self.rows.iter().chain(repaired)
+    }
+
+    /// What a checkpoint outside a transfer says.
+    pub(super) fn confirming(checkpoint: Checkpoint) -> Self {
+        Self { checkpoint: Some(checkpoint.clone()), ..Self::empty(checkpoint.vector) }
+    }
 }
 
 impl EdgeReplica {
@@ -45,11 +76,15 @@ impl EdgeReplica {
         while !self.switching
             && let Some(frame) = self.inbox.pop_front()
         {
+            if !self.passes(&frame, now) {
+                continue;
+            }
             let result = match frame {
                 HubFrame::Segment { transfer, bytes } => self.handle_segment(transfer, &bytes, now),
                 HubFrame::Checkpoint { transfer: 0, bytes } => self.handle_heartbeat(&bytes, now),
                 HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes),
                 HubFrame::End { transfer, feeds } => self.handle_end(transfer, feeds as usize, now),
+                HubFrame::Repair { repair, answer } => self.handle_repair_answer(repair, answer, now),
                 HubFrame::Welcome(_)
                 | HubFrame::Refused { .. }
                 | HubFrame::UploadResult { .. }
@@ -62,10 +97,35 @@ impl EdgeReplica {
         }
     }
 
+    /// Whether the frame is to be looked at. A transfer that is being put right is whole, and what is said of it again, or
+    /// late of others, is passed over; a repair that no transfer asked for ends when one begins.
+    fn passes(&mut self, frame: &HubFrame, now: Instant) -> bool {
+        let transfer = match frame {
+            HubFrame::Segment { transfer, .. }
+            | HubFrame::Checkpoint { transfer, .. }
+            | HubFrame::End { transfer, .. } => *transfer,
+            HubFrame::Welcome(_)
+            | HubFrame::Refused { .. }
+            | HubFrame::UploadResult { .. }
+            | HubFrame::Grants(_)
+            | HubFrame::Reply { .. }
+            | HubFrame::Repair { .. } => 0,
+        };
+        if transfer == 0 || self.repair.is_none() {
+            return true;
+        }
+        let alone = self.incoming.as_ref().is_none_or(|incoming| incoming.transfer == 0);
+        if alone {
+            self.abandon_incoming(now);
+        }
+        alone
+    }
+
     /// The last good state stays; the session begins anew after a pause.
     fn reject(&mut self, rejected: Rejected, now: Instant) {
         self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
-        self.hang_up(0, now);
+        let pause_ms = std::mem::take(&mut self.pause_ms);
+        self.hang_up(pause_ms, now);
     }
 
     fn handle_segment(&mut self, transfer: u64, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
@@ -95,6 +155,10 @@ impl EdgeReplica {
         let known = |position: u64| self.epochs.epochs().iter().any(|epoch| epoch.epoch == position);
         if !header.to.iter().all(|(_, position)| position.seq == 0 || known(position.epoch)) {
             return Err(Rejected::UnknownEpoch);
+        }
+        if header.kind == Kind::Repair {
+            // Not a part of any transfer.
+            return Err(Rejected::Order);
         }
         let state = &self.feeds[&header.feed];
         let mine = &state.record.vector;
@@ -141,13 +205,9 @@ impl EdgeReplica {
         let incoming = self.incoming.as_mut().expect("begun above");
         let part = incoming.parts.entry(header.feed.clone()).or_insert_with(|| Part {
             kind: header.kind,
-            to: header.to.clone(),
             chunks: header.chunks,
-            next_chunk: 0,
-            rows: Vec::new(),
-            spilled: 0,
             in_place,
-            checkpoint: None,
+            ..Part::empty(header.to.clone())
         });
         if header.chunk < part.next_chunk {
             return Ok(());
@@ -215,6 +275,7 @@ impl EdgeReplica {
 
     /// Forgets a transfer that will not be completed, and what of it is on disk.
     pub(super) fn abandon_incoming(&mut self, now: Instant) {
+        self.repair = None;
         let Some(incoming) = self.incoming.take() else { return };
         let mut slots = Vec::new();
         for part in incoming.parts.values() {
@@ -248,16 +309,8 @@ impl EdgeReplica {
                 if !complete && self.rules.continuity {
                     return Err(Rejected::Order);
                 }
-                incoming.parts.entry(checkpoint.feed.clone()).or_insert(Part {
-                    kind: Kind::Delta,
-                    to: checkpoint.vector.clone(),
-                    chunks: 0,
-                    next_chunk: 0,
-                    rows: Vec::new(),
-                    spilled: 0,
-                    in_place: false,
-                    checkpoint: None,
-                })
+                let part = Part::empty(checkpoint.vector.clone());
+                incoming.parts.entry(checkpoint.feed.clone()).or_insert(part)
             }
         };
         if part.next_chunk != part.chunks || part.to != checkpoint.vector {
@@ -304,18 +357,11 @@ impl EdgeReplica {
             // What is missing is on its way, or comes with the next transfer.
             return Ok(());
         }
-        if state.digest != checkpoint.digest {
-            return self.differs(checkpoint.feed);
+        if state.digest != checkpoint.digest && self.rules.digest {
+            return self.heartbeat_differs(checkpoint, now);
         }
         self.confirm(checkpoint, now);
         Ok(())
-    }
-
-    /// Marks a feed to be fetched anew; the session's end starts that.
-    pub(super) fn differs(&mut self, feed: Feed) -> Result<(), Rejected> {
-        self.outputs.push_back(Output::Alert(Alert::Differs(Box::new(feed.clone()))));
-        self.feed_state(&feed).refetch = true;
-        Err(Rejected::Digest)
     }
 
     fn confirm(&mut self, checkpoint: Checkpoint, now: Instant) {

@@ -121,7 +121,10 @@ impl EdgeReplica {
                     self.outputs.push_back(Output::Replied { ticket, response });
                 }
             }
-            frame @ (HubFrame::Segment { .. } | HubFrame::Checkpoint { .. } | HubFrame::End { .. }) => {
+            frame @ (HubFrame::Segment { .. }
+            | HubFrame::Checkpoint { .. }
+            | HubFrame::End { .. }
+            | HubFrame::Repair { .. }) => {
                 self.inbox.push_back(frame);
                 self.work_inbox(now);
             }
