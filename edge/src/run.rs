@@ -324,13 +324,12 @@ struct Replication {
 impl Replication {
     async fn run(
         self,
-        opened: Opened,
+        mut opened: Opened,
         mut commands: mpsc::Receiver<Command>,
         stop: &CancellationToken,
     ) -> Result<(), RunError> {
-        let (mut store, mut records) = (opened.store, opened.records);
         loop {
-            let (ended, given_back) = self.once(store, records, &mut commands, stop).await?;
+            let (ended, given_back) = self.once(opened, &mut commands, stop).await?;
             match ended {
                 Ended::Stopped => return Ok(()),
                 Ended::Reload => tracing::info!("the hub signs with other keys; beginning anew"),
@@ -345,10 +344,10 @@ impl Replication {
             drop(given_back);
             loop {
                 match self.open().await {
-                    Ok(opened) => {
+                    Ok(again) => {
                         self.around.notes.clear(Topic::Disk);
-                        note_recovery(&opened, &self.around.notes);
-                        (store, records) = (opened.store, opened.records);
+                        note_recovery(&again, &self.around.notes);
+                        opened = again;
                         break;
                     }
                     Err(error) => {
@@ -370,11 +369,11 @@ impl Replication {
 
     async fn once(
         &self,
-        store: SledStore,
-        records: Vec<Record>,
+        opened: Opened,
         commands: &mut mpsc::Receiver<Command>,
         stop: &CancellationToken,
     ) -> Result<(Ended, Option<SledStore>), RunError> {
+        let Opened { store, records, .. } = opened;
         let hub_offset_ms = records.iter().find_map(|record| match record {
             Record::State(state) => Some(state.clock_offset_ms),
             Record::Row(_) | Record::Staged(_) | Record::Feed(..) | Record::Pending(_) | Record::Grant(_) => {
@@ -389,7 +388,11 @@ impl Replication {
         };
         let clock = &self.around.clock;
         let incarnation = random_u64()? >> 1;
-        let replica = EdgeReplica::new(identity, Rules::ALL, records, incarnation, clock.wall(), clock.now());
+        let mut replica =
+            EdgeReplica::new(identity, Rules::ALL, records, incarnation, clock.wall(), clock.now());
+        if store.damaged() > 0 {
+            replica = replica.with_damage();
+        }
         let committer = Committer::start(store)?;
         let around = self.around.clone();
         Ok(Loop::new(replica, committer, commands, around, hub_offset_ms.unwrap_or(0)).run(stop).await)

@@ -3,7 +3,7 @@
 //! Every window of the edge reads through here, and only here is a secret opened. Nothing here waits for the hub or for
 //! the disk: a read costs a lock that is held while a few pointers are copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ struct State {
     rows: BTreeMap<EntryKey, Arc<Row>>,
     pending: BTreeMap<EntryKey, Write>,
     feeds: BTreeMap<Feed, Vector>,
+    /// Feeds in which something may be missing.
+    doubted: BTreeSet<Feed>,
     environments: Environments,
     default_environment: Option<Environment>,
     keyring: Keyring,
@@ -86,6 +88,7 @@ impl View {
             rows: BTreeMap::new(),
             pending: BTreeMap::new(),
             feeds: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             environments: Environments::default(),
             default_environment: None,
             keyring,
@@ -116,6 +119,7 @@ impl View {
             state.rows.clear();
             state.pending.clear();
             state.feeds.clear();
+            state.doubted.clear();
             state.hub_offset_ms = hub_offset_ms;
             state.apply(published);
         }
@@ -264,11 +268,13 @@ impl View {
 impl State {
     fn apply(&mut self, published: Published) {
         for (feed, vector) in published.feeds {
+            self.doubted.remove(&feed);
             match vector {
                 Some(vector) => drop(self.feeds.insert(feed, vector)),
                 None => drop(self.feeds.remove(&feed)),
             }
         }
+        self.doubted.extend(published.doubted);
         for (at, row) in published.rows {
             match row.filter(|row| row.content.is_live()) {
                 Some(row) => drop(self.rows.insert(at, row)),

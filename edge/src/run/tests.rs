@@ -86,7 +86,7 @@ fn feed(environment: Environment, seq: u64) -> Record {
 }
 
 /// A joined edge whose replica holds two values, as a daemon before this one left it.
-fn filled(directory: &Path) {
+fn filled(directory: &Path) -> SledStore {
     let identity = identity("https://127.0.0.1:1");
     identity.store(directory).unwrap();
     let keys = EdgeKeys::load_or_generate(directory).unwrap();
@@ -106,11 +106,12 @@ fn filled(directory: &Path) {
     let put = vec![
         Record::State(state),
         feed(Environment::base(), 2),
-        feed(production(), 2),
+        feed(production(), 3),
         row(production(), "app/llm", "model", "{\"name\":\"a\"}", 1),
         row(Environment::base(), "app/llm", "limit", "18446744073709551615", 2),
     ];
     opened.store.commit(&Batch { put, remove: Vec::new() }).unwrap();
+    opened.store
 }
 
 struct Running {
@@ -183,7 +184,7 @@ async fn exchange<S: AsyncReadExt + AsyncWriteExt + Unpin>(
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_served_without_a_hub_and_say_how_old_they_are() {
     let directory = tempfile::tempdir().unwrap();
-    filled(directory.path());
+    drop(filled(directory.path()));
     let edge = Running::start(directory, None).await;
 
     let exact = edge.ask("GET", "/api/v1/configs/app%2Fllm/model", "").await;
@@ -218,9 +219,33 @@ async fn reads_are_served_without_a_hub_and_say_how_old_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_bad_disk_took_is_neither_not_found_nor_replaced_by_what_lies_beneath() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = filled(directory.path());
+    let over = row(production(), "app/llm", "limit", "7", 3);
+    store.commit(&Batch { put: vec![over.clone()], remove: Vec::new() }).unwrap();
+    store.damage(&over.slot());
+    drop(store);
+    let edge = Running::start(directory, None).await;
+    for target in ["limit", "limit?resolve=true", "never-there", "never-there?resolve=true"] {
+        let lost = edge.ask("GET", &format!("/api/v1/configs/app%2Fllm/{target}"), "").await;
+        assert_eq!(lost.status, 503, "{target}: {lost:?}");
+        assert!(lost.body["details"]["age_ms"].is_u64(), "{lost:?}");
+    }
+    assert_eq!(edge.ask("GET", "/api/v1/configs/app?recursive=true", "").await.status, 503);
+    let whole = edge.ask("GET", "/api/v1/configs/app%2Fllm/model", "").await;
+    assert_eq!((whole.status, &whole.body["value"]["name"]), (200, &"a".into()), "{whole:?}");
+    let beneath = edge.ask("GET", "/api/v1/configs/app%2Fllm/limit?env=base", "").await;
+    assert_eq!(beneath.body["value"].as_u64(), Some(u64::MAX), "{beneath:?}");
+    let status = edge.ask("GET", "/api/v1/edge/status", "").await;
+    assert!(status.body["warnings"].to_string().contains("damaged"), "{status:?}");
+    edge.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_wait_for_the_hub_and_survive_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
-    filled(directory.path());
+    drop(filled(directory.path()));
     let edge = Running::start(directory, None).await;
     let queued = edge.ask("PUT", "/api/v1/configs/app%2Fllm/model", r#"{"value": {"name": "b"}}"#).await;
     assert_eq!(queued.status, 202, "{queued:?}");
@@ -247,7 +272,7 @@ async fn writes_wait_for_the_hub_and_survive_the_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_asks_for_the_token_and_health_for_none() {
     let directory = tempfile::tempdir().unwrap();
-    filled(directory.path());
+    drop(filled(directory.path()));
     // A port that was free a moment ago.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let edge = Running::start(directory, Some(address)).await;

@@ -40,6 +40,8 @@ pub struct Opened {
 pub enum Recovery {
     /// sled's own index file was damaged and has been rebuilt: nothing is lost.
     IndexRebuilt,
+    /// So many rows could not be read; everything else can.
+    RowsDamaged(u64),
     /// Nothing could be done: the replica is filled from the hub anew.
     SetAside(SetAside),
 }
@@ -61,6 +63,11 @@ impl std::fmt::Display for Recovery {
             Self::IndexRebuilt => {
                 f.write_str("the replica's index was damaged and has been rebuilt; nothing is lost")
             }
+            Self::RowsDamaged(rows) => write!(
+                f,
+                "entries of the replica that are damaged: {rows}; everything else is served, and they are fetched from \
+                 the hub anew"
+            ),
             Self::SetAside(set_aside) => write!(
                 f,
                 "the replica did not open ({}); it was set aside as {} and is filled from the hub anew; \
@@ -99,7 +106,10 @@ pub fn open(
     fs::create_dir_all(directory).map_err(|error| unusable(directory, &error))?;
     let try_open = || try_open(directory, key, owner, options);
     let (store, records, recovery) = match try_open() {
-        Ok((store, records)) => (store, records, None),
+        Ok((store, records)) => {
+            let damaged = store.damaged();
+            (store, records, (damaged > 0).then_some(Recovery::RowsDamaged(damaged)))
+        }
         Err(SledOpenError::Store(StoreError::Corrupt(first))) if remove_index(directory) => {
             match try_open() {
                 Ok((store, records)) => (store, records, Some(Recovery::IndexRebuilt)),
@@ -115,7 +125,8 @@ pub fn open(
         Err(error @ SledOpenError::WrongKey) => replace(directory, key, owner, options, error.to_string())?,
         Err(other) => return Err(open_error(directory, other)),
     };
-    if options.compact && compact::is_due(&store, &records) {
+    // Written anew, it would no longer be known that something is missing.
+    if options.compact && store.damaged() == 0 && compact::is_due(&store, &records) {
         drop(store);
         compact::rewrite(directory, RecordCipher::new(key, owner), &records, options.cache_bytes)
             .map_err(|error| open_error(directory, error))?;
@@ -206,13 +217,15 @@ fn unusable(directory: &Path, error: &io::Error) -> OpenError {
 
 #[cfg(test)]
 mod tests {
-    use llm_config_shared::entry::{Author, ChangeId};
+    use std::sync::Arc;
+
+    use llm_config_shared::entry::{Author, ChangeId, Content, Metadata, Row};
     use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Tenant};
-    use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
+    use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
     use llm_config_shared::store::replica::{Batch, PendingRecord, StateRecord};
     use llm_config_shared::time::UnixMillis;
     use llm_config_shared::value::Value;
-    use llm_config_shared::vector::Vector;
+    use llm_config_shared::vector::{Dot, Position, ShardId, Vector};
     use llm_config_shared::write::{Action, Write};
     use uuid::Uuid;
 
@@ -250,6 +263,27 @@ mod tests {
             hidden: false,
             decided: None,
         })
+    }
+
+    fn row(name: &str) -> Record {
+        let Record::Pending(PendingRecord { write, .. }) = pending(1, "row") else { panic!("just made") };
+        let Action::Set { value, .. } = write.action else { panic!("just made") };
+        Record::Row(Arc::new(Row {
+            at: EntryKey { key: Key::parse(name).unwrap(), ..write.at },
+            dot: Dot { shard: ShardId(Uuid::from_u128(1)), position: Position { epoch: 1, seq: 1 } },
+            stamp: Stamp { hlc: write.hlc, id: write.id },
+            version: 1,
+            content: Content::Plain(value),
+            metadata: Metadata {
+                created_at: UnixMillis(1),
+                created_by: "token:admin".into(),
+                updated_at: UnixMillis(1),
+                updated_by: "token:admin".into(),
+                tags: Vec::new(),
+                description: None,
+            },
+            change: write.change,
+        }))
     }
 
     fn put(records: Vec<Record>) -> Batch {
@@ -337,6 +371,40 @@ mod tests {
             let bytes = fs::read(file.path()).unwrap();
             assert!(!bytes.windows(8).any(|window| window == b"visible-"), "{:?}", file.path());
         }
+    }
+
+    #[test]
+    fn a_damaged_row_is_left_out_and_told_until_it_is_written_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a"]);
+        let mut opened = open_at(&directory, &key(1));
+        opened.store.commit(&put(vec![row("whole"), row("damaged")])).unwrap();
+        opened.store.damage(&row("damaged").slot());
+        drop(opened);
+        for _ in 0..2 {
+            let opened = open_at(&directory, &key(1));
+            assert_eq!(opened.recovery, Some(Recovery::RowsDamaged(1)));
+            assert_eq!(opened.records.len(), 2);
+            assert!(opened.records.contains(&row("whole")) && opened.records.contains(&pending(1, "a")));
+        }
+        open_at(&directory, &key(1)).store.commit(&put(vec![row("damaged")])).unwrap();
+        let healed = open_at(&directory, &key(1));
+        assert_eq!((healed.recovery, healed.records.len()), (None, 3));
+    }
+
+    #[test]
+    fn what_only_this_edge_has_is_never_left_out() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a", "b"]);
+        let opened = open_at(&directory, &key(1));
+        opened.store.damage(&pending(1, "a").slot());
+        drop(opened);
+        let Some(Recovery::SetAside(set_aside)) = open_at(&directory, &key(1)).recovery else {
+            panic!("set aside")
+        };
+        assert_eq!((set_aside.pending_found, set_aside.pending_readable), (2, 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ::sled::{Db, Tree};
 use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, StoreError};
 
-use super::cipher::{PLACE_BYTES, Place, RecordCipher};
+use super::cipher::{PLACE_BYTES, Place, RecordCipher, space};
 use super::codec;
 
 /// Plain bytes of one part. Sixteen and some of them stay below the 128 KiB above which sled writes a page to a file of
@@ -37,6 +37,8 @@ pub struct SledStore {
     cipher: RecordCipher,
     db: Db,
     failed: Option<StoreError>,
+    /// Of the last load.
+    damaged: u64,
 }
 
 /// Why a replica's files could not be opened.
@@ -71,7 +73,7 @@ impl SledStore {
         let db = guarded(|| open_retrying(directory, cache_bytes))??;
         let tree = guarded(|| db.open_tree(TREE).map_err(store_error))??;
         let log = File::open(directory.join("db")).map_err(io_error)?;
-        Ok(Self { tree, log, cipher, db, failed: None })
+        Ok(Self { tree, log, cipher, db, failed: None, damaged: 0 })
     }
 
     /// The first record says whose replica it is; that it opens shows that the key is right.
@@ -98,6 +100,11 @@ impl SledStore {
     /// When the files cannot be asked.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
         self.db.size_on_disk().map_err(store_error)
+    }
+
+    /// Rows that could not be read when everything was loaded. They stay where they are until the entry is written anew.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Records of one kind: how many there are, and how many of them can be read.
@@ -178,18 +185,24 @@ impl SledStore {
         codec::decode(place[0], &plain).map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 
-    fn try_load(&self) -> Result<Vec<Record>, StoreError> {
+    /// Everything that can be read, and how many rows could not: the hub has them. Of everything else nobody has another.
+    fn try_load(&self) -> Result<(Vec<Record>, u64), StoreError> {
         let owner = self.cipher.owner_place();
-        let mut records = Vec::new();
+        let (mut records, mut damaged) = (Vec::new(), 0);
         for item in &self.tree {
             let (key, sealed) = item.map_err(store_error)?;
             // Longer keys are parts of a record read already.
             let Ok(place) = Place::try_from(key.as_ref()) else { continue };
-            if place != owner {
-                records.push(self.read(&place, &sealed)?);
+            if place == owner {
+                continue;
+            }
+            match self.read(&place, &sealed) {
+                Ok(record) => records.push(record),
+                Err(StoreError::Corrupt(_)) if place[0] == space::ROW => damaged += 1,
+                Err(error) => return Err(error),
             }
         }
-        Ok(records)
+        Ok((records, damaged))
     }
 
     fn try_commit(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -211,9 +224,26 @@ impl SledStore {
     }
 }
 
+#[cfg(test)]
+impl SledStore {
+    /// As a bad block would: the record is there, and cannot be opened.
+    pub(crate) fn damage(&self, slot: &llm_config_shared::store::replica::Slot) {
+        let place = self.cipher.place(slot);
+        let mut sealed = self.tree.get(place).unwrap().expect("a record to be damaged").to_vec();
+        if let Some(last) = sealed.last_mut() {
+            *last ^= 1;
+        }
+        let mut batch = ::sled::Batch::default();
+        batch.insert(&place, sealed);
+        self.apply(batch).unwrap();
+    }
+}
+
 impl ReplicaStore for SledStore {
     fn load(&mut self) -> Result<Vec<Record>, StoreError> {
-        guarded(|| self.try_load())?
+        let (records, damaged) = guarded(|| self.try_load())??;
+        self.damaged = damaged;
+        Ok(records)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::{Answered, Entry, EntryPage, Shown, Source};
 use llm_config_shared::entry::{Content, Metadata, Row};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::resolve::{candidates, first, layers};
+use llm_config_shared::resolve::{Candidate, candidates, first, layers};
 use llm_config_shared::value::Value;
 use llm_config_shared::write::{Action, Write};
 
@@ -51,6 +51,8 @@ pub enum Missing {
     NotReceived,
     /// There is none; where it was not asked to be followed, an inherited one may be here.
     NoEntry { inherited: Option<Scope> },
+    /// A part of the replica was damaged: there may be something that counts more than what was found, if anything was.
+    Damaged { age_ms: Option<u64> },
     /// There is a secret, and it stays closed.
     Locked(Locked),
 }
@@ -77,6 +79,9 @@ impl View {
         let state = self.read();
         let asked = self.place(wanted.environment, wanted.namespace, wanted.key);
         let found = self.find(&state, &asked, wanted.resolve);
+        if self.is_in_doubt(&state, &asked, wanted.resolve, found.as_ref().map(|(at, _)| at)) {
+            return Err(self.damaged(&state));
+        }
         let position = lowest(state.consulted(wanted.environment, wanted.namespace));
         let Some((at, standing)) = found else {
             return Err(self.missing(&state, &asked, wanted.resolve));
@@ -100,6 +105,10 @@ impl View {
         }
         if state.consulted(wanted.environment, wanted.namespace).next().is_none() {
             return Err(Missing::NotReceived);
+        }
+        let chain = state.environments.chain(wanted.environment);
+        if state.doubted.iter().any(|feed| chain.contains(&feed.environment)) {
+            return Err(self.damaged(&state));
         }
         let names = self.names(&state, wanted);
         let (mut entries, mut bytes, mut next, mut pending) = (Vec::new(), 0, None, false);
@@ -149,15 +158,40 @@ impl View {
         if !resolve {
             return state.standing(asked).map(|standing| (asked.clone(), standing));
         }
-        let scope = &asked.scope;
-        let layers = layers(&scope.environment, &state.environments);
-        let candidates = candidates(&scope.tenant, &scope.namespace, &asked.key, &layers, Some(&self.edge));
+        let candidates = self.candidates(state, asked);
         let found = first(&candidates, |at| {
             let standing = state.standing(at)?;
             let secret = standing.is_secret();
             Some((standing, secret))
         });
         found.map(|(at, standing)| (at.clone(), standing))
+    }
+
+    fn candidates(&self, state: &State, asked: &EntryKey) -> Vec<Candidate> {
+        let scope = &asked.scope;
+        let layers = layers(&scope.environment, &state.environments);
+        candidates(&scope.tenant, &scope.namespace, &asked.key, &layers, Some(&self.edge))
+    }
+
+    /// Whether something may have been lost in a place that a reader looks at before what was found.
+    fn is_in_doubt(&self, state: &State, asked: &EntryKey, resolve: bool, found: Option<&EntryKey>) -> bool {
+        if state.doubted.is_empty() {
+            return false;
+        }
+        let lost = |at: &EntryKey| {
+            !state.rows.contains_key(at)
+                && !state.pending.contains_key(at)
+                && state.doubted.iter().any(|feed| feed.contains(at))
+        };
+        if !resolve {
+            return found.is_none() && lost(asked);
+        }
+        let places = self.candidates(state, asked);
+        places.iter().map(|place| &place.at).take_while(|at| Some(*at) != found).any(lost)
+    }
+
+    fn damaged(&self, state: &State) -> Missing {
+        Missing::Damaged { age_ms: state.age_ms(self.clock.wall()) }
     }
 
     fn missing(&self, state: &State, asked: &EntryKey, resolved: bool) -> Missing {
@@ -327,6 +361,11 @@ impl From<Missing> for ApiError {
                 scope.environment, scope.namespace
             ))
             .detail("inherited_from", scope.environment.as_str()),
+            Missing::Damaged { age_ms } => Self::unavailable(
+                "a part of this edge's replica was damaged; what is missing is fetched when the hub can be reached",
+                5,
+            )
+            .detail("age_ms", age_ms),
             Missing::Locked(reason) => Self::locked(reason.to_string()),
         }
     }
