@@ -25,7 +25,7 @@ pub use open::{Verified, verify};
 
 /// Bytes of an Ed25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The public keys that an edge trusts, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

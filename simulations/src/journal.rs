@@ -238,7 +238,7 @@ mod tests {
         let api = ApiSubmission {
             tenant: entry().scope.tenant,
             author: Author { name: "token:t".into(), claimed: None },
-            change: ChangeId(Uuid::from_u128(number)),
+            change: Some(ChangeId(Uuid::from_u128(number))),
             message: None,
             operations: vec![Operation { at: entry(), action, if_version: None }],
             atomic: true,

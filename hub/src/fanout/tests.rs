@@ -1,12 +1,11 @@
 //! The fan-out over a real database and writer: one building for everybody, all feeds of one position.
 
-use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::entry::Author;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation, SetValue};
 use llm_config_shared::segment::{VerificationKeys, verify, verify_checkpoint};
 use llm_config_shared::value::Value;
-use uuid::Uuid;
 
 use super::*;
 use crate::journal::SqliteJournal;
@@ -64,7 +63,7 @@ impl Bench {
         let submission = ApiSubmission {
             tenant: Tenant::parse("t").unwrap(),
             author: Author { name: "token:test".into(), claimed: None },
-            change: ChangeId(Uuid::new_v4()),
+            change: None,
             message: None,
             operations: namespaces.iter().map(operation).collect(),
             atomic: true,

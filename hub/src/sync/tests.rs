@@ -134,7 +134,7 @@ async fn set(writer: &WriterHandle, namespace: &str, key: &str, value: SetValue)
     let submission = ApiSubmission {
         tenant: tenant(),
         author: Author { name: "token:admin".into(), claimed: None },
-        change: ChangeId(Uuid::new_v4()),
+        change: None,
         message: None,
         operations: vec![Operation { at: entry(namespace, key), action, if_version: None }],
         atomic: false,

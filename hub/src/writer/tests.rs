@@ -60,7 +60,7 @@ fn set(keys: &[&str], value: &str) -> ApiSubmission {
     ApiSubmission {
         tenant: Tenant::parse("t").unwrap(),
         author: Author { name: "token:test".into(), claimed: None },
-        change: ChangeId(Uuid::new_v4()),
+        change: Some(ChangeId(Uuid::new_v4())),
         message: None,
         operations: keys.iter().map(operation).collect(),
         atomic: false,
@@ -114,7 +114,7 @@ async fn a_repeated_request_gets_its_first_answer_and_another_content_none() {
     let Started { handle, .. } = bench.start().await;
     let change = ChangeId(Uuid::new_v4());
     let request = |value: &str, hash: u8| ApiSubmission {
-        change,
+        change: Some(change),
         repeat: Some(RepeatKey { batch: 1, request_hash: [hash; 32] }),
         ..set(&["k"], value)
     };

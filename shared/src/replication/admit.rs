@@ -184,13 +184,19 @@ impl Planner {
         Some((commit, self.leader))
     }
 
-    fn hub_write_id(&mut self) -> WriteId {
-        self.leader.counter += 1;
+    /// The id of the hub's next write.
+    fn next_write_id(&self) -> WriteId {
         WriteId {
             actor: ActorId(self.leader.shard.0),
             incarnation: self.leader.position.epoch,
-            counter: self.leader.counter,
+            counter: self.leader.counter + 1,
         }
+    }
+
+    fn hub_write_id(&mut self) -> WriteId {
+        let id = self.next_write_id();
+        self.leader.counter = id.counter;
+        id
     }
 
     /// The version that the next admitted write of this entry takes.

@@ -9,10 +9,14 @@ use crate::store::{FeedRows, Head};
 use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
 
-/// gzip level of a delta, made while others wait for it.
+/// gzip level of a few rows, made while readers wait for them.
 const LEVEL_LIVE: u32 = 3;
-/// gzip level of a snapshot, made once for many.
+/// gzip level of many rows: readers wait for the network, not for this. Beyond 8, zlib-rs gives more bytes again.
+const LEVEL_LARGE: u32 = 8;
+/// gzip level of everything there is, when a new edge waits for its first byte.
 const LEVEL_SNAPSHOT: u32 = 6;
+/// From so many rows on there are many.
+const ROWS_LARGE: usize = 100;
 /// A checkpoint is no news any more after so many heartbeats.
 const CHECKPOINT_LIFE: u64 = 20;
 
@@ -82,8 +86,9 @@ fn segments(
     chosen.sort_by(|a, b| a.at.cmp(&b.at));
     let chunks = cut(&chosen, rows_max);
     let level = match kind {
-        Kind::Delta => LEVEL_LIVE,
         Kind::Snapshot => LEVEL_SNAPSHOT,
+        Kind::Delta if chosen.len() < ROWS_LARGE => LEVEL_LIVE,
+        Kind::Delta => LEVEL_LARGE,
     };
     let part = |chunk: usize| SegmentPart {
         kind,

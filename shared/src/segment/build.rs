@@ -41,8 +41,8 @@ pub(super) fn signed_message(header: &[u8]) -> Vec<u8> {
     [DOMAIN, header].concat()
 }
 
-/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed. Level 3 suits live
-/// changes, 6 snapshots.
+/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed. Level 3 suits a
+/// few, 6 many.
 pub fn draft(part: SegmentPart, rows: &[&Row], level: u32) -> Draft {
     let (entries, secrets) = columns::encode(rows);
     let mut sections = vec![entries_section(entries, level)];

@@ -222,12 +222,12 @@ fn plan(planner: &mut Planner, job: Job) -> (Waits, Reply) {
 }
 
 fn plan_api(planner: &mut Planner, api: ApiSubmission) -> Option<Vec<OpOutcome>> {
-    let (tenant, change, repeat) = (api.tenant.clone(), api.change, api.repeat);
-    if repeat.is_some_and(|repeat| planner.repeated(&tenant, change, repeat.batch).is_some()) {
+    let (tenant, repeat) = (api.tenant.clone(), api.change.zip(api.repeat));
+    if repeat.is_some_and(|(change, repeat)| planner.repeated(&tenant, change, repeat.batch).is_some()) {
         return None;
     }
     let outcomes = planner.api(api, &mut FakeSealer);
-    if let Some(RepeatKey { batch, request_hash }) = repeat {
+    if let Some((change, RepeatKey { batch, request_hash })) = repeat {
         planner.remember(Repeat { tenant, change, batch, request_hash, answer: "done".into() });
     }
     Some(outcomes)

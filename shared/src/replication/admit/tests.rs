@@ -54,7 +54,7 @@ fn submission(operations: Vec<Operation>, atomic: bool) -> ApiSubmission {
     ApiSubmission {
         tenant: Tenant::parse("t").unwrap(),
         author: Author { name: "token:a".into(), claimed: None },
-        change: ChangeId(Uuid::from_u128(5)),
+        change: Some(ChangeId(Uuid::from_u128(5))),
         message: None,
         operations,
         atomic,
