@@ -94,6 +94,6 @@ pub struct Answer {
     pub id: WriteId,
     pub verdict: Verdict,
     /// The place of the key's current row: once a reader's replica covers it, the write needs no place of its own.
-    /// None when the key has no row that this edge receives.
+    /// None when the key has no row.
     pub current: Option<Dot>,
 }

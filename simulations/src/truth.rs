@@ -23,8 +23,6 @@ pub struct Made {
     /// The edge's application heard that it is queued.
     pub acknowledged: bool,
     pub status: Option<Status>,
-    /// The hub has said that its key is not received here any more: it may vanish before its feed does.
-    pub outside: bool,
 }
 
 /// The current row of a key at the hub.
@@ -103,8 +101,7 @@ impl Truth {
         for own in own {
             past.extend(self.closure(own));
         }
-        let made =
-            Made { at: at.clone(), past, delete, content, acknowledged: false, status: None, outside: false };
+        let made = Made { at: at.clone(), past, delete, content, acknowledged: false, status: None };
         self.writes.insert(id, made);
     }
 

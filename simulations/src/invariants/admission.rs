@@ -65,7 +65,6 @@ fn decided(
             content: row.content.hash(),
             acknowledged: false,
             status: None,
-            outside: false,
         };
         truth.writes.insert(id, made);
     }

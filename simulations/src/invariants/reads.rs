@@ -48,7 +48,7 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
     let before = truth.readers[edge].seen.get(at).copied();
     let set_aside = before
         .and_then(|before| truth.writes.get(&before))
-        .is_some_and(|made| made.outside || matches!(made.status, Some(Status::Held | Status::Denied)));
+        .is_some_and(|made| matches!(made.status, Some(Status::Held | Status::Denied)));
     let id = match visible(view, journal, at) {
         Visible::NotReceived => {
             forget(truth, edge, at);

@@ -333,7 +333,6 @@ impl World {
                 self.edges[edge].heard = self.edges[edge].heard.max(seq);
             }
             self.relay.overhears(edge, id, &down.frame);
-            self.note_answers(&down.frame);
         }
         let welcome = match &down.frame {
             HubFrame::Welcome(_) => down.to_seq,
@@ -352,16 +351,6 @@ impl World {
             self.edges[edge].told_soon.push((durable_at, seq));
         }
         result
-    }
-
-    /// A held or denied write is nobody's value, and one outside the feeds has no row to wait for.
-    fn note_answers(&mut self, frame: &HubFrame) {
-        let HubFrame::UploadResult { answers, .. } = frame else { return };
-        for answer in answers.iter().filter(|answer| answer.current.is_none()) {
-            if let Some(made) = self.truth.writes.get_mut(&answer.id) {
-                made.outside = true;
-            }
-        }
     }
 
     fn commit(&mut self, edge: usize, batch: Batch) -> Check {

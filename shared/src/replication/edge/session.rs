@@ -176,9 +176,10 @@ impl EdgeReplica {
     /// that was or may have been transmitted, which never was beyond the limit.
     fn fix_stamps(&mut self, physical: UnixMillis, hlc: Hlc) -> Vec<Record> {
         let limit = Hlc::from_physical(UnixMillis(physical.0 + self.epsilon_ms));
-        let renewed = if self.rules.restamp_hybrid { hlc } else { Hlc::from_physical(physical) };
+        let hybrid = hlc.max(self.state.decided_hlc);
+        let renewed = if self.rules.restamp_hybrid { hybrid } else { Hlc::from_physical(physical) };
         let restamped = self.outbox.restamp(limit, renewed);
-        let least = limit.max(hlc).max(self.outbox.last_hlc());
+        let least = limit.max(hybrid).max(self.outbox.last_hlc());
         if self.clock.last() > least {
             self.clock = Clock::resume(least);
         }
