@@ -356,6 +356,7 @@ fn reason_label(reason: &Rejected) -> &'static str {
         Rejected::Decode(_) => "unreadable",
         Rejected::ForeignRow => "foreign_entry",
         Rejected::Order => "order",
+        Rejected::Base => "base",
         Rejected::Digest => "digest",
     }
 }

@@ -4,6 +4,7 @@
 //! the part begins at the earlier one: so all receivers that are up to date share the same bytes, wherever they were
 //! when they last heard. Quiet feeds are told from memory, and the database is asked once for everybody.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -159,7 +160,7 @@ impl<J: Journal> Fanout<J> {
         };
         let at = now();
         let checkpoint = state.feeds.checkpoint(feed, head, at, || {
-            let rows = FeedRows { feed: feed.clone(), rows: Vec::new(), digest };
+            let rows = FeedRows { feed: feed.clone(), rows: Vec::new(), bases: BTreeMap::new(), digest };
             let issue = Issue { at, key_id: self.identity.signing().id() };
             let draft = draft_part(&rows, &head.vector(), head, issue).checkpoint;
             let signature = self.identity.signing().sign(&draft.message());

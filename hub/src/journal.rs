@@ -109,7 +109,7 @@ impl<D: Dialect> Journal for Database<D> {
         let head = head::head(&mut tx).await?;
         let mut read = Vec::with_capacity(feeds.len());
         for (feed, from) in feeds {
-            read.push(feeds::feed(&mut tx, head.shard, feed, from.seq(head.shard)).await?);
+            read.push(feeds::feed(&mut tx, head.shard, feed, from).await?);
         }
         tx.commit().await?;
         Ok(FeedSnapshot { head, feeds: read })

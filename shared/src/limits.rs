@@ -43,6 +43,9 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Below this size gzip costs more than it saves.
 pub const GZIP_BYTES_MIN: usize = 1 << 10;
 
+/// Below this size a value always travels whole.
+pub const PATCH_BYTES_MIN: usize = 64;
+
 /// Most shards in a vector.
 pub const SHARDS_MAX: usize = 8;
 /// Most feeds of an edge.

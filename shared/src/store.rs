@@ -3,17 +3,20 @@
 //! Each has one conformance suite, in `tests`, that every implementation passes: SQLite, PostgreSQL and the simulator's
 //! journal; sled and the simulator's failing disk.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::digest::ScopeDigest;
-use crate::entry::{ChangeId, ChangeType, HistoryRow, HubRow};
+use crate::entry::{ChangeId, ChangeType, Content, HistoryRow, HubRow};
 use crate::feed::Feed;
+use crate::limits::PATCH_BYTES_MIN;
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::time::UnixMillis;
+use crate::value::Value;
 use crate::vector::{Dot, EpochTable, Position, ShardId, Vector};
 
 pub mod replica;
@@ -161,8 +164,32 @@ pub struct FeedRows {
     pub feed: Feed,
     /// Rows of the feed's part of the tenant with a seq above `from`, tombstones and secrets included, unordered.
     pub rows: Vec<HubRow>,
+    /// What some of these entries held at `from`, where that and the row are plain and [`Base::is_worth`] it.
+    pub bases: BTreeMap<EntryKey, Base>,
     /// Of every scope in the feed.
     pub digest: ScopeDigest,
+}
+
+/// An earlier value of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The seq under which it was written.
+    pub seq: u64,
+    pub value: Value,
+}
+
+impl Base {
+    /// Whether it is worth the reading to look for a row's earlier value: a small one travels whole.
+    pub fn is_worth(row: &HubRow, from: &Vector) -> bool {
+        let large = match &row.row.content {
+            Content::Plain(value) => value.as_str().len() >= PATCH_BYTES_MIN,
+            Content::Secret(_) | Content::Deleted => false,
+        };
+        large
+            && row.row.version > 1
+            && row.row.dot.position.seq > from.seq(row.row.dot.shard)
+            && !from.is_empty()
+    }
 }
 
 /// Feeds read in one repeatable-read snapshot.

@@ -27,6 +27,8 @@ pub struct Rules {
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
+    /// A patch is applied to the value that it names and to no other, and gives what the hub holds.
+    pub patch_base: bool,
 }
 
 impl Rules {
@@ -43,5 +45,6 @@ impl Rules {
         clock_receive: true,
         restamp_hybrid: true,
         vector_per_feed: true,
+        patch_base: true,
     };
 }

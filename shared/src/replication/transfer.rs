@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use crate::entry::{Content, HubRow, Row};
 use crate::limits::{HEARTBEAT_MS, SEGMENT_PLAIN_BYTES_CUT, SEGMENT_ROWS_MAX};
-use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, SegmentPart, draft};
+use crate::patch;
+use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, Outgoing, Patch, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
 use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
@@ -81,9 +82,9 @@ fn segments(
     rows_max: usize,
 ) -> Vec<Draft> {
     let from_seq = from.seq(head.shard);
-    let mut chosen: Vec<Cow<'_, Row>> =
-        rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq)).collect();
-    chosen.sort_by(|a, b| a.at.cmp(&b.at));
+    let chosen = rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq));
+    let mut chosen: Vec<Outgoing<'_>> = chosen.map(|row| outgoing(row, rows, kind)).collect();
+    chosen.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     let chunks = cut(&chosen, rows_max);
     let level = match kind {
         Kind::Snapshot => LEVEL_SNAPSHOT,
@@ -100,11 +101,18 @@ fn segments(
         issued_at: issue.at,
         key_id: issue.key_id,
     };
-    let drafts = chunks.iter().enumerate().map(|(n, chunk)| {
-        let borrowed: Vec<&Row> = chunk.iter().map(AsRef::as_ref).collect();
-        draft(part(n), &borrowed, level)
-    });
-    drafts.collect()
+    chunks.iter().enumerate().map(|(n, chunk)| draft(part(n), chunk, level)).collect()
+}
+
+/// The row as a patch of what receivers have, where that is shorter.
+fn outgoing<'a>(row: Cow<'a, Row>, rows: &FeedRows, kind: Kind) -> Outgoing<'a> {
+    let patch = match (&row.content, rows.bases.get(&row.at)) {
+        (Content::Plain(value), Some(base)) if kind == Kind::Delta => {
+            patch::diff(&base.value, value).map(|value| Patch { base: base.seq, value })
+        }
+        _ => None,
+    };
+    Outgoing { row, patch }
 }
 
 /// The row as this feed shows it, if it shows anything of it.
@@ -125,9 +133,9 @@ fn choose(row: &HubRow, secrets: bool, kind: Kind, from_seq: u64) -> Option<Cow<
     }
 }
 
-fn size(row: &Row) -> usize {
+fn size(Outgoing { row, patch }: &Outgoing<'_>) -> usize {
     let content = match &row.content {
-        Content::Plain(value) => value.as_str().len(),
+        Content::Plain(value) => patch.as_ref().map_or(value, |patch| &patch.value).as_str().len(),
         Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
         Content::Deleted => 0,
     };
@@ -135,7 +143,7 @@ fn size(row: &Row) -> usize {
 }
 
 /// At least one chunk, each within the bounds of a segment.
-fn cut<'a, 'b>(rows: &'a [Cow<'b, Row>], rows_max: usize) -> Vec<&'a [Cow<'b, Row>]> {
+fn cut<'a, 'b>(rows: &'a [Outgoing<'b>], rows_max: usize) -> Vec<&'a [Outgoing<'b>]> {
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (n, row) in rows.iter().enumerate() {

@@ -5,8 +5,8 @@ use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::store::{
-    ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged, Planning,
-    PlanningRequest,
+    Base, ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged,
+    Planning, PlanningRequest,
 };
 use llm_config_shared::vector::{Dot, EpochTable, Position, Vector};
 
@@ -37,6 +37,18 @@ impl State {
         rows.filter(move |row| row.row.dot.position.seq > after)
     }
 
+    /// The plain value that the entry had at a place in the order.
+    fn base(&self, at: &EntryKey, seq: u64) -> Option<(EntryKey, Base)> {
+        let before = |row: &&HubRow| row.row.dot.position.seq <= seq;
+        let row = &self.rows.get(at)?.newest_that(before)?.row;
+        match &row.content {
+            Content::Plain(value) => {
+                Some((at.clone(), Base { seq: row.dot.position.seq, value: value.clone() }))
+            }
+            Content::Secret(_) | Content::Deleted => None,
+        }
+    }
+
     pub(super) fn read_feeds(
         &self,
         feeds: &[(Feed, Vector)],
@@ -53,8 +65,10 @@ impl State {
             for scope in scopes.filter_map(|(_, cell)| cell.at(version)) {
                 digest.merge(scope);
             }
-            let rows = self.feed_rows(feed, from.seq(head.shard), version).cloned().collect();
-            FeedRows { feed: feed.clone(), rows, digest }
+            let rows: Vec<HubRow> = self.feed_rows(feed, from.seq(head.shard), version).cloned().collect();
+            let worth = rows.iter().filter(|row| Base::is_worth(row, from));
+            let bases = worth.filter_map(|row| self.base(&row.row.at, from.seq(head.shard))).collect();
+            FeedRows { feed: feed.clone(), rows, bases, digest }
         };
         let feeds = feeds.iter().map(read).collect();
         Ok(FeedSnapshot { head, feeds })

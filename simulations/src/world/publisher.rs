@@ -6,7 +6,7 @@ use bytes::Bytes;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
-use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys};
+use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys, verify};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
 use llm_config_shared::vector::{EpochTable, Position, Vector};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -42,7 +42,16 @@ impl Signer {
 }
 
 /// A feed, and from where to where it is sent: (epoch, seq) twice.
-pub(super) type Range = (Feed, (u64, u64), (u64, u64));
+/// The last is true where it begins further back than at what its receivers have.
+pub(super) type Range = (Feed, (u64, u64), (u64, u64), bool);
+
+/// Where a part begins.
+struct Start {
+    from: Vector,
+    /// Before the last change that the receiver has: what it changes there is not what it knows, so nothing travels as a
+    /// patch.
+    further: bool,
+}
 
 /// What one process has made.
 #[derive(Debug, Default)]
@@ -70,11 +79,16 @@ impl World {
         hub: usize,
         request: FeedsWanted,
     ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
-        let starts: Vec<(Feed, Vector)> =
-            request.feeds.iter().map(|(feed, from)| (feed.clone(), self.start(feed, from))).collect();
+        let starts: Vec<Start> = request.feeds.iter().map(|(feed, from)| self.start(feed, from)).collect();
+        let wanted: Vec<(Feed, Vector)> = request
+            .feeds
+            .iter()
+            .zip(&starts)
+            .map(|((feed, _), start)| (feed.clone(), start.from.clone()))
+            .collect();
         let journal = self.journal_of(hub);
         let mut snapshot =
-            ready(journal.read_feeds(&starts)).expect("the database was led before it is read");
+            ready(journal.read_feeds(&wanted)).expect("the database was led before it is read");
         if let Some(early) = request.early {
             // The fault that rule 3 guards against. What was read early is labelled as if it were as new as the rest.
             let FeedSnapshot { feeds, .. } = *early;
@@ -84,7 +98,10 @@ impl World {
         }
         let head = snapshot.head;
         let mut parts = Vec::with_capacity(snapshot.feeds.len());
-        for (rows, ((_, from), (_, start))) in snapshot.feeds.iter().zip(request.feeds.iter().zip(&starts)) {
+        for (rows, ((_, from), start)) in snapshot.feeds.iter_mut().zip(request.feeds.iter().zip(&starts)) {
+            if start.further {
+                rows.bases.clear();
+            }
             let part = self.part(hub, rows, from, start, &head)?;
             if request.every || !part.segments.is_empty() {
                 parts.push(part);
@@ -95,16 +112,21 @@ impl World {
 
     /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
     /// now and then at one further back.
-    fn start(&self, feed: &Feed, from: &Vector) -> Vector {
-        let Some((shard, position)) = from.iter().next() else { return Vector::EMPTY };
+    fn start(&self, feed: &Feed, from: &Vector) -> Start {
+        let Some((shard, position)) = from.iter().next() else {
+            return Start { from: Vector::EMPTY, further: false };
+        };
         let skipped = usize::from(position.seq % 3 == 0) * 2;
         let seqs = (1..=position.seq).rev();
         let changes = seqs.filter(|seq| {
             self.truth.winners.get(*seq as usize - 1).is_some_and(|winner| feed.contains(&winner.at))
         });
         match changes.into_iter().nth(skipped) {
-            Some(seq) => Vector::at(shard, Position { epoch: position.epoch, seq }),
-            None => from.clone(),
+            Some(seq) => Start {
+                from: Vector::at(shard, Position { epoch: position.epoch, seq }),
+                further: skipped > 0,
+            },
+            None => Start { from: from.clone(), further: false },
         }
     }
 
@@ -113,7 +135,7 @@ impl World {
         hub: usize,
         rows: &FeedRows,
         from: &Vector,
-        start: &Vector,
+        start: &Start,
         head: &Head,
     ) -> Result<Part, Violation> {
         let feed = rows.feed.clone();
@@ -131,22 +153,25 @@ impl World {
         &mut self,
         hub: usize,
         rows: &FeedRows,
-        start: &Vector,
+        start: &Start,
         head: &Head,
     ) -> Result<Vec<Bytes>, Violation> {
-        let range: Range = (rows.feed.clone(), place(start), place(&head.vector()));
+        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.further);
         if let Some(segments) = self.hubs[hub].published.segments.get(&range) {
             self.stats.count("segments shared");
             return Ok(segments.clone());
         }
         self.stats.count("encodings");
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
-        let draft = draft_part_in_chunks(rows, start, head, issue, self.segment_rows_max);
+        let draft = draft_part_in_chunks(rows, &start.from, head, issue, self.segment_rows_max);
         let sign = |draft: llm_config_shared::segment::Draft| {
             let signature = self.signer.sign(&draft.message());
             draft.signed(&signature)
         };
         let segments: Vec<Bytes> = draft.segments.into_iter().map(sign).collect();
+        let opened = segments.iter().filter_map(|bytes| verify(bytes, &self.signer.keys()).ok()?.open().ok());
+        let patches = opened.map(|opened| opened.patches() as u64).sum();
+        self.stats.add("rows sent as patches", patches);
         self.compare(hub, &range, &segments)?;
         self.hubs[hub].published.segments.insert(range, segments.clone());
         Ok(segments)
@@ -176,7 +201,12 @@ impl World {
         {
             return bytes.clone();
         }
-        let quiet = FeedRows { feed: rows.feed.clone(), rows: Vec::new(), digest: rows.digest };
+        let quiet = FeedRows {
+            feed: rows.feed.clone(),
+            rows: Vec::new(),
+            bases: BTreeMap::new(),
+            digest: rows.digest,
+        };
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
         let all = self.segment_rows_max;
         let draft = draft_part_in_chunks(&quiet, &head.vector(), head, issue, all).checkpoint;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase};
-use crate::entry::Row;
+use crate::entry::{Content, Row};
 use crate::feed::Feed;
 use crate::name::EntryKey;
 use crate::replication::frame::{EdgeFrame, HubFrame};
-use crate::segment::{Checkpoint, Kind, Rejected, SegmentHeader, verify, verify_checkpoint};
+use crate::segment::{Checkpoint, Held, Kind, Opened, Rejected, SegmentHeader, verify, verify_checkpoint};
 use crate::store::replica::{Batch, FeedRecord, Record, Slot};
 use crate::time::Instant;
 use crate::vector::Vector;
@@ -74,7 +74,7 @@ impl EdgeReplica {
         if !self.may_take(&header)? {
             return Ok(());
         }
-        let rows = verified.open()?;
+        let rows = self.resolve(&header.feed, verified.open()?)?;
         self.check_rows(&header, &rows)?;
         if self.rules.clock_receive {
             let bound = self.clock_bound(header.issued_at, now);
@@ -85,6 +85,28 @@ impl EdgeReplica {
         self.take_rows(transfer, &header, rows, now)?;
         self.spill_if_large(now);
         Ok(())
+    }
+
+    /// Values that came as patches, made whole from the replica's rows. Where those are not what the hub takes them for,
+    /// everything of the feed is fetched anew.
+    fn resolve(&mut self, feed: &Feed, opened: Opened) -> Result<Vec<Row>, Rejected> {
+        let named = self.rules.patch_base;
+        let opened = if named { opened } else { opened.unchecked() };
+        let rows = opened.resolve(|row, base| {
+            let mine = self.rows.get(&row.at)?;
+            let Content::Plain(value) = &mine.content else { return None };
+            let here = mine.dot.position.seq;
+            match mine.dot == row.dot {
+                true => Some(Held::Result(value)),
+                false => {
+                    (!named || (mine.dot.shard == row.dot.shard && here == base)).then_some(Held::Base(value))
+                }
+            }
+        });
+        if rows == Err(Rejected::Base) {
+            self.feed_state(feed).refetch = true;
+        }
+        rows
     }
 
     /// Whether the segment is for this edge and continues what it has. False for one that brings nothing new.
