@@ -61,6 +61,7 @@ pub fn draft_part_in_chunks(
         vector: head.vector(),
         changed: changed.clone(),
         digest: rows.digest.of_feed(secrets),
+        hlc: head.hlc,
         issued_at: issue.at,
         not_after: UnixMillis(issue.at.0 + CHECKPOINT_LIFE * HEARTBEAT_MS),
         key_id: issue.key_id,

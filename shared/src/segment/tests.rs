@@ -252,6 +252,7 @@ fn a_checkpoint_comes_back_and_any_flipped_byte_is_noticed() {
         vector: Vector::at(SHARD, Position { epoch: 5, seq: 9 }),
         changed: Vector::at(SHARD, Position { epoch: 5, seq: 7 }),
         digest: FeedDigest { sum: 1 << 100, live: 3 },
+        hlc: Hlc(7 << 16),
         issued_at: UnixMillis(5),
         not_after: UnixMillis(6),
         key_id: 11,

@@ -48,7 +48,7 @@ impl EdgeReplica {
             let result = match frame {
                 HubFrame::Segment { transfer, bytes } => self.handle_segment(transfer, &bytes, now),
                 HubFrame::Checkpoint { transfer: 0, bytes } => self.handle_heartbeat(&bytes, now),
-                HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes),
+                HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes, now),
                 HubFrame::End { transfer, feeds } => self.handle_end(transfer, feeds as usize, now),
                 HubFrame::Welcome(_)
                 | HubFrame::Refused { .. }
@@ -250,8 +250,9 @@ impl EdgeReplica {
         }
     }
 
-    fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes) -> Result<(), Rejected> {
+    fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
+        self.receive_clock(&checkpoint, now);
         let state = &self.feeds[&checkpoint.feed];
         let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);
         if !current {
@@ -289,6 +290,14 @@ impl EdgeReplica {
         Ok(())
     }
 
+    /// What a checkpoint covers has been seen here, also what was deleted before anybody told of it.
+    fn receive_clock(&mut self, checkpoint: &Checkpoint, now: Instant) {
+        if self.rules.clock_receive {
+            let bound = self.clock_bound(checkpoint.issued_at, now);
+            self.clock.receive(checkpoint.hlc, bound);
+        }
+    }
+
     /// A checkpoint that is the hub's, of a feed of this edge, and not older than what was heard before.
     fn verified_checkpoint(&self, bytes: &Bytes) -> Result<Checkpoint, Rejected> {
         let checkpoint = verify_checkpoint(bytes, &self.identity.keys)?;
@@ -318,6 +327,7 @@ impl EdgeReplica {
     fn handle_heartbeat(&mut self, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
         self.hear_time(checkpoint.issued_at, now);
+        self.receive_clock(&checkpoint, now);
         if now - self.last_sent > self.heartbeat_ms / 2 {
             self.send(EdgeFrame::Ack { transfer: 0 }, now);
         }
