@@ -27,6 +27,8 @@ pub struct Rules {
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
+    /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
+    pub clones: bool,
 }
 
 impl Rules {
@@ -43,5 +45,6 @@ impl Rules {
         clock_receive: true,
         restamp_hybrid: true,
         vector_per_feed: true,
+        clones: true,
     };
 }
