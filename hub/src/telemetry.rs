@@ -88,4 +88,5 @@ fn describe() {
     describe_counter!("sync_held_total", "Writes held for a person, by reason");
     describe_counter!("sync_conflicts_total", "Concurrent writes of which one lost");
     describe_counter!("sync_repairs_total", "Replicas sent anew because they differed");
+    describe_counter!("sync_copied_replicas_total", "Edges whose data was copied or set back");
 }

@@ -86,6 +86,9 @@ pub enum Verdict {
     Denied(Denial),
     /// Was decided in an earlier upload.
     Duplicate,
+    /// Not decided, and kept nowhere: its number may stand for another write already. Whoever sent it is a copy of a
+    /// replica, or was set back, and sends it again under an incarnation of its own.
+    Reidentify,
 }
 
 /// The hub's answer to one uploaded write.

@@ -24,6 +24,7 @@ use crate::truth::{Reader, Truth};
 mod actions;
 mod authors;
 mod clients;
+mod copies;
 mod edge;
 mod hub;
 mod places;
@@ -33,6 +34,7 @@ mod rest;
 mod writer;
 
 use clients::Clients;
+use copies::Image;
 use edge::EdgeHost;
 use hub::HubProcess;
 use publisher::{Encodings, Signer};
@@ -171,6 +173,8 @@ pub struct World {
     truth: Truth,
     stats: Stats,
     trace: Trace,
+    /// A copy of some edge's disk.
+    image: Option<Image>,
     segment_rows_max: usize,
     batch_changes_max: usize,
     /// How much goes wrong; none while the world heals.
@@ -199,7 +203,9 @@ impl World {
         };
         let tenant = places::tenant();
         let hubs = (0..2).map(|n| HubProcess::new(n, &mut rng)).collect();
-        let edges: Vec<EdgeHost> = (0..5).map(|n| EdgeHost::new(n, &mut rng)).collect();
+        // The last is a machine without a disk, until it gets a copy of another's.
+        let who = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
+        let edges: Vec<EdgeHost> = who.into_iter().map(|who| EdgeHost::new(who, &mut rng)).collect();
         let truth = Truth { readers: vec![Reader::default(); edges.len()], ..Truth::default() };
         let relay = Relay::new(edges.len());
         Self {
@@ -221,6 +227,7 @@ impl World {
             truth,
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
+            image: None,
             segment_rows_max,
             batch_changes_max,
             chaos: true,

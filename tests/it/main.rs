@@ -21,6 +21,7 @@ macro_rules! on_both_databases {
 }
 
 mod bad_input;
+mod clones;
 mod confidentiality;
 mod enrolment;
 mod hostile_edge;

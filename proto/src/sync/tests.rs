@@ -111,6 +111,7 @@ fn welcome() -> Welcome {
         environments: Environments::standard(),
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
+        copied: false,
     }
 }
 
@@ -124,6 +125,7 @@ fn hub_frames() -> Vec<HubFrame> {
         Verdict::Denied(Denial::Environment),
         Verdict::Denied(Denial::Reused),
         Verdict::Duplicate,
+        Verdict::Reidentify,
     ];
     let dot = Dot { shard: ShardId(Uuid::from_u128(1)), position: position() };
     let answers = verdicts.into_iter().zip([Some(dot), None].into_iter().cycle());
@@ -151,6 +153,7 @@ fn hub_frames() -> Vec<HubFrame> {
     ];
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
+        HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
         HubFrame::Grants(vec![grant]),
         HubFrame::Segment { transfer: 1, bytes: Bytes::from_static(b"segment") },

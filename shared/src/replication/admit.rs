@@ -10,6 +10,7 @@ use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::replication::rules::Rules;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
 use crate::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
@@ -18,6 +19,7 @@ use crate::time::UnixMillis;
 use crate::vector::{Dot, Position, ShardId, Vector};
 
 mod api;
+mod copies;
 mod upload;
 
 pub use api::{
@@ -68,6 +70,7 @@ pub struct Planner {
     leader: Leader,
     physical: UnixMillis,
     epsilon_ms: u64,
+    rules: Rules,
     rows: BTreeMap<EntryKey, HubRow>,
     /// Keys whose row is a winner of this commit.
     won: BTreeSet<EntryKey>,
@@ -136,6 +139,7 @@ impl Planner {
             leader: leader.clone(),
             physical,
             epsilon_ms: CLOCK_EPSILON_MS,
+            rules: Rules::ALL,
             rows: planning.rows.into_iter().map(|row| (row.row.at.clone(), row)).collect(),
             won: BTreeSet::new(),
             raised: BTreeSet::new(),
@@ -157,6 +161,12 @@ impl Planner {
     /// The same with another bound for clocks that are ahead.
     pub fn with_epsilon(mut self, epsilon_ms: u64) -> Self {
         self.epsilon_ms = epsilon_ms;
+        self
+    }
+
+    /// The same under other rules.
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
         self
     }
 

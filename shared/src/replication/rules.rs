@@ -29,6 +29,8 @@ pub struct Rules {
     pub vector_per_feed: bool,
     /// A patch is applied to the value that it names and to no other, and gives what the hub holds.
     pub patch_base: bool,
+    /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
+    pub clones: bool,
 }
 
 impl Rules {
@@ -46,5 +48,6 @@ impl Rules {
         restamp_hybrid: true,
         vector_per_feed: true,
         patch_base: true,
+        clones: true,
     };
 }

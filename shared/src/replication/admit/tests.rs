@@ -93,6 +93,7 @@ fn upload(writes: Vec<Write>) -> Upload {
         write: vec![Subtree::parse("app").unwrap()],
         environments: Environments::standard(),
         session: 1,
+        first: false,
         writes,
     }
 }
@@ -183,14 +184,65 @@ fn a_write_that_has_seen_the_current_one_does_not_conflict() {
 }
 
 #[test]
-fn a_repeated_write_is_a_duplicate_and_with_other_content_it_is_denied() {
+fn a_repeated_write_is_a_duplicate_and_another_under_its_number_comes_again() {
     let mut planner = planner();
     let first = write(1, "k", Hlc(5), Vector::EMPTY);
-    let other = Write { action: Action::Delete, ..first.clone() };
+    let behind = write(2, "k", Hlc(6), Vector::EMPTY);
     let found = verdicts(&mut planner, vec![first.clone()]);
     assert_eq!(found, [Verdict::Admitted { version: 1 }]);
+    let others = [
+        Write { action: Action::Delete, ..first.clone() },
+        Write { change: ChangeId(Uuid::from_u128(7)), ..first.clone() },
+    ];
+    for other in others {
+        let found = verdicts(&mut planner, vec![other, behind.clone()]);
+        assert_eq!(
+            found,
+            [Verdict::Reidentify, Verdict::Reidentify],
+            "nor what follows it, or the order would change"
+        );
+    }
     assert_eq!(verdicts(&mut planner, vec![first]), [Verdict::Duplicate]);
-    assert_eq!(verdicts(&mut planner, vec![other]), [Verdict::Denied(Denial::Reused)]);
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!((commit.history.len(), commit.frontiers[0].last_counter), (1, 1));
+}
+
+#[test]
+fn a_session_number_counts_once_and_what_is_known_stays_known() {
+    let of = |session, first, writes| Upload { session, first, ..upload(writes) };
+    let judge = |planner: &mut Planner, upload: &Upload| -> Vec<Verdict> {
+        planner.upload(upload).into_iter().map(|answer| answer.verdict).collect()
+    };
+    let mut planner = planner();
+    let known = write(1, "a", Hlc(5), Vector::EMPTY);
+    let next = write(2, "b", Hlc(6), Vector::EMPTY);
+    let admitted = [Verdict::Admitted { version: 1 }];
+    assert_eq!(judge(&mut planner, &of(3, true, vec![known.clone()])), admitted);
+    let of_copy = [Verdict::Duplicate, Verdict::Reidentify];
+    for (session, first) in [(3, true), (2, true), (2, false)] {
+        let found = judge(&mut planner, &of(session, first, vec![known.clone(), next.clone()]));
+        assert_eq!(found, of_copy, "session {session}, first: {first}");
+    }
+    assert_eq!(judge(&mut planner, &of(3, false, vec![next.clone()])), admitted, "the session goes on");
+    assert_eq!(judge(&mut planner, &of(4, true, vec![next])), [Verdict::Duplicate]);
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!((commit.frontiers[0].last_counter, commit.frontiers[0].session), (2, 4));
+    assert_eq!(commit.history.len(), 2);
+}
+
+#[test]
+fn times_of_one_replica_that_do_not_rise_are_of_two() {
+    let mut planner = planner();
+    verdicts(&mut planner, vec![write(1, "k", Hlc(9), Vector::EMPTY)]);
+    let slower = write(2, "k", Hlc(8), Vector::EMPTY);
+    assert_eq!(verdicts(&mut planner, vec![slower.clone()]), [Verdict::Reidentify]);
+    let renamed = Write { id: WriteId { incarnation: 5, ..slower.id }, ..slower };
+    assert_eq!(verdicts(&mut planner, vec![renamed]), [Verdict::Lost { version: 2 }]);
+    assert_eq!(
+        planner.finish().unwrap().0.conflicts.len(),
+        1,
+        "and reported, unlike one's own earlier write"
+    );
 }
 
 #[test]

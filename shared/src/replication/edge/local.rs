@@ -113,6 +113,7 @@ impl EdgeReplica {
         if self.upload_in_flight != Some(batch) {
             return;
         }
+        let copied = answers.iter().any(|answer| answer.verdict == Verdict::Reidentify);
         let (mut kept, mut removed, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {
             let vector = self.outbox_vector(answer.id.counter);
@@ -131,7 +132,11 @@ impl EdgeReplica {
         let mut put: Vec<Record> = kept.iter().cloned().map(Record::Pending).collect();
         put.push(self.state_record());
         let remove = self.begin_removals(&removed);
+        self.reidentifying = copied;
         self.commit(Batch { put, remove }, Effect::Answered { kept, removed, verdicts }, now);
+        if copied {
+            self.reidentify(now);
+        }
     }
 
     /// A stamp that the hub took is never followed by a smaller one, whatever the next hub process knows of it.
@@ -177,7 +182,10 @@ impl EdgeReplica {
                 Verdict::Denied(reason) => {
                     self.outputs.push_back(Output::Alert(Alert::Denied { counter, reason: *reason }));
                 }
-                Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate => {}
+                Verdict::Admitted { .. }
+                | Verdict::Lost { .. }
+                | Verdict::Duplicate
+                | Verdict::Reidentify => {}
             }
             self.outputs.push_back(Output::Decided { counter, verdict });
         }
