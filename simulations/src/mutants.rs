@@ -23,10 +23,12 @@ const fn without(rules: Rules) -> Setup {
 const ALL: Rules = Rules::ALL;
 
 /// The table.
-pub const MUTANTS: [Mutant; 13] = [
+pub const MUTANTS: [Mutant; 15] = [
     Mutant { name: "dominance", rule: "2.7 1", setup: without(Rules { dominance: false, ..ALL }) },
     Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
     Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
+    Mutant { name: "horizon", rule: "2.7 3", setup: Setup { horizon: false, ..Setup::REAL } },
+    Mutant { name: "stubs", rule: "2.8", setup: Setup { stubs: false, ..Setup::REAL } },
     Mutant {
         name: "apply: continuity",
         rule: "2.7 4",
@@ -58,9 +60,15 @@ mod tests {
 
     #[test]
     fn rules_that_are_missed_at_once_are_missed() {
-        for name in
-            ["one snapshot", "apply: vector last", "outbox: hide by row", "counter ceiling", "durable first"]
-        {
+        for name in [
+            "one snapshot",
+            "horizon",
+            "stubs",
+            "apply: vector last",
+            "outbox: hide by row",
+            "counter ceiling",
+            "durable first",
+        ] {
             let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();
             let caught = (0..40).any(|seed| run(seed, mutant.setup, false).violation.is_some());
             assert!(caught, "{name}");

@@ -555,3 +555,6 @@ impl EdgeReplica {
         (at, visible)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use super::World;
 use super::hub::FeedsWanted;
 use crate::invariants::{Check, Violation, encodings};
-use crate::journal::ready;
+use crate::journal::{SimJournal, ready};
 
 /// A checkpoint is said again with a new time after so long.
 const CHECKPOINT_MS: u64 = 3_000;
@@ -70,9 +70,8 @@ impl World {
         hub: usize,
         request: FeedsWanted,
     ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
-        let starts: Vec<(Feed, Vector)> =
-            request.feeds.iter().map(|(feed, from)| (feed.clone(), self.start(feed, from))).collect();
         let journal = self.journal_of(hub);
+        let starts = self.starts(&journal, &request.feeds);
         let mut snapshot =
             ready(journal.read_feeds(&starts)).expect("the database was led before it is read");
         if let Some(early) = request.early {
@@ -85,12 +84,24 @@ impl World {
         let head = snapshot.head;
         let mut parts = Vec::with_capacity(snapshot.feeds.len());
         for (rows, ((_, from), (_, start))) in snapshot.feeds.iter().zip(request.feeds.iter().zip(&starts)) {
-            let part = self.part(hub, rows, from, start, &head)?;
+            let part = self.part(hub, rows, from, &head.served_from(start), &head)?;
             if request.every || !part.segments.is_empty() {
                 parts.push(part);
             }
         }
         Ok((head.vector(), head.epochs, parts))
+    }
+
+    /// Where the parts of all feeds begin, as far as the process knows; that something was purged by another it may only
+    /// find while it reads.
+    fn starts(&mut self, journal: &SimJournal, feeds: &[(Feed, Vector)]) -> Vec<(Feed, Vector)> {
+        let head = ready(journal.head()).expect("the database was led before it is read");
+        let informed = !self.chance(10);
+        let start = |(feed, from): &(Feed, Vector)| {
+            let shared = self.start(feed, from);
+            (feed.clone(), if informed { head.shared_from(from, shared) } else { shared })
+        };
+        feeds.iter().map(start).collect()
     }
 
     /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
@@ -120,6 +131,9 @@ impl World {
         let changed = rows.digest.changed(feed.secrets);
         let current = !from.is_empty() && place(from).1 >= changed;
         let segments = if current { Vec::new() } else { self.segments(hub, rows, start, head)? };
+        if !from.is_empty() && start.is_empty() && !current {
+            self.stats.count("fetched anew from below the horizon");
+        }
         if segments.len() > 1 {
             self.stats.count("multi-page transfers");
         }
@@ -162,7 +176,7 @@ impl World {
         }
         let digest = encodings::open(&range.0, segments, &self.signer.keys(), &self.truth)?;
         match self.encodings.rows.insert(range.clone(), digest) {
-            Some(before) if before != digest && self.setup.one_snapshot => {
+            Some(before) if before != digest && self.setup.one_snapshot && self.setup.horizon => {
                 Err(Violation::new("encodings", format!("{range:?} holds other rows than before")))
             }
             Some(_) | None => Ok(()),
