@@ -27,6 +27,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "dominance", rule: "2.7 1", setup: without(Rules { dominance: false, ..ALL }) },
     Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
     Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
+    Mutant { name: "horizon", rule: "2.7 3", setup: Setup { horizon: false, ..Setup::REAL } },
+    Mutant { name: "stubs", rule: "2.8", setup: Setup { stubs: false, ..Setup::REAL } },
     Mutant {
         name: "apply: continuity",
         rule: "2.7 4",
@@ -66,6 +68,8 @@ mod tests {
             "outbox: hide by row",
             "counter ceiling",
             "clones",
+            "horizon",
+            "stubs",
             "durable first",
         ] {
             let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();

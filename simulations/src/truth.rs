@@ -73,6 +73,10 @@ pub struct Truth {
     pub current: BTreeMap<EntryKey, Current>,
     /// Deletes that were admitted, by key.
     pub deletes: BTreeMap<EntryKey, Vec<WriteId>>,
+    /// The highest version that an admitted write of the key took.
+    pub versions: BTreeMap<EntryKey, u64>,
+    /// Deletions up to here may have been purged.
+    pub horizon: u64,
     /// By seq: the first is seq 1.
     pub winners: Vec<Winner>,
     /// Changes that had to be whole and won everywhere, oldest first.

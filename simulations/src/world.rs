@@ -29,6 +29,7 @@ mod edge;
 mod hub;
 mod places;
 mod publisher;
+mod purger;
 mod relay;
 mod rest;
 mod writer;
@@ -53,10 +54,29 @@ pub struct Setup {
     pub fence: bool,
     /// A transfer reads all feeds in one snapshot of the database.
     pub one_snapshot: bool,
+    /// A purge raises the horizon, below which nobody is sent changes alone.
+    pub horizon: bool,
+    /// Something stays of a purged deletion, for writes whose authors never saw it.
+    pub stubs: bool,
 }
 
 impl Setup {
-    pub const REAL: Self = Self { rules: Rules::ALL, fence: true, one_snapshot: true };
+    pub const REAL: Self =
+        Self { rules: Rules::ALL, fence: true, one_snapshot: true, horizon: true, stubs: true };
+
+    fn database(self) -> SimJournal {
+        let mut journal = SimJournal::new();
+        if !self.fence {
+            journal = journal.without_fence();
+        }
+        if !self.horizon {
+            journal = journal.without_horizon();
+        }
+        if !self.stubs {
+            journal = journal.without_stubs();
+        }
+        journal
+    }
 }
 
 /// What came of one seed.
@@ -138,6 +158,8 @@ enum Event {
         hub: usize,
         life: u32,
     },
+    /// Whoever leads looks for old deletions.
+    Purge,
     /// A client tries its request again.
     Retry {
         request: u64,
@@ -177,6 +199,8 @@ pub struct World {
     image: Option<Image>,
     segment_rows_max: usize,
     batch_changes_max: usize,
+    /// How long deletions are kept. Edges are away for up to 40 seconds, so these stand for a month.
+    retention_ms: u64,
     /// How much goes wrong; none while the world heals.
     chaos: bool,
     actions_left: u32,
@@ -194,13 +218,13 @@ pub fn run(seed: u64, setup: Setup, keep_lines: bool) -> Outcome {
 impl World {
     fn new(seed: u64, setup: Setup, keep_lines: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let journal = if setup.fence { SimJournal::new() } else { SimJournal::new().without_fence() };
         let (segment_rows_max, batch_changes_max) = match rng.random_range(0..4) {
             0 => (2, 3),
             1 => (3, 2),
             2 => (5, 8),
             _ => (2_000, 200),
         };
+        let retention_ms = [300, 1_500, 6_000, 25_000][rng.random_range(0..4)];
         let tenant = places::tenant();
         let hubs = (0..2).map(|n| HubProcess::new(n, &mut rng)).collect();
         // The last is a machine without a disk, until it gets a copy of another's.
@@ -216,7 +240,7 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
-            journal,
+            journal: setup.database(),
             hubs,
             edges,
             network: Network::default(),
@@ -230,6 +254,7 @@ impl World {
             image: None,
             segment_rows_max,
             batch_changes_max,
+            retention_ms,
             chaos: true,
             actions_left: 150,
             last_value: 0,
@@ -245,6 +270,7 @@ impl World {
             self.schedule(at, Event::EdgeStarts { edge, life: 0 });
         }
         self.schedule(5, Event::Act);
+        self.schedule(self.retention_ms, Event::Purge);
         while self.chaos {
             self.step()?;
         }
@@ -290,6 +316,7 @@ impl World {
             Event::Append { hub, life } => self.append(hub, life),
             Event::Appended { hub, life } => self.appended(hub, life),
             Event::Advanced { hub, life } => self.advanced(hub, life),
+            Event::Purge => self.look_for_old_deletions(),
             Event::Retry { request } => self.retry(request),
             Event::Trap { edge, at } => self.spring_trap(edge, &at),
             Event::Heal { edge, hub } => {
@@ -318,6 +345,7 @@ impl World {
             | Event::EdgeTimer { .. }
             | Event::EdgeStarts { .. }
             | Event::HubStarts { .. }
+            | Event::Purge
             | Event::Retry { .. }
             | Event::Heal { .. }
             | Event::Trap { .. } => return None,
@@ -399,9 +427,17 @@ mod tests {
             assert_eq!(outcome.violation, None, "seed {seed}");
             stats.merge(&outcome.stats);
         }
-        for what in
-            ["conflicts", "edge crashes", "multi-page transfers", "duplicated segments", "hub crashes"]
-        {
+        for what in [
+            "conflicts",
+            "edge crashes",
+            "multi-page transfers",
+            "duplicated segments",
+            "hub crashes",
+            "deletions purged",
+            "fetched anew from below the horizon",
+            "writes that lost to a purged deletion",
+            "writes that followed a purged deletion",
+        ] {
             assert!(stats.get(what) > 0, "{what}");
         }
     }

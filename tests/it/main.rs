@@ -27,6 +27,7 @@ mod enrolment;
 mod hostile_edge;
 mod journal;
 mod kills;
+mod long_absence;
 mod outage;
 mod published_api;
 mod published_bugs;

@@ -12,6 +12,7 @@ use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
 use crate::replication::rules::Rules;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
+use crate::store::purge::{Stub, StubChange};
 use crate::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
 };
@@ -72,6 +73,8 @@ pub struct Planner {
     epsilon_ms: u64,
     rules: Rules,
     rows: BTreeMap<EntryKey, HubRow>,
+    /// Keys whose row in `rows` is only a stub in the journal.
+    stubs: BTreeSet<EntryKey>,
     /// Keys whose row is a winner of this commit.
     won: BTreeSet<EntryKey>,
     raised: BTreeSet<EntryKey>,
@@ -135,12 +138,15 @@ struct Entering {
 impl Planner {
     /// `planning` must hold what the submissions need; `physical` is the database's clock or the leader's.
     pub fn new(leader: &Leader, planning: Planning, physical: UnixMillis) -> Self {
+        let stubs = planning.stubs.iter().map(|stub| stub.at.clone()).collect();
+        let rows = planning.rows.into_iter().chain(planning.stubs.into_iter().map(Stub::tombstone));
         Self {
             leader: leader.clone(),
             physical,
             epsilon_ms: CLOCK_EPSILON_MS,
             rules: Rules::ALL,
-            rows: planning.rows.into_iter().map(|row| (row.row.at.clone(), row)).collect(),
+            rows: rows.map(|row| (row.row.at.clone(), row)).collect(),
+            stubs,
             won: BTreeSet::new(),
             raised: BTreeSet::new(),
             digests: planning.digests.into_iter().collect(),
@@ -176,13 +182,16 @@ impl Planner {
             return None;
         }
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
-        let raised = self.raised.iter().filter(|at| !self.won.contains(*at));
+        let raised = self.raised.iter().filter(|at| !self.won.contains(*at) && !self.stubs.contains(*at));
+        let stubs = self.stubs.iter().filter_map(|at| Some((at.clone(), self.stub_change(at)?)));
         let commit = Commit {
             fence: self.fence,
             seq: self.leader.position.seq,
             hlc: self.leader.clock.last(),
+            admitted_at: self.physical,
             rows,
             raised: raised.map(|at| (at.clone(), self.rows[at].top_version)).collect(),
+            stubs: stubs.collect(),
             history: self.history,
             superseded: self.superseded,
             conflicts: self.conflicts,
@@ -192,6 +201,13 @@ impl Planner {
             repeats: self.repeats,
         };
         Some((commit, self.leader))
+    }
+
+    fn stub_change(&self, at: &EntryKey) -> Option<StubChange> {
+        if self.won.contains(at) {
+            return Some(StubChange::Replaced);
+        }
+        self.raised.contains(at).then(|| StubChange::Raised(self.rows[at].top_version))
     }
 
     /// The id of the hub's next write.

@@ -578,3 +578,6 @@ impl EdgeReplica {
         (at, visible)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,8 @@ pub struct Issue {
     pub key_id: u64,
 }
 
-/// Lays out what a receiver at `from` lacks. An empty `from` gives a snapshot.
+/// Lays out what a receiver at `from` lacks. An empty `from` gives a snapshot, as does one below the horizon where anything
+/// changed since: deletions that the receiver has not heard of are gone.
 pub fn draft_part(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue) -> PartDraft {
     draft_part_in_chunks(rows, from, head, issue, SEGMENT_ROWS_MAX)
 }
@@ -66,22 +67,14 @@ pub fn draft_part_in_chunks(
         not_after: UnixMillis(issue.at.0 + CHECKPOINT_LIFE * HEARTBEAT_MS),
         key_id: issue.key_id,
     };
-    let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
-    let segments = match kind {
-        Kind::Delta if from.covers(&changed) => Vec::new(),
-        Kind::Delta | Kind::Snapshot => segments(rows, from, head, kind, issue, rows_max),
-    };
+    let current = !from.is_empty() && from.covers(&changed);
+    let segments =
+        if current { Vec::new() } else { segments(rows, &head.served_from(from), head, issue, rows_max) };
     PartDraft { segments, checkpoint: checkpoint.draft() }
 }
 
-fn segments(
-    rows: &FeedRows,
-    from: &Vector,
-    head: &Head,
-    kind: Kind,
-    issue: Issue,
-    rows_max: usize,
-) -> Vec<Draft> {
+fn segments(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue, rows_max: usize) -> Vec<Draft> {
+    let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
     let from_seq = from.seq(head.shard);
     let chosen = rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq));
     let mut chosen: Vec<Outgoing<'_>> = chosen.map(|row| outgoing(row, rows, kind)).collect();

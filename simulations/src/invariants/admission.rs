@@ -1,7 +1,7 @@
 //! 7, 9 and the order of writes: every commit is judged again with what the simulator knows.
 //!
 //! Seqs are dense, unique and in commit order. Of two writes of a key the later in causality wins. A conflict is
-//! reported if and only if neither author had seen the other's write. A change is in one commit only, however often it
+//! reported if and only if neither author had seen the other's write. Versions of an entry follow one another. A change is in one commit only, however often it
 //! was asked for.
 
 use std::collections::BTreeMap;
@@ -90,9 +90,22 @@ fn decided(
         Status::Applied | Status::SupersededConcurrent => {
             stamps::admitted(truth, row, wall)?;
             conflict(truth, stats, commit, (row, id), current)?;
+            next_version(truth, row)?;
         }
     }
     if row.status == Status::Applied { wins(truth, row, id) } else { Ok(()) }
+}
+
+/// Every admitted write takes its entry's next version, whatever was purged in between.
+fn next_version(truth: &mut Truth, row: &HistoryRow) -> Check {
+    let last = truth.versions.entry(row.at.clone()).or_default();
+    *last += 1;
+    if row.version == *last {
+        return Ok(());
+    }
+    let detail =
+        format!("{:?} takes version {} of {} instead of {last}", row.stamp.id, row.version, row.at.key);
+    Err(Violation::new("versions", detail))
 }
 
 /// Compares what the hub found with who had seen what.

@@ -14,7 +14,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use super::World;
 use super::hub::FeedsWanted;
 use crate::invariants::{Check, Violation, encodings};
-use crate::journal::ready;
+use crate::journal::{SimJournal, ready};
 
 /// A checkpoint is said again with a new time after so long.
 const CHECKPOINT_MS: u64 = 3_000;
@@ -79,14 +79,11 @@ impl World {
         hub: usize,
         request: FeedsWanted,
     ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
-        let starts: Vec<Start> = request.feeds.iter().map(|(feed, from)| self.start(feed, from)).collect();
-        let wanted: Vec<(Feed, Vector)> = request
-            .feeds
-            .iter()
-            .zip(&starts)
-            .map(|((feed, _), start)| (feed.clone(), start.from.clone()))
-            .collect();
         let journal = self.journal_of(hub);
+        let starts = self.starts(&journal, &request.feeds);
+        let places = request.feeds.iter().zip(&starts);
+        let wanted: Vec<(Feed, Vector)> =
+            places.map(|((feed, _), start)| (feed.clone(), start.from.clone())).collect();
         let mut snapshot =
             ready(journal.read_feeds(&wanted)).expect("the database was led before it is read");
         if let Some(early) = request.early {
@@ -102,12 +99,25 @@ impl World {
             if start.further {
                 rows.bases.clear();
             }
-            let part = self.part(hub, rows, from, start, &head)?;
+            let start = Start { from: head.served_from(&start.from), ..*start };
+            let part = self.part(hub, rows, from, &start, &head)?;
             if request.every || !part.segments.is_empty() {
                 parts.push(part);
             }
         }
         Ok((head.vector(), head.epochs, parts))
+    }
+
+    /// Where the parts of all feeds begin, as far as the process knows; that something was purged by another it may only
+    /// find while it reads.
+    fn starts(&mut self, journal: &SimJournal, feeds: &[(Feed, Vector)]) -> Vec<Start> {
+        let head = ready(journal.head()).expect("the database was led before it is read");
+        let informed = !self.chance(10);
+        let start = |(feed, from): &(Feed, Vector)| {
+            let Start { from: shared, further } = self.start(feed, from);
+            Start { from: if informed { head.shared_from(from, shared) } else { shared }, further }
+        };
+        feeds.iter().map(start).collect()
     }
 
     /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
@@ -142,6 +152,9 @@ impl World {
         let changed = rows.digest.changed(feed.secrets);
         let current = !from.is_empty() && place(from).1 >= changed;
         let segments = if current { Vec::new() } else { self.segments(hub, rows, start, head)? };
+        if !from.is_empty() && start.from.is_empty() && !current {
+            self.stats.count("fetched anew from below the horizon");
+        }
         if segments.len() > 1 {
             self.stats.count("multi-page transfers");
         }
@@ -187,7 +200,7 @@ impl World {
         }
         let digest = encodings::open(&range.0, segments, &self.signer.keys(), &self.truth)?;
         match self.encodings.rows.insert(range.clone(), digest) {
-            Some(before) if before != digest && self.setup.one_snapshot => {
+            Some(before) if before != digest && self.setup.one_snapshot && self.setup.horizon => {
                 Err(Violation::new("encodings", format!("{range:?} holds other rows than before")))
             }
             Some(_) | None => Ok(()),

@@ -352,11 +352,13 @@ impl EdgeReplica {
 
     fn confirm(&mut self, checkpoint: Checkpoint, now: Instant) {
         self.state.confirmed_at = self.state.confirmed_at.max(checkpoint.issued_at.0);
+        if self.rules.floor {
+            // At once, as with a segment: while the batch is under way, an earlier checkpoint that a relay repeats must
+            // not lead to a switch that goes back.
+            self.feed_state(&checkpoint.feed).record.floor.join(&checkpoint.vector);
+        }
         let mut record = self.feeds[&checkpoint.feed].record.clone();
         record.vector.join(&checkpoint.vector);
-        if self.rules.floor {
-            record.floor.join(&checkpoint.vector);
-        }
         let moved = record.vector != self.feeds[&checkpoint.feed].record.vector;
         record.checkpoint_issued_at = record.checkpoint_issued_at.max(checkpoint.issued_at.0);
         let feeds = vec![(checkpoint.feed.clone(), record.clone())];
