@@ -10,6 +10,7 @@ pub mod http;
 pub mod identity;
 pub mod journal;
 pub mod registry;
+pub mod retention;
 pub mod secrets;
 pub mod server;
 pub mod sync;

@@ -21,6 +21,10 @@ pub const TAG_BYTES_MAX: usize = 128;
 pub const BULK_OPERATIONS_MAX: usize = 500;
 /// Most writes in one transaction of the hub's writer.
 pub const COMMIT_WRITES_MAX: usize = 500;
+/// Most deletions that one transaction purges.
+pub const PURGE_ROWS_MAX: usize = 500;
+/// How long a deletion is kept before it may be purged, by default, in days.
+pub const DELETED_DAYS: u64 = 30;
 /// Most writes of one upload message, and their total size.
 pub const UPLOAD_WRITES_MAX: usize = 100;
 /// Most bytes of values in one upload message. One value of the largest size still fits.
@@ -51,6 +55,9 @@ pub const REPAIR_ROWS_MAX: usize = 6_000;
 pub const REPAIR_KEYS_MAX: usize = 256;
 /// Repairs of one feed within an hour before it is fetched whole.
 pub const REPAIRS_PER_HOUR_MAX: usize = 3;
+
+/// Below this size a value always travels whole.
+pub const PATCH_BYTES_MIN: usize = 64;
 
 /// Most shards in a vector.
 pub const SHARDS_MAX: usize = 8;

@@ -8,4 +8,5 @@ pub mod hub;
 pub mod outbox;
 pub mod repair;
 pub mod rules;
+pub mod seats;
 pub mod transfer;

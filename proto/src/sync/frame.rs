@@ -177,6 +177,7 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         environments: environments_to_wire(&welcome.environments),
         default_environment: welcome.default_environment.to_string(),
         write: subtrees_to_wire(&welcome.write),
+        copied: welcome.copied,
     }
 }
 
@@ -193,6 +194,7 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         environments: environments_from_wire(part.environments)?,
         default_environment: Environment::parse(&part.default_environment)?,
         write: subtrees_from_wire("write", FEEDS_MAX, part.write)?,
+        copied: part.copied,
     })
 }
 

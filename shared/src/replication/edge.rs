@@ -20,16 +20,18 @@ use crate::name::{EntryKey, Environment, Tenant};
 use crate::secret::KeyGrant;
 use crate::segment::{Rejected, VerificationKeys};
 use crate::stamp::{ActorId, Clock};
-use crate::store::replica::{Batch, FeedRecord, PendingRecord, Record, Slot, StateRecord, StoreError};
+use crate::store::replica::{Batch, FeedRecord, PendingRecord, Record, StateRecord, StoreError};
 use crate::time::{Instant, UnixMillis};
 use crate::vector::{EpochTable, Vector};
 use crate::write::{Action, Verdict, Write};
 
 mod apply;
+mod copies;
 mod incoming;
 mod local;
 mod repair;
 mod reread;
+mod restore;
 mod session;
 
 use apply::Switch;
@@ -59,8 +61,11 @@ pub struct LocalWrite {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The stream asked for is open.
-    Connected,
+    /// The stream asked for is open. `spare` (random, below 2^63, drawn for this stream) becomes the incarnation if the
+    /// hub finds that this replica is a copy: of two that run, neither must know the other's.
+    Connected {
+        spare: u64,
+    },
     /// The stream has ended, or could not be opened.
     Disconnected,
     Frame(HubFrame),
@@ -170,6 +175,11 @@ pub enum Alert {
     Held { counter: u64 },
     #[error("the hub did not admit write {counter}: {reason}")]
     Denied { counter: u64, reason: crate::write::Denial },
+    #[error(
+        "the data of this edge was copied, or set back to an earlier state; it goes on under an identity of its own, \
+         and {again} writes that wait are sent again"
+    )]
+    Copied { again: usize },
     #[error("nothing was heard from the hub for too long")]
     Silent,
     #[error("the replica's disk failed: {0}")]
@@ -223,6 +233,10 @@ enum Effect {
     Switched(Box<Switch>),
     Folded {
         last: bool,
+    },
+    /// The new incarnation is durable, and so are the writes that bear it.
+    Reidentified {
+        touched: Vec<EntryKey>,
     },
     Granted(Vec<KeyGrant>),
     Confirmed {
@@ -278,6 +292,12 @@ pub struct EdgeReplica {
     effects: VecDeque<Effect>,
     calls: BTreeMap<u64, u64>,
     last_call: u64,
+    /// The incarnation to take if there is another replica under the present one.
+    spare: Option<u64>,
+    /// The hub has said so in this session.
+    copied: bool,
+    /// The batch that takes the spare incarnation is under way.
+    reidentifying: bool,
     last_heard: Instant,
     last_sent: Instant,
     backoff: Backoff,
@@ -331,6 +351,9 @@ impl EdgeReplica {
             effects: VecDeque::new(),
             calls: BTreeMap::new(),
             last_call: 0,
+            spare: None,
+            copied: false,
+            reidentifying: false,
             last_heard: now,
             last_sent: now,
             backoff: Backoff::new(incarnation ^ wall.0),
@@ -351,7 +374,7 @@ impl EdgeReplica {
     /// Takes what happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Connected => self.handle_connected(now),
+            Input::Connected { spare } => self.handle_connected(spare, now),
             Input::Disconnected => self.handle_disconnected(0, now),
             Input::Frame(frame) => self.handle_frame(frame, now),
             Input::Committed => self.handle_committed(now),
@@ -471,6 +494,7 @@ impl EdgeReplica {
             }
             Effect::Switched(switch) => self.complete_switch(*switch, now),
             Effect::Folded { last } => self.complete_fold(last, now),
+            Effect::Reidentified { touched } => self.complete_reidentify(touched, now),
             Effect::Granted(grants) => self.complete_grants(grants),
             Effect::Confirmed { feeds, removed } => self.complete_confirmed(feeds, removed),
         }
@@ -510,73 +534,12 @@ impl EdgeReplica {
         }
     }
 
-    fn restore(&mut self, records: Vec<Record>) {
-        let mut staged = Vec::new();
-        for record in records {
-            match record {
-                Record::Row(row) => drop(self.rows.insert(row.at.clone(), row)),
-                Record::Staged(row) => staged.push(row),
-                Record::Feed(feed, record) => {
-                    self.feeds.insert(feed, FeedState { record, ..FeedState::default() });
-                }
-                Record::Pending(pending) => self.outbox.restore(pending),
-                Record::Grant(grant) => self.grants.push(grant),
-                Record::State(state) => self.state = state,
-            }
-        }
-        self.clock = Clock::resume(self.state.hlc);
-        self.hub_offset_ms = self.wall_offset_ms.saturating_add(self.state.clock_offset_ms);
-        self.next_counter = if self.rules.counter_ceiling {
-            self.state.counter_ceiling.max(1)
-        } else {
-            self.outbox.last_counter() + 1
-        };
-        self.resume_stage(staged);
-        self.index_rows();
-    }
-
-    /// Assigns the rows found on disk to their feeds. Those of no feed, and those of a first transfer that was never
-    /// completed, are not to be trusted and go.
-    fn index_rows(&mut self) {
-        let mut remove = Vec::new();
-        for row in self.rows.values() {
-            match self.feeds.iter_mut().find(|(feed, state)| feed.contains(&row.at) && state.record.ready) {
-                Some((_, state)) => state.digest.add(row),
-                None => remove.push(row.at.clone()),
-            }
-        }
-        if remove.is_empty() {
-            return;
-        }
-        for at in &remove {
-            self.rows.remove(at);
-        }
-        let remove = remove.into_iter().map(Slot::Row).collect();
-        self.commit_nothing_new(Batch { put: Vec::new(), remove });
-    }
-
-    fn publish_everything(&mut self) {
-        let rows = self.rows().map(|row| (row.at.clone(), Some(row.clone()))).collect();
-        let pending = self.outbox.iter().map(|pending| pending.write.at.clone()).collect::<Vec<_>>();
-        let pending = pending.into_iter().map(|at| self.overlay(at)).collect();
-        let feeds = self.feeds.iter().filter(|(_, state)| state.record.ready);
-        let feeds = feeds.map(|(feed, state)| (feed.clone(), Some(state.record.vector.clone()))).collect();
-        let confirmed_at = (self.state.confirmed_at > 0).then_some(UnixMillis(self.state.confirmed_at));
-        self.outputs.push_back(Output::Publish(Published {
-            rows,
-            pending,
-            feeds,
-            environments: Some((self.state.environments.clone(), self.state.default_environment.clone())),
-            grants: self.grants.clone(),
-            confirmed_at,
-            pending_count: self.outbox.undecided(),
-            doubted: Vec::new(),
-        }));
-    }
-
     /// What readers now see of a key's pending writes.
     fn overlay(&self, at: EntryKey) -> (EntryKey, Option<Write>) {
         let visible = self.outbox.visible(&at).cloned();
         (at, visible)
     }
 }
+
+#[cfg(test)]
+mod tests;

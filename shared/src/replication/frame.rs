@@ -120,6 +120,9 @@ pub struct Welcome {
     pub default_environment: Environment,
     /// Where it may write.
     pub write: Vec<Subtree>,
+    /// Another replica is connected under the same incarnation: this one is to take another, once the hub has decided
+    /// what it can of the writes that wait.
+    pub copied: bool,
 }
 
 /// Why a session is not served.

@@ -43,6 +43,8 @@ pub struct HeadReport {
     pub epsilon_ms: u64,
     /// Whether this process is the one that writes, and so knows the head for certain.
     pub leads: bool,
+    /// Another session of the same incarnation is open that is not older than this one.
+    pub copied: bool,
 }
 
 /// One feed of a transfer, as the shared cache made it.
@@ -97,6 +99,8 @@ pub enum Output {
     Admit {
         batch: u64,
         session: u64,
+        /// Nothing was uploaded in this session before.
+        first: bool,
         writes: Vec<Write>,
     },
     /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
@@ -143,6 +147,7 @@ pub struct HubSession {
     profile: Profile,
     phase: Phase,
     session: u64,
+    uploaded: bool,
     /// What the edge was told of, by this hub or another.
     floor: Vector,
     /// Where the next transfer of each feed begins.
@@ -172,6 +177,7 @@ impl HubSession {
             profile,
             phase: Phase::Silent,
             session: 0,
+            uploaded: false,
             floor: Vector::EMPTY,
             sent: BTreeMap::new(),
             in_flight: None,
@@ -319,6 +325,7 @@ impl HubSession {
             environments: self.profile.environments.clone(),
             default_environment: self.profile.default_environment.clone(),
             write: self.profile.write.clone(),
+            copied: report.copied,
         };
         self.send(HubFrame::Welcome(welcome));
         if self.profile.feeds.iter().any(|feed| feed.secrets) {
@@ -345,7 +352,8 @@ impl HubSession {
         if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX || !ordered {
             return self.refuse(Refusal::Protocol("upload too large or out of order".into()));
         }
-        self.outputs.push_back(Output::Admit { batch, session: self.session, writes });
+        let first = !std::mem::replace(&mut self.uploaded, true);
+        self.outputs.push_back(Output::Admit { batch, session: self.session, first, writes });
     }
 
     fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {

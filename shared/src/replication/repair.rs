@@ -5,6 +5,7 @@
 //! rows come signed, and the outcome has to have the digest of the signed checkpoint that the feed differed from: nothing
 //! else of this is believed. Whatever does not fit ends with the whole feed being fetched.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::entry::{Content, HubRow, Row};
 use crate::feed::Feed;
 use crate::limits::{REPAIR_BUCKETS, REPAIR_ROWS_MAX, SEGMENT_PLAIN_BYTES_CUT};
 use crate::name::EntryKey;
-use crate::segment::{Draft, Kind, SegmentPart, draft};
+use crate::segment::{Draft, Kind, Outgoing, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
 use crate::vector::Vector;
 
@@ -201,10 +202,11 @@ pub fn draft_rows(
     for row in found {
         let row = row.as_ref().map(|row| &row.row).filter(|row| shows(&rows.feed, row));
         // It was there when it was listed: whatever it is now came later.
-        wanted.push(row.filter(|row| at.covers_dot(row.dot)).ok_or(Unrepaired::Moved)?);
+        let row = row.filter(|row| at.covers_dot(row.dot)).ok_or(Unrepaired::Moved)?;
+        wanted.push(Outgoing::whole(Cow::Borrowed(row)));
     }
-    wanted.sort_by(|a, b| a.at.cmp(&b.at));
-    let bytes: usize = wanted.iter().map(|row| size(row)).sum();
+    wanted.sort_by(|a, b| a.row.at.cmp(&b.row.at));
+    let bytes: usize = wanted.iter().map(size).sum();
     if bytes > SEGMENT_PLAIN_BYTES_CUT && wanted.len() > 1 {
         return Err(Unrepaired::Unfit);
     }

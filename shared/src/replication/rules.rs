@@ -29,6 +29,10 @@ pub struct Rules {
     pub vector_per_feed: bool,
     /// What a feed holds is compared with what the hub says that it holds, before it is shown.
     pub digest: bool,
+    /// A patch is applied to the value that it names and to no other, and gives what the hub holds.
+    pub patch_base: bool,
+    /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
+    pub clones: bool,
 }
 
 impl Rules {
@@ -46,5 +50,7 @@ impl Rules {
         restamp_hybrid: true,
         vector_per_feed: true,
         digest: true,
+        patch_base: true,
+        clones: true,
     };
 }

@@ -112,7 +112,8 @@ impl World {
         if let Some((feed, row)) = self.as_the_hub_has_it(&host.view, at)
             && (feed.secrets || row.plain_seq > 0)
         {
-            self.truth.learn(edge, at, row.row.stamp.id);
+            let name = self.truth.identity(row.row.stamp.id, row.row.change);
+            self.truth.learn(edge, at, name);
         }
         Ok(())
     }

@@ -202,7 +202,8 @@ impl EdgeReplica {
         {
             return Err(Rejected::Order);
         }
-        let rows = verified.open()?;
+        // What differs is no base for anything: these rows come whole.
+        let rows = verified.open()?.resolve(|_, _| None)?;
         let (mut wanted, mut replaced) = (asked.keys, BTreeMap::new());
         let bound = self.clock_bound(header.issued_at, now);
         for row in rows {

@@ -19,6 +19,7 @@ use crate::replication::transfer::draft_part;
 use crate::secret::SealedSecret;
 use crate::segment::{Rejected, VerificationKeys};
 use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
+use crate::store::Base;
 use crate::store::replica::{Batch, FeedRecord, Record, StateRecord};
 use crate::time::{Instant, UnixMillis};
 use crate::value::Value;
@@ -79,6 +80,8 @@ fn secret(n: u64) -> Content {
 /// A hub with one feed.
 struct Hub {
     rows: Vec<HubRow>,
+    /// What rows held before they were last set.
+    bases: BTreeMap<EntryKey, Base>,
     feed: Feed,
     key: Ed25519KeyPair,
     session: HubSession,
@@ -101,7 +104,7 @@ impl Hub {
         };
         let session = HubSession::new(profile, Rules::ALL, Instant(0));
         let key = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-        Self { rows, feed, key, session, moves: 0, wrong_by: 0, mixes_up: false }
+        Self { rows, bases: BTreeMap::new(), feed, key, session, moves: 0, wrong_by: 0, mixes_up: false }
     }
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {
@@ -114,13 +117,23 @@ impl Hub {
             shard: SHARD,
             position: Position { epoch: 5, seq: newest },
             hlc: Hlc(newest << 20),
+            horizon: 0,
             epochs: EpochTable::new(vec![Epoch { ordinal: 0, epoch: 5, start_seq: 0 }]),
         }
     }
 
     fn set(&mut self, n: usize, text: &str) {
+        self.put(n, plain(text));
+    }
+
+    fn put(&mut self, n: usize, content: Content) {
         let seq = self.head().position.seq + 1;
-        let mut newer = row(n as u64 + 1, plain(text));
+        let before = &self.rows[n].row;
+        if let Content::Plain(value) = &before.content {
+            let base = Base { seq: before.dot.position.seq, value: value.clone() };
+            self.bases.insert(before.at.clone(), base);
+        }
+        let mut newer = row(n as u64 + 1, content);
         newer.dot.position.seq = seq;
         newer.stamp.hlc = Hlc(seq << 20);
         self.rows[n] = stored(newer);
@@ -138,7 +151,9 @@ impl Hub {
         }
         digest.plain_sum = digest.plain_sum.wrapping_add(self.wrong_by);
         let rows = self.rows.iter().filter(|row| !from.covers_dot(row.row.dot)).cloned().collect();
-        FeedRows { feed: self.feed.clone(), rows, digest }
+        let mut bases = self.bases.clone();
+        bases.retain(|_, base| base.seq <= from.seq(SHARD));
+        FeedRows { feed: self.feed.clone(), rows, bases, digest }
     }
 
     fn part(&self, from: &Vector) -> Part {
@@ -247,7 +262,7 @@ impl Bench {
 
     fn edge_output(&mut self, output: EdgeOutput) {
         match output {
-            EdgeOutput::Connect => self.edge.handle(EdgeInput::Connected, self.now),
+            EdgeOutput::Connect => self.edge.handle(EdgeInput::Connected { spare: 4 }, self.now),
             EdgeOutput::Disconnect => {}
             EdgeOutput::Send(frame) => {
                 self.bytes += FRAME_OVERHEAD + up(&frame);
@@ -276,6 +291,7 @@ impl Bench {
                 hlc: Hlc(0),
                 epsilon_ms: 500,
                 leads: true,
+                copied: false,
             }),
             Output::SealGrants => Input::Grants(Vec::new()),
             Output::ReadFeeds { feeds, .. } => {
@@ -329,6 +345,12 @@ fn down(frame: &HubFrame) -> usize {
         | HubFrame::End { .. }
         | HubFrame::Reply { .. } => 0,
     }
+}
+
+/// An object of which little changes.
+fn object(n: u64) -> Content {
+    let text = format!(r#"{{"long":"{}","n":{n}}}"#, "x".repeat(100));
+    Content::Plain(Value::parse(&text).unwrap())
 }
 
 fn values(count: u64) -> impl Iterator<Item = Content> {
@@ -398,6 +420,35 @@ fn a_transfer_that_brings_news_is_put_right_together_with_them() {
     bench.meet();
     assert!(bench.holds_what_the_hub_has());
     assert_eq!((bench.repaired(), bench.shown, bench.whole), (1, 3, false), "the news cured one already");
+}
+
+#[test]
+fn a_patch_of_what_was_damaged_is_not_taken_and_the_feed_is_fetched_whole() {
+    let hub = || Hub::new((0..100).map(object), feed(true));
+    let damages: [fn(&mut Vec<Row>); 3] = [
+        |rows| rows[3].content = plain("flipped"),
+        |rows| rows[3].dot.position.seq = 1,
+        |rows| drop(rows.remove(3)),
+    ];
+    for damage in damages {
+        let mut bench = Bench::new(hub(), damage);
+        bench.hub.put(3, object(1_000));
+        bench.meet();
+        assert_eq!(bench.alerts, [Alert::Rejected(Rejected::Base)]);
+        assert_eq!((bench.shown, bench.whole), (0, false), "readers keep what they had");
+        bench.meet();
+        assert!(bench.holds_what_the_hub_has() && bench.whole);
+        assert_eq!(bench.alerts.len(), 1);
+    }
+    let mut bench = Bench::new(hub(), |rows| drop(rows.remove(4)));
+    bench.hub.put(3, object(1_000));
+    bench.meet();
+    assert!(bench.holds_what_the_hub_has());
+    assert_eq!(
+        (bench.repaired(), bench.whole),
+        (1, false),
+        "a patch of what is whole goes along with a repair"
+    );
 }
 
 #[test]
