@@ -200,7 +200,9 @@ impl World {
         let tenant = places::tenant();
         let hubs = (0..2).map(|n| HubProcess::new(n, &mut rng)).collect();
         let edges: Vec<EdgeHost> = (0..5).map(|n| EdgeHost::new(n, &mut rng)).collect();
-        let truth = Truth { readers: vec![Reader::default(); edges.len()], ..Truth::default() };
+        let policies = places::policies(seed);
+        journal.set_policies(policies.clone());
+        let truth = Truth { readers: vec![Reader::default(); edges.len()], policies, ..Truth::default() };
         let relay = Relay::new(edges.len());
         Self {
             setup,

@@ -6,10 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::policy::Policies;
+use crate::replication::rules::Rules;
+use crate::settled::Settlement;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
 use crate::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
@@ -18,11 +23,14 @@ use crate::time::UnixMillis;
 use crate::vector::{Dot, Position, ShardId, Vector};
 
 mod api;
+mod contest;
+mod settle;
 mod upload;
 
 pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
+pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
 
 /// What the leader of a shard carries from one commit to the next.
@@ -68,6 +76,10 @@ pub struct Planner {
     leader: Leader,
     physical: UnixMillis,
     epsilon_ms: u64,
+    rules: Rules,
+    policies: Policies,
+    known_conflicts: BTreeMap<Uuid, Conflict>,
+    known_past: BTreeMap<WriteId, HistoryRow>,
     rows: BTreeMap<EntryKey, HubRow>,
     /// Keys whose row is a winner of this commit.
     won: BTreeSet<EntryKey>,
@@ -81,6 +93,7 @@ pub struct Planner {
     history: Vec<HistoryRow>,
     superseded: Vec<WriteId>,
     conflicts: Vec<Conflict>,
+    settled: Vec<Settlement>,
     changes: BTreeMap<(Tenant, ChangeId), ChangeRow>,
     repeats: Vec<Repeat>,
     fence: Fence,
@@ -136,6 +149,10 @@ impl Planner {
             leader: leader.clone(),
             physical,
             epsilon_ms: CLOCK_EPSILON_MS,
+            rules: Rules::ALL,
+            policies: planning.policies,
+            known_conflicts: planning.conflicts.into_iter().map(|known| (known.id, known)).collect(),
+            known_past: planning.past.into_iter().map(|row| (row.stamp.id, row)).collect(),
             rows: planning.rows.into_iter().map(|row| (row.row.at.clone(), row)).collect(),
             won: BTreeSet::new(),
             raised: BTreeSet::new(),
@@ -148,6 +165,7 @@ impl Planner {
             history: Vec::new(),
             superseded: Vec::new(),
             conflicts: Vec::new(),
+            settled: Vec::new(),
             changes: BTreeMap::new(),
             repeats: Vec::new(),
             fence: leader.fence(),
@@ -160,9 +178,16 @@ impl Planner {
         self
     }
 
+    /// The same with some rule switched off, so that a simulation can show that it is missed.
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
-        if self.history.is_empty() && self.moved.is_empty() && self.repeats.is_empty() {
+        let nothing = self.history.is_empty() && self.settled.is_empty();
+        if nothing && self.moved.is_empty() && self.repeats.is_empty() {
             return None;
         }
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
@@ -176,6 +201,7 @@ impl Planner {
             history: self.history,
             superseded: self.superseded,
             conflicts: self.conflicts,
+            settled: self.settled,
             frontiers: self.moved.iter().map(|edge| self.frontiers[edge]).collect(),
             digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: self.changes.into_values().collect(),
@@ -281,6 +307,7 @@ impl Planner {
             seq,
             context: entering.context.clone(),
             base: entering.base,
+            settled: None,
         });
         let tenant = &entering.at.scope.tenant;
         let change = self.changes.entry((tenant.clone(), entering.change)).or_insert_with(|| ChangeRow {

@@ -27,6 +27,10 @@ pub struct Rules {
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
+    /// What wins by the policy of its namespace gets a stamp above what it replaces.
+    pub restamp_winner: bool,
+    /// Between an edge's own writes their counters decide which one readers see.
+    pub own_by_counter: bool,
 }
 
 impl Rules {
@@ -43,5 +47,7 @@ impl Rules {
         clock_receive: true,
         restamp_hybrid: true,
         vector_per_feed: true,
+        restamp_winner: true,
+        own_by_counter: true,
     };
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::Stamp;
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
@@ -80,6 +81,9 @@ fn decided(
     }
     match row.status {
         Status::Held => stats.count("held by the hub"),
+        Status::Released | Status::Dropped => {
+            return Err(Violation::new("order", format!("{id:?} was settled before it was decided")));
+        }
         Status::Denied => stats.count("denied by the hub"),
         Status::Applied | Status::SupersededConcurrent => {
             stamps::admitted(truth, row, wall)?;
@@ -87,6 +91,16 @@ fn decided(
         }
     }
     if row.status == Status::Applied { wins(truth, row) } else { Ok(()) }
+}
+
+/// Whether a concurrent write that was admitted, and won or did not, is what the policy allows.
+fn follows(policy: ConflictPolicy, won: bool) -> bool {
+    match policy {
+        ConflictPolicy::LastWriteWins => true,
+        ConflictPolicy::HubWins => !won,
+        ConflictPolicy::EdgeWins => won,
+        ConflictPolicy::Reject | ConflictPolicy::Manual => false,
+    }
 }
 
 /// Compares what the hub found with who had seen what.
@@ -106,12 +120,17 @@ fn conflict(
     let won = row.status == Status::Applied;
     let (winner, loser) = if won { (mine, theirs) } else { (theirs, mine) };
     let reported = pair(winner, loser);
-    if winner < loser {
+    let policy = truth.policy(&row.at);
+    if winner < loser && policy != ConflictPolicy::HubWins {
         return Err(Violation::new("order", format!("{winner:?} won over {loser:?}")));
     }
     if seen && !won {
         let detail = format!("{:?} had seen {:?} and lost to it", mine, theirs);
         return Err(Violation::new("causality", detail));
+    }
+    let by_hub = mine.id.actor.0 == commit.fence.shard.0;
+    if !seen && !by_hub && !follows(policy, won) {
+        return Err(Violation::new("policy", format!("{:?} under {policy:?}: won is {won}", mine.id)));
     }
     if !seen && !reported {
         return Err(Violation::new("conflicts", format!("{:?} and {:?} met unnoticed", mine.id, theirs.id)));

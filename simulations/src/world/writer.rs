@@ -99,7 +99,7 @@ impl World {
             job.submission.needs(&mut request);
         }
         let planning = ready(self.journal.planning(&request)).expect("the database is there");
-        let mut planner = Planner::new(&leader, planning, self.hub_wall(hub));
+        let mut planner = Planner::new(&leader, planning, self.hub_wall(hub)).with_rules(self.setup.rules);
         let replies = jobs.into_iter().map(|job| plan(&mut planner, job)).collect();
         let planned = planner.finish().map(Box::new);
         self.hubs[hub].writer.flight = Some(Flight { planned, replies, result: Ok(()) });

@@ -9,6 +9,9 @@ use crate::secret::SealedSecret;
 use crate::value::Value;
 use crate::write::{Action, Denial, HeldReason, Verdict, Write};
 
+mod contest;
+mod settle;
+
 const NOW: UnixMillis = UnixMillis(1_000_000);
 const EDGE: ActorId = ActorId(Uuid::from_u128(77));
 
@@ -159,7 +162,7 @@ fn concurrent_writes_conflict_and_the_larger_stamp_wins_either_way() {
             assert_eq!(commit.superseded, [commit.history[0].stamp.id]);
             assert_eq!((commit.conflicts[0].winner_version, commit.conflicts[0].loser_version), (2, 1));
         } else {
-            assert_eq!(verdict, Verdict::Lost { version: 2 });
+            assert_eq!(verdict, Verdict::Lost { version: 2, to: 1 });
             assert_eq!(commit.history[1].status, Status::SupersededConcurrent);
             assert_eq!((commit.rows[0].row.version, commit.rows[0].top_version), (1, 2));
             assert_eq!((commit.conflicts[0].winner_version, commit.conflicts[0].loser_version), (1, 2));
