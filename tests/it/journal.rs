@@ -5,6 +5,7 @@ use std::sync::Arc;
 use llm_config_hub::journal::{PostgresJournal, SqliteJournal};
 
 mod book;
+mod decisions;
 mod feeds;
 mod head;
 mod keys;
@@ -100,9 +101,17 @@ suite! {
         conflicts_and_held_writes_are_of_their_tenant,
         events_follow_the_order_of_commits,
     }
+    decisions {
+        conflicts_are_found_by_id_and_state,
+        a_decision_is_taken_once,
+        held_writes_are_found_by_their_id,
+        conflicts_are_followed_in_order,
+        planning_finds_what_is_decided_about,
+    }
     registry {
         tenants_are_created_once,
         environments_refuse_a_circle,
+        policies_are_of_their_tenant_and_inherited,
         tokens_are_found_by_their_hash,
         edges_are_listed_removed_and_touched,
         wrapped_keys_and_roots_stay_what_they_were_first,
