@@ -11,12 +11,16 @@ use std::task::{Context, Poll, Waker};
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::policy::Policies;
+use llm_config_shared::settled::ConflictState;
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
     Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
+use uuid::Uuid;
 
 mod cell;
 mod purge;
@@ -113,7 +117,13 @@ impl SimJournal {
 
     /// Every conflict ever found.
     pub fn whole_conflicts(&self) -> Vec<Conflict> {
-        self.state().conflicts.iter().map(|(_, conflict)| conflict.clone()).collect()
+        let state = self.state();
+        state.conflicts.iter().map(|stored| stored.at(state.versions())).collect()
+    }
+
+    /// What namespaces do with concurrent writes from now on.
+    pub fn set_policies(&self, policies: Policies) {
+        self.state().policies = policies;
     }
 
     /// A head as this connection is told of it.
@@ -200,12 +210,42 @@ impl Journal for SimJournal {
         self.read(|state, version| Ok(state.change_with_writes(tenant, change, version)))
     }
 
-    async fn conflicts(&self, tenant: &Tenant, page: Page) -> Result<Paged<Conflict>, JournalError> {
-        self.read(|state, version| Ok(state.conflict_page(tenant, page, version)))
+    async fn conflicts(
+        &self,
+        tenant: &Tenant,
+        wanted: Option<ConflictState>,
+        page: Page,
+    ) -> Result<Paged<Conflict>, JournalError> {
+        self.read(|state, version| Ok(state.conflict_page(tenant, wanted, page, version)))
+    }
+
+    async fn conflict(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Conflict>, JournalError> {
+        self.read(|state, version| Ok(state.conflict(tenant, id, version)))
+    }
+
+    async fn conflict_mark(&self, tenant: &Tenant, seq: Option<u64>) -> Result<u64, JournalError> {
+        self.read(|state, version| Ok(state.conflict_mark(tenant, seq, version)))
+    }
+
+    async fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Conflict)>, JournalError> {
+        self.read(|state, version| Ok(state.conflicts_after(tenant, after, limit, version)))
     }
 
     async fn held(&self, tenant: &Tenant, page: Page) -> Result<Paged<HistoryRow>, JournalError> {
         self.read(|state, version| Ok(state.held_page(tenant, page, version)))
+    }
+
+    async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
+        self.read(|state, version| Ok(state.held_write(tenant, id, version)))
+    }
+
+    async fn writes(&self, ids: &[WriteId]) -> Result<Vec<HistoryRow>, JournalError> {
+        self.read(|state, version| Ok(state.writes(ids, version)))
     }
 
     async fn events_after(

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::write::{Action, Write};
 
@@ -93,9 +94,16 @@ pub struct Truth {
     pub names: BTreeMap<ChangeId, WriteId>,
     /// Edges of which there was a copy.
     pub copied: BTreeSet<ActorId>,
+    /// What namespaces do with concurrent writes.
+    pub policies: Policies,
 }
 
 impl Truth {
+    /// What is done with a concurrent write of this key.
+    pub fn policy(&self, at: &EntryKey) -> ConflictPolicy {
+        self.policies.of(&at.scope.tenant, &at.scope.namespace)
+    }
+
     /// Whether `earlier` was known to the author of `later`.
     pub fn is_past(&self, earlier: WriteId, later: WriteId) -> bool {
         self.writes.get(&later).is_some_and(|made| made.past.contains(&earlier))

@@ -230,7 +230,10 @@ impl World {
         // The last is a machine without a disk, until it gets a copy of another's.
         let who = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
         let edges: Vec<EdgeHost> = who.into_iter().map(|who| EdgeHost::new(who, &mut rng)).collect();
-        let truth = Truth { readers: vec![Reader::default(); edges.len()], ..Truth::default() };
+        let policies = places::policies(seed);
+        let journal = setup.database();
+        journal.set_policies(policies.clone());
+        let truth = Truth { readers: vec![Reader::default(); edges.len()], policies, ..Truth::default() };
         let relay = Relay::new(edges.len());
         Self {
             setup,
@@ -240,7 +243,7 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
-            journal: setup.database(),
+            journal,
             hubs,
             edges,
             network: Network::default(),

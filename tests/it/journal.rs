@@ -5,6 +5,7 @@ use std::sync::Arc;
 use llm_config_hub::journal::{PostgresJournal, SqliteJournal};
 
 mod book;
+mod decisions;
 mod feeds;
 mod head;
 mod keys;
@@ -109,9 +110,17 @@ suite! {
         stubs_are_raised_and_replaced,
         a_change_of_a_stub_that_is_not_there_aborts,
     }
+    decisions {
+        conflicts_are_found_by_id_and_state,
+        a_decision_is_taken_once,
+        held_writes_are_found_by_their_id,
+        conflicts_are_followed_in_order,
+        planning_finds_what_is_decided_about,
+    }
     registry {
         tenants_are_created_once,
         environments_refuse_a_circle,
+        policies_are_of_their_tenant_and_inherited,
         tokens_are_found_by_their_hash,
         edges_are_listed_removed_and_touched,
         wrapped_keys_and_roots_stay_what_they_were_first,

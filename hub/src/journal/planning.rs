@@ -8,8 +8,9 @@ use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::{Frontier, Planning, PlanningRequest, Repeat};
 
 use super::dialect::{Answer, Cells, Column, Sql, Transact};
+use super::registry::policies;
 use super::rows::{self, name, uuid, written};
-use super::{entries, scopes, stubs};
+use super::{conflicts, entries, scopes, stubs};
 
 const FRONTIERS: Sql = Sql {
     sqlite: "SELECT edge, inc, last_ctr, session FROM frontier WHERE edge = $1 AND inc = $2",
@@ -35,6 +36,9 @@ pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest)
     let mut planning = Planning {
         rows: entries::rows(tx, &request.keys).await?,
         digests: scopes::digests(tx, &scopes).await?,
+        policies: policies::of(tx, &request.policies).await?,
+        conflicts: conflicts::each(tx, &request.conflicts).await?,
+        past: conflicts::writes(tx, &request.past).await?,
         ..Planning::default()
     };
     planning.rows.sort_by(|a, b| a.row.at.cmp(&b.row.at));

@@ -118,9 +118,11 @@ fn welcome() -> Welcome {
 fn hub_frames() -> Vec<HubFrame> {
     let verdicts = [
         Verdict::Admitted { version: 1 },
-        Verdict::Lost { version: 2 },
+        Verdict::Lost { version: 2, to: 1 },
         Verdict::Held(HeldReason::ClockAhead),
         Verdict::Held(HeldReason::ConcurrentSecret),
+        Verdict::Held(HeldReason::Policy),
+        Verdict::Denied(Denial::Policy),
         Verdict::Denied(Denial::Namespace),
         Verdict::Denied(Denial::Environment),
         Verdict::Denied(Denial::Reused),

@@ -104,6 +104,7 @@ pub enum Output {
     /// The hub has decided the write with this counter.
     Decided {
         counter: u64,
+        at: EntryKey,
         verdict: Verdict,
     },
     Replied {
@@ -212,7 +213,7 @@ enum Effect {
     Answered {
         kept: Vec<PendingRecord>,
         removed: Vec<(u64, EntryKey)>,
-        verdicts: Vec<(u64, Verdict)>,
+        verdicts: Vec<(u64, EntryKey, Verdict)>,
     },
     Switched(Box<Switch>),
     Folded {

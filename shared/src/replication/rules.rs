@@ -31,6 +31,10 @@ pub struct Rules {
     pub patch_base: bool,
     /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
     pub clones: bool,
+    /// What wins by the policy of its namespace gets a stamp above what it replaces.
+    pub restamp_winner: bool,
+    /// Between an edge's own writes their counters decide which one readers see.
+    pub own_by_counter: bool,
 }
 
 impl Rules {
@@ -49,5 +53,7 @@ impl Rules {
         vector_per_feed: true,
         patch_base: true,
         clones: true,
+        restamp_winner: true,
+        own_by_counter: true,
     };
 }

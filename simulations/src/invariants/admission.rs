@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::{Stamp, WriteId};
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
@@ -86,6 +87,9 @@ fn decided(
     }
     match row.status {
         Status::Held => stats.count("held by the hub"),
+        Status::Released | Status::Dropped => {
+            return Err(Violation::new("order", format!("{id:?} was settled before it was decided")));
+        }
         Status::Denied => stats.count("denied by the hub"),
         Status::Applied | Status::SupersededConcurrent => {
             stamps::admitted(truth, row, wall)?;
@@ -108,6 +112,16 @@ fn next_version(truth: &mut Truth, row: &HistoryRow) -> Check {
     Err(Violation::new("versions", detail))
 }
 
+/// Whether a concurrent write that was admitted, and won or did not, is what the policy allows.
+fn follows(policy: ConflictPolicy, won: bool) -> bool {
+    match policy {
+        ConflictPolicy::LastWriteWins => true,
+        ConflictPolicy::HubWins => !won,
+        ConflictPolicy::EdgeWins => won,
+        ConflictPolicy::Reject | ConflictPolicy::Manual => false,
+    }
+}
+
 /// Compares what the hub found with who had seen what.
 fn conflict(
     truth: &mut Truth,
@@ -125,14 +139,20 @@ fn conflict(
     let won = row.status == Status::Applied;
     let (winner, loser) = if won { (mine, theirs) } else { (theirs, mine) };
     let reported = pair(winner, loser);
-    if winner < loser {
+    let policy = truth.policy(&row.at);
+    if winner < loser && policy != ConflictPolicy::HubWins {
         return Err(Violation::new("order", format!("{winner:?} won over {loser:?}")));
     }
     if seen && !won {
         let detail = format!("{:?} had seen {:?} and lost to it", mine, theirs);
         return Err(Violation::new("causality", detail));
     }
-    if !seen && !reported && passes_for_own(truth, mine, theirs) {
+    let by_hub = mine.id.actor.0 == commit.fence.shard.0;
+    let own = passes_for_own(truth, mine, theirs);
+    if !seen && !by_hub && !own && !follows(policy, won) {
+        return Err(Violation::new("policy", format!("{:?} under {policy:?}: won is {won}", mine.id)));
+    }
+    if !seen && !reported && own {
         stats.count("writes of a copy that passed for one's own");
     } else if !seen && !reported {
         return Err(Violation::new("conflicts", format!("{:?} and {:?} met unnoticed", mine.id, theirs.id)));

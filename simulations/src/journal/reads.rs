@@ -4,13 +4,16 @@ use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::settled::{ConflictState, held_id};
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::{
     Base, ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged,
     Planning, PlanningRequest,
 };
 use llm_config_shared::vector::{Dot, EpochTable, Position, Vector};
+use uuid::Uuid;
 
-use super::state::State;
+use super::state::{State, StoredConflict};
 
 impl State {
     pub(super) fn head(&self, version: usize) -> Result<Head, JournalError> {
@@ -109,6 +112,13 @@ impl State {
                 .collect(),
             repeats: repeats.map(|(_, repeat)| repeat.clone()).collect(),
             known_writes: request.writes.iter().filter_map(known).collect(),
+            policies: self.policies.clone(),
+            conflicts: {
+                let asked = |known: &&StoredConflict| request.conflicts.contains(&known.row.id);
+                let seen = self.conflicts.iter().filter(|known| known.since <= version);
+                seen.filter(asked).map(|known| known.at(version)).collect()
+            },
+            past: self.writes(&request.past, version),
         }
     }
 
@@ -188,11 +198,63 @@ impl State {
         Some((ChangeRow { writes, ..stored.row.clone() }, rows))
     }
 
-    pub(super) fn conflict_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<Conflict> {
-        let conflicts = self.conflicts.iter().enumerate().rev();
-        let seen = conflicts.filter(|(_, (since, _))| *since <= version);
-        let rows = seen.map(|(n, (_, conflict))| (n as u64 + 1, conflict.clone()));
-        paged(rows.filter(|(_, conflict)| conflict.at.scope.tenant == *tenant), page)
+    /// Conflicts of a tenant, oldest first, with their numbers.
+    fn tenants_conflicts(
+        &self,
+        tenant: &Tenant,
+        version: usize,
+    ) -> impl DoubleEndedIterator<Item = (u64, Conflict)> {
+        let seen = self.conflicts.iter().enumerate();
+        let mine =
+            seen.filter(move |(_, known)| known.since <= version && known.row.at.scope.tenant == *tenant);
+        mine.map(move |(n, known)| (n as u64 + 1, known.at(version)))
+    }
+
+    pub(super) fn conflict_page(
+        &self,
+        tenant: &Tenant,
+        wanted: Option<ConflictState>,
+        page: Page,
+        version: usize,
+    ) -> Paged<Conflict> {
+        let matches = |known: &Conflict| {
+            wanted.is_none_or(|wanted| ConflictState::of(known.settled.as_ref()) == wanted)
+        };
+        paged(self.tenants_conflicts(tenant, version).rev().filter(|(_, known)| matches(known)), page)
+    }
+
+    pub(super) fn conflict(&self, tenant: &Tenant, id: Uuid, version: usize) -> Option<Conflict> {
+        self.tenants_conflicts(tenant, version).map(|(_, known)| known).find(|known| known.id == id)
+    }
+
+    pub(super) fn conflict_mark(&self, tenant: &Tenant, seq: Option<u64>, version: usize) -> u64 {
+        let before = |number: &u64| seq.is_none_or(|seq| self.conflicts[*number as usize - 1].seq < seq);
+        let numbers = self.tenants_conflicts(tenant, version).map(|(number, _)| number);
+        numbers.filter(before).max().unwrap_or(0)
+    }
+
+    pub(super) fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+        version: usize,
+    ) -> Vec<(u64, Conflict)> {
+        self.tenants_conflicts(tenant, version).filter(|(number, _)| *number > after).take(limit).collect()
+    }
+
+    pub(super) fn writes(&self, ids: &[WriteId], version: usize) -> Vec<HistoryRow> {
+        let stored = ids.iter().filter_map(|id| self.by_write.get(id));
+        stored.filter_map(|at| self.history[*at].at(version)).collect()
+    }
+
+    pub(super) fn held_write(&self, tenant: &Tenant, id: Uuid, version: usize) -> Option<HistoryRow> {
+        let rows = self.history.iter().filter_map(|stored| stored.at(version));
+        let mut held = rows.filter(|row| {
+            row.at.scope.tenant == *tenant
+                && matches!(row.status, Status::Held | Status::Released | Status::Dropped)
+        });
+        held.find(|row| held_id(row.stamp.id) == id)
     }
 
     pub(super) fn events_after(

@@ -265,7 +265,7 @@ impl World {
             Output::Publish(published) => return self.published(edge, &published),
             Output::Queued { counter, .. } => self.queued(edge, counter),
             Output::WriteRefused { .. } => self.stats.count("edge writes refused"),
-            Output::Decided { counter, verdict } => {
+            Output::Decided { counter, verdict, .. } => {
                 self.trace.write(self.now, format_args!("edge {edge} hears of {counter}: {verdict:?}"));
                 self.stats.count(match verdict {
                     Verdict::Admitted { .. } => "verdicts admitted",

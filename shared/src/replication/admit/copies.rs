@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Planner, Upload};
+use crate::policy::ConflictPolicy;
 use crate::store::Frontier;
 use crate::write::{Denial, Verdict, Write};
 
@@ -56,8 +57,13 @@ impl Planner {
         copied.then_some(Verdict::Reidentify)
     }
 
-    /// The times of one replica rise with its numbers: a row with a lower number and a later time is another's.
+    /// The times of one replica rise with its numbers: a row with a lower number and a later time is another's, unless
+    /// it won by a policy and has its time from the hub.
     fn precedes_own(&self, write: &Write) -> bool {
+        let scope = &write.at.scope;
+        if self.policies.of(&scope.tenant, &scope.namespace) == ConflictPolicy::EdgeWins {
+            return false;
+        }
         self.rows.get(&write.at).is_some_and(|current| {
             let stamp = current.row.stamp;
             let same = stamp.id.actor == write.id.actor && stamp.id.incarnation == write.id.incarnation;

@@ -165,8 +165,9 @@ impl EdgeReplica {
         if self.outbox.is_empty() {
             return Vec::new();
         }
+        let by_counter = self.rules.own_by_counter;
         let rows = incoming.parts.values().flat_map(|part| &part.rows);
-        rows.flat_map(|row| self.outbox.hide_below(row)).collect()
+        rows.flat_map(|row| self.outbox.hide_below(row, by_counter)).collect()
     }
 
     /// Decided writes that go once some feeds have come so far, and others are not received any more.

@@ -118,13 +118,23 @@ impl EdgeReplica {
         for answer in answers {
             let vector = self.outbox_vector(answer.id.counter);
             self.note_decided(&answer);
-            match self.outbox.answered(&answer, vector.as_ref()) {
-                Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => kept.push(*pending),
-                Some(outbox::Effect::Keep(pending)) => removed.push((answer.id.counter, pending.write.at)),
-                Some(outbox::Effect::Remove { counter, at }) => removed.push((counter, at)),
+            let at = match self.outbox.answered(&answer, vector.as_ref()) {
+                Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => {
+                    let at = pending.write.at.clone();
+                    kept.push(*pending);
+                    at
+                }
+                Some(outbox::Effect::Keep(pending)) => {
+                    removed.push((answer.id.counter, pending.write.at.clone()));
+                    pending.write.at
+                }
+                Some(outbox::Effect::Remove { counter, at }) => {
+                    removed.push((counter, at.clone()));
+                    at
+                }
                 None => continue,
-            }
-            verdicts.push((answer.id.counter, answer.verdict));
+            };
+            verdicts.push((answer.id.counter, at, answer.verdict));
         }
         for pending in &kept {
             self.outbox.put(pending.clone());
@@ -158,7 +168,7 @@ impl EdgeReplica {
         &mut self,
         kept: Vec<PendingRecord>,
         removed: Vec<(u64, EntryKey)>,
-        verdicts: Vec<(u64, Verdict)>,
+        verdicts: Vec<(u64, EntryKey, Verdict)>,
         now: Instant,
     ) {
         let mut covered = Vec::new();
@@ -176,7 +186,7 @@ impl EdgeReplica {
             self.outbox.remove(counter);
         }
         self.publish_overlays(touched);
-        for (counter, verdict) in verdicts {
+        for (counter, at, verdict) in verdicts {
             match &verdict {
                 Verdict::Held(_) => self.outputs.push_back(Output::Alert(Alert::Held { counter })),
                 Verdict::Denied(reason) => {
@@ -187,7 +197,7 @@ impl EdgeReplica {
                 | Verdict::Duplicate
                 | Verdict::Reidentify => {}
             }
-            self.outputs.push_back(Output::Decided { counter, verdict });
+            self.outputs.push_back(Output::Decided { counter, at, verdict });
         }
         self.upload_in_flight = None;
         self.upload_or_subscribe(now);
