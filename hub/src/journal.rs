@@ -11,8 +11,8 @@ use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
-    Paged, Planning, PlanningRequest, Read,
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
+    Page, Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
 
@@ -31,6 +31,7 @@ mod registry;
 mod rows;
 mod scopes;
 pub mod sqlite;
+pub mod whole;
 
 use dialect::{Answer, Dialect, Transact};
 
@@ -95,6 +96,13 @@ impl<D: Dialect> Journal for Database<D> {
         let mut tx = self.dialect.begin_write().await?;
         append::append(&mut tx, commit).await?;
         tx.commit().await
+    }
+
+    async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let losses = head::losses(&mut tx).await?;
+        tx.commit().await?;
+        Ok(losses)
     }
 
     async fn head(&self) -> Result<Head, JournalError> {

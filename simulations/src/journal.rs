@@ -12,8 +12,8 @@ use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
-    Paged, Planning, PlanningRequest, Read,
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
+    Page, Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
 
@@ -43,6 +43,10 @@ pub struct SimJournal {
     version: Option<usize>,
     fenced: bool,
 }
+
+/// The whole database at one moment.
+#[derive(Clone, Debug)]
+pub struct Backup(State);
 
 impl Default for SimJournal {
     fn default() -> Self {
@@ -98,6 +102,19 @@ impl SimJournal {
         self.state().conflicts.iter().map(|(_, conflict)| conflict.clone()).collect()
     }
 
+    /// Everything that is in the database now.
+    pub fn back_up(&self) -> Backup {
+        Backup(self.state().clone())
+    }
+
+    /// The database as it was then, with the mark that what came after it is lost. It was led before.
+    pub fn restore(&self, backup: &Backup) {
+        let mut state = backup.0.clone();
+        let cut = state.marks.last().map(|mark| mark.position);
+        state.restored.extend(cut.map(|cut| (cut, None)));
+        *self.state() = state;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,6 +140,10 @@ impl Journal for SimJournal {
 
     async fn append(&self, commit: &Commit) -> Result<(), JournalError> {
         self.state().append(commit, self.fenced)
+    }
+
+    async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
+        Ok(self.state().losses())
     }
 
     async fn head(&self) -> Result<Head, JournalError> {
@@ -292,6 +313,24 @@ mod tests {
         assert_eq!(newest.rows.iter().map(|row| row.version).collect::<Vec<_>>(), [3, 2]);
         assert!(newest.next.is_some());
         assert_eq!(journal.row_at(&entry(), 2).map(|row| row.row.version), Some(2));
+    }
+
+    #[test]
+    fn a_database_that_was_restored_says_what_it_lost_once_it_is_led() {
+        let journal = SimJournal::new();
+        let first = lead(&journal, 11);
+        let (commit, first) = planned(&journal, &first, 1);
+        ready(journal.append(&commit)).unwrap();
+        let backup = journal.back_up();
+        let (later, _) = planned(&journal, &first, 2);
+        ready(journal.append(&later)).unwrap();
+        journal.restore(&backup);
+        assert_eq!(ready(journal.head()).unwrap().position.seq, 1);
+        assert_eq!(ready(journal.losses()).unwrap(), []);
+        let new = lead(&journal, 22);
+        lead(&journal, 33);
+        let shard = new.fence().shard;
+        assert_eq!(ready(journal.losses()).unwrap(), [Loss { shard, epoch: 11, cut: 1, new_epoch: 22 }]);
     }
 
     #[test]
