@@ -23,7 +23,7 @@ const fn without(rules: Rules) -> Setup {
 const ALL: Rules = Rules::ALL;
 
 /// The table.
-pub const MUTANTS: [Mutant; 13] = [
+pub const MUTANTS: [Mutant; 14] = [
     Mutant { name: "dominance", rule: "2.7 1", setup: without(Rules { dominance: false, ..ALL }) },
     Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
     Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
@@ -48,6 +48,7 @@ pub const MUTANTS: [Mutant; 13] = [
     Mutant { name: "hybrid restamp", rule: "2.2", setup: without(Rules { restamp_hybrid: false, ..ALL }) },
     Mutant { name: "fence", rule: "2.4", setup: Setup { fence: false, ..Setup::REAL } },
     Mutant { name: "vector per feed", rule: "2.1", setup: without(Rules { vector_per_feed: false, ..ALL }) },
+    Mutant { name: "lost history", rule: "2.4", setup: without(Rules { lost_history: false, ..ALL }) },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

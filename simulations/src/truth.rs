@@ -8,6 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::vector::{EpochTable, Position};
+
+mod backup;
+
+pub use backup::HubSide;
 
 /// Writes of one key.
 pub type Past = BTreeSet<WriteId>;
@@ -25,6 +30,8 @@ pub struct Made {
     pub status: Option<Status>,
     /// The hub has said that its key is not received here any more: it may vanish before its feed does.
     pub outside: bool,
+    /// How far its author's feed had come, where an edge made it.
+    pub context: Option<Position>,
 }
 
 /// The current row of a key at the hub.
@@ -79,6 +86,10 @@ pub struct Truth {
     /// The last counter and time admitted, by edge and incarnation.
     pub last_admitted: BTreeMap<(ActorId, u64), (u64, Hlc)>,
     pub readers: Vec<Reader>,
+    /// The leaderships of the hub's history, once a part of it was lost.
+    pub cut_history: Option<EpochTable>,
+    /// Leaderships that are lost as a whole, with where the history was cut before them.
+    pub lost_epochs: BTreeMap<u64, u64>,
 }
 
 impl Truth {
@@ -95,7 +106,14 @@ impl Truth {
     }
 
     /// An edge's write, as it leaves the state machine: its author knew what readers there knew, and its own writes.
-    pub fn made_at_edge(&mut self, edge: usize, id: WriteId, at: &EntryKey, delete: bool, content: [u8; 32]) {
+    pub fn made_at_edge(
+        &mut self,
+        edge: usize,
+        id: WriteId,
+        at: &EntryKey,
+        (delete, content): (bool, [u8; 32]),
+        context: Option<Position>,
+    ) {
         let mut past = self.readers[edge].known.get(at).cloned().unwrap_or_default();
         let first = WriteId { counter: 0, ..id };
         let own: Vec<WriteId> =
@@ -103,8 +121,16 @@ impl Truth {
         for own in own {
             past.extend(self.closure(own));
         }
-        let made =
-            Made { at: at.clone(), past, delete, content, acknowledged: false, status: None, outside: false };
+        let made = Made {
+            at: at.clone(),
+            past,
+            delete,
+            content,
+            acknowledged: false,
+            status: None,
+            outside: false,
+            context,
+        };
         self.writes.insert(id, made);
     }
 

@@ -30,6 +30,7 @@ mod places;
 mod publisher;
 mod relay;
 mod rest;
+mod restore;
 mod writer;
 
 use clients::Clients;
@@ -37,6 +38,7 @@ use edge::EdgeHost;
 use hub::HubProcess;
 use publisher::{Encodings, Signer};
 use relay::Relay;
+use restore::Kept;
 
 /// The wall clock of the world at its beginning.
 const WALL_AT_START_MS: u64 = 1_795_000_000_000;
@@ -169,6 +171,8 @@ pub struct World {
     signer: Signer,
     encodings: Encodings,
     truth: Truth,
+    /// The newest backup of the hub, if there is one.
+    kept: Option<Box<Kept>>,
     stats: Stats,
     trace: Trace,
     segment_rows_max: usize,
@@ -219,6 +223,7 @@ impl World {
             signer: Signer::new(),
             encodings: Encodings::default(),
             truth,
+            kept: None,
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
             segment_rows_max,

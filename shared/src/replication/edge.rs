@@ -28,6 +28,7 @@ use crate::write::{Action, Verdict, Write};
 mod apply;
 mod incoming;
 mod local;
+mod recover;
 mod session;
 
 use apply::Switch;
@@ -157,6 +158,10 @@ pub enum Alert {
     Held { counter: u64 },
     #[error("the hub did not admit write {counter}: {reason}")]
     Denied { counter: u64, reason: crate::write::Denial },
+    #[error(
+        "the hub was restored from a backup: what it lost is dropped here, and everything is fetched anew"
+    )]
+    LostHistory,
     #[error("nothing was heard from the hub for too long")]
     Silent,
     #[error("the replica's disk failed: {0}")]
@@ -250,6 +255,9 @@ pub struct EdgeReplica {
     upload_in_flight: Option<u64>,
     last_batch: u64,
     incoming: Option<Incoming>,
+    /// The hub of this session lost a part of what this edge has seen: where the hub was at the handshake. Everything is
+    /// fetched anew then.
+    recovering: Option<Vector>,
     /// Frames that wait until a switch is complete.
     inbox: VecDeque<HubFrame>,
     /// A switch or its folding is not durable yet.
@@ -302,6 +310,7 @@ impl EdgeReplica {
             upload_in_flight: None,
             last_batch: 0,
             incoming: None,
+            recovering: None,
             inbox: VecDeque::new(),
             switching: false,
             folding: VecDeque::new(),

@@ -110,6 +110,8 @@ pub struct Welcome {
     pub default_environment: Environment,
     /// Where it may write.
     pub write: Vec<Subtree>,
+    /// The hub lost a part of what this edge has seen: its signed statement of that.
+    pub lost_history: Option<Bytes>,
 }
 
 /// Why a session is not served.

@@ -63,7 +63,7 @@ impl EdgeReplica {
     }
 
     /// The last good state stays; the session begins anew after a pause.
-    fn reject(&mut self, rejected: Rejected, now: Instant) {
+    pub(super) fn reject(&mut self, rejected: Rejected, now: Instant) {
         self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
         self.hang_up(0, now);
     }
@@ -92,18 +92,17 @@ impl EdgeReplica {
         if !self.granted.contains(&header.feed) {
             return Err(Rejected::NotMine(Box::new(header.feed.clone())));
         }
-        let known = |position: u64| self.epochs.epochs().iter().any(|epoch| epoch.epoch == position);
-        if !header.to.iter().all(|(_, position)| position.seq == 0 || known(position.epoch)) {
+        if !self.is_in_history(&header.to) {
             return Err(Rejected::UnknownEpoch);
         }
         let state = &self.feeds[&header.feed];
         let mine = &state.record.vector;
-        let fresh = !state.record.ready || state.refetch;
+        let fresh = self.begins_anew(state);
         if self.rules.continuity {
             if !fresh && mine.covers(&header.to) {
                 return Ok(false);
             }
-            if !header.to.covers(&state.record.floor) {
+            if self.is_below_floor(&header.feed, &header.to) {
                 return Err(Rejected::BelowFloor);
             }
             if header.kind == Kind::Delta && (fresh || !mine.covers(&header.from)) {
@@ -131,7 +130,7 @@ impl EdgeReplica {
     ) -> Result<(), Rejected> {
         self.begin_incoming(transfer, now);
         if self.rules.floor {
-            self.feed_state(&header.feed).record.floor.join(&header.to);
+            self.remember_told(&header.feed, &header.to);
         }
         if !self.rules.vector_last {
             // The fault that the rule guards against: the vector is ahead of the rows.
@@ -231,6 +230,7 @@ impl EdgeReplica {
     fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
         let state = &self.feeds[&checkpoint.feed];
+        let complete = !self.begins_anew(state) && state.record.vector.covers(&checkpoint.changed);
         let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);
         if !current {
             // A transfer whose first feed brings nothing begins with its checkpoint.
@@ -243,8 +243,6 @@ impl EdgeReplica {
         let part = match incoming.parts.get_mut(&checkpoint.feed) {
             Some(part) => part,
             None => {
-                let complete =
-                    state.record.ready && !state.refetch && state.record.vector.covers(&checkpoint.changed);
                 if !complete && self.rules.continuity {
                     return Err(Rejected::Order);
                 }
@@ -273,8 +271,10 @@ impl EdgeReplica {
         if !self.granted.contains(&checkpoint.feed) {
             return Err(Rejected::NotMine(Box::new(checkpoint.feed)));
         }
-        let floor = &self.feeds[&checkpoint.feed].record.floor;
-        if self.rules.continuity && !checkpoint.vector.covers(floor) {
+        if !self.is_in_history(&checkpoint.vector) {
+            return Err(Rejected::UnknownEpoch);
+        }
+        if self.rules.continuity && self.is_below_floor(&checkpoint.feed, &checkpoint.vector) {
             return Err(Rejected::BelowFloor);
         }
         Ok(checkpoint)
@@ -286,7 +286,8 @@ impl EdgeReplica {
         }
         let Some(incoming) = &self.incoming else { return Ok(()) };
         let closed = incoming.parts.values().filter(|part| part.checkpoint.is_some()).count();
-        if incoming.transfer != transfer || closed != feeds || incoming.parts.len() != feeds {
+        let whole = closed == feeds && incoming.parts.len() == feeds && self.brings_enough(incoming);
+        if incoming.transfer != transfer || !whole {
             return Err(Rejected::Order);
         }
         self.switch(now)
@@ -300,7 +301,7 @@ impl EdgeReplica {
             self.send(EdgeFrame::Ack { transfer: 0 }, now);
         }
         let state = &self.feeds[&checkpoint.feed];
-        if !state.record.ready || !state.record.vector.covers(&checkpoint.changed) {
+        if self.begins_anew(state) || !state.record.vector.covers(&checkpoint.changed) {
             // What is missing is on its way, or comes with the next transfer.
             return Ok(());
         }

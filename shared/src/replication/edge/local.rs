@@ -134,7 +134,14 @@ impl EdgeReplica {
 
     fn outbox_vector(&self, counter: u64) -> Option<Vector> {
         let pending = self.outbox.iter().find(|pending| pending.write.id.counter == counter)?;
-        self.vector_of(&pending.write.at).cloned()
+        self.vector_to_go_by(&pending.write.at)
+    }
+
+    /// How far the feed of this entry has come in the hub's order: not at all, where what it has is of a history that is
+    /// gone.
+    fn vector_to_go_by(&self, at: &EntryKey) -> Option<Vector> {
+        let vector = self.vector_of(at)?;
+        Some(if self.recovering.is_some() { Vector::EMPTY } else { vector.clone() })
     }
 
     pub(super) fn complete_answers(
@@ -147,7 +154,7 @@ impl EdgeReplica {
         let mut covered = Vec::new();
         for pending in kept {
             // The row that the hub named may have arrived while the answer was being made durable.
-            let here = self.vector_of(&pending.write.at);
+            let here = self.vector_to_go_by(&pending.write.at);
             if here.zip(pending.decided).is_some_and(|(vector, dot)| vector.covers_dot(dot)) {
                 covered.push((pending.write.id.counter, pending.write.at));
             }
