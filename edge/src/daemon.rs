@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::link::{Attempt, INCOMING_MAX, Link, LinkEvent};
+use crate::run::random_u64;
 use crate::view::View;
 
 pub(crate) mod committer;
@@ -175,7 +176,14 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
         }
         let now = self.now();
         match event {
-            LinkEvent::Opened => self.replica.handle(Input::Connected, now),
+            LinkEvent::Opened => match random_u64() {
+                Ok(random) => self.replica.handle(Input::Connected { spare: random >> 1 }, now),
+                Err(error) => {
+                    tracing::warn!(%error, "no session without random numbers");
+                    self.link = None;
+                    self.replica.handle(Input::Disconnected, now);
+                }
+            },
             LinkEvent::Frame(frame) => {
                 self.look_at(&frame);
                 self.replica.handle(Input::Frame(frame), now);
@@ -334,6 +342,10 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Alert::Denied { .. } => notes.count_denied(),
             Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
             Alert::LostHistory => drop(notes.warn(Topic::Hub, alert.to_string())),
+            Alert::Copied { .. } => {
+                metrics::counter!("sync_copied_replicas_total").increment(1);
+                notes.warn(Topic::Copy, alert.to_string());
+            }
             Alert::Differs(_) => metrics::counter!("sync_repairs_total").increment(1),
             Alert::Silent => {}
         }
@@ -358,6 +370,7 @@ fn reason_label(reason: &Rejected) -> &'static str {
         Rejected::Decode(_) => "unreadable",
         Rejected::ForeignRow => "foreign_entry",
         Rejected::Order => "order",
+        Rejected::Base => "base",
         Rejected::Digest => "digest",
     }
 }

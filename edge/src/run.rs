@@ -435,7 +435,7 @@ async fn pause(commands: &mut mpsc::Receiver<Command>, error: &StoreError, stop:
     }
 }
 
-fn random_u64() -> Result<u64, RunError> {
+pub(crate) fn random_u64() -> Result<u64, RunError> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| RunError::NoRandomness)?;
     Ok(u64::from_be_bytes(bytes))

@@ -48,4 +48,8 @@ fn describe() {
     metrics::describe_counter!("sync_received_bytes_total", "Bytes of entries received from the hub");
     metrics::describe_counter!("sync_connections_total", "Attempts to connect, by outcome");
     metrics::describe_counter!("sync_rejected_total", "Messages of the hub that were not taken, by reason");
+    metrics::describe_counter!(
+        "sync_copied_replicas_total",
+        "Times that this edge's data was found to be a copy"
+    );
 }

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use llm_config_shared::limits::DELETED_DAYS;
+
 use crate::config::settings::Settings;
 
 mod settings;
@@ -22,6 +24,7 @@ pub struct Config {
     pub database: Database,
     pub secrets: Secrets,
     pub limits: Limits,
+    pub retention: Retention,
     pub telemetry: Telemetry,
 }
 
@@ -100,6 +103,24 @@ impl Default for Limits {
     }
 }
 
+/// `[retention]`. The history is kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long after its deletion an entry is purged: an edge that was away for longer fetches everything anew. None:
+    /// never.
+    pub deleted: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { deleted: Some(days(DELETED_DAYS)) }
+    }
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 86_400)
+}
+
 /// `[telemetry]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Telemetry {
@@ -132,6 +153,7 @@ impl Config {
             database: Database::Sqlite(data.join("hub.sqlite")),
             secrets: Secrets { keyring: data.join("keyring") },
             limits: Limits::default(),
+            retention: Retention::default(),
             telemetry: Telemetry::default(),
         };
         match exposed(&config.listen) {
@@ -155,13 +177,13 @@ impl Config {
         let database = read_database(&mut settings, directory);
         let secrets = read_secrets(&mut settings, directory, database.as_ref());
         let limits = read_limits(&mut settings);
-        read_retention(&mut settings);
+        let retention = read_retention(&mut settings);
         let telemetry = read_telemetry(&mut settings);
         settings.finish()?;
         // Each is there, because a missing one was a problem.
         match (listen, database, secrets) {
             (Some(listen), Some(database), Some(secrets)) => {
-                Ok(Self { mode: Mode::Serve, listen, database, secrets, limits, telemetry })
+                Ok(Self { mode: Mode::Serve, listen, database, secrets, limits, retention, telemetry })
             }
             _ => unreachable!("a section that could not be read was reported as a problem"),
         }
@@ -286,11 +308,19 @@ fn read_limits(settings: &mut Settings) -> Limits {
     }
 }
 
-/// Nothing is ever purged in this version, so there is one thing that may be asked for.
-fn read_retention(settings: &mut Settings) {
-    for key in ["retention.history", "retention.deleted"] {
-        if settings.text(key).is_some_and(|kept| kept != "forever") {
-            settings.problem(key, "must be \"forever\": this version keeps everything".to_owned());
+/// The history is never purged in this version, so there is one thing that may be asked for.
+fn read_retention(settings: &mut Settings) -> Retention {
+    if settings.text("retention.history").is_some_and(|kept| kept != "forever") {
+        settings.problem("retention.history", "must be \"forever\": this version keeps all of it".to_owned());
+    }
+    let kept = settings.number("retention.deleted_days", 0..=36_500);
+    match settings.text("retention.deleted").as_deref() {
+        None => Retention { deleted: Some(days(kept.unwrap_or(DELETED_DAYS))) },
+        Some("forever") if kept.is_none() => Retention { deleted: None },
+        Some(_) => {
+            let what = "can only be \"forever\"; a number of days is retention.deleted_days, and not both";
+            settings.problem("retention.deleted", what.to_owned());
+            Retention::default()
         }
     }
 }
@@ -395,6 +425,21 @@ mod tests {
         assert_eq!(found, expected);
         let error = Config::parse(text, Path::new("."), &variables(&pairs)).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn deletions_are_kept_for_thirty_days_or_as_long_as_is_said() {
+        let kept = |retention: &str| {
+            let text = format!("[database]\nurl = \"sqlite:x\"\n[retention]\n{retention}\n");
+            Config::parse(&text, Path::new("."), &BTreeMap::new()).map(|config| config.retention.deleted)
+        };
+        assert_eq!(kept("").unwrap(), Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(kept("deleted_days = 400").unwrap(), Some(Duration::from_secs(400 * 86_400)));
+        assert_eq!(kept("deleted_days = 0").unwrap(), Some(Duration::ZERO));
+        assert_eq!(kept("deleted = \"forever\"\nhistory = \"forever\"").unwrap(), None);
+        for wrong in ["deleted_days = -1", "deleted = \"30d\"", "deleted = \"forever\"\ndeleted_days = 9"] {
+            assert!(kept(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the part begins at the earlier one: so all receivers that are up to date share the same bytes, wherever they were
 //! when they last heard. Quiet feeds are told from memory, and the database is asked once for everybody.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -92,8 +93,9 @@ impl<J: Journal> Fanout<J> {
         if let Ok(transfer) = self.recall(feeds, every, &self.tail.head(), &[]) {
             return Ok(transfer);
         }
-        let first_time = feeds.iter().any(|(_, from)| from.is_empty());
-        let turn = if first_time { &self.snapshots } else { &self.deltas };
+        let tail = self.tail.head();
+        let whole = feeds.iter().any(|(_, from)| tail.served_from(from).is_empty());
+        let turn = if whole { &self.snapshots } else { &self.deltas };
         let _turn = turn.lock().await;
         let unread = match self.recall(feeds, every, &self.tail.head(), &[]) {
             Ok(transfer) => return Ok(transfer),
@@ -111,7 +113,8 @@ impl<J: Journal> Fanout<J> {
     }
 
     /// Everything as of `head` from what is in memory, or what has to be read first. What was `read` for this is taken
-    /// from where it was read, though by now a better start may be known.
+    /// from where it was read, though by now a better start may be known; only a horizon that was found while reading
+    /// makes it a whole one.
     fn recall(
         &self,
         feeds: &[(Feed, Vector)],
@@ -123,7 +126,7 @@ impl<J: Journal> Fanout<J> {
         let (mut parts, mut unread) = (Vec::new(), Vec::new());
         for (feed, from) in feeds {
             let start = match read.iter().find(|(known, _)| known == feed) {
-                Some((_, start)) => start.clone(),
+                Some((_, start)) => head.served_from(start),
                 None => state.feeds.start(feed, from, head, &self.tail),
             };
             let wanted = Wanted { feed, from, start, every };
@@ -159,7 +162,7 @@ impl<J: Journal> Fanout<J> {
         };
         let at = now();
         let checkpoint = state.feeds.checkpoint(feed, head, at, || {
-            let rows = FeedRows { feed: feed.clone(), rows: Vec::new(), digest };
+            let rows = FeedRows { feed: feed.clone(), rows: Vec::new(), bases: BTreeMap::new(), digest };
             let issue = Issue { at, key_id: self.identity.signing().id() };
             let draft = draft_part(&rows, &head.vector(), head, issue).checkpoint;
             let signature = self.identity.signing().sign(&draft.message());
@@ -186,7 +189,7 @@ impl<J: Journal> Fanout<J> {
             let digest = rows.digest;
             let segments = self.segments(rows, from.clone(), head.clone()).await?;
             let mut state = self.state();
-            state.memo.put(Range::new(feed, from, &head), segments);
+            state.memo.put(Range::new(feed, &head.served_from(from), &head), segments);
             state.feeds.learn(feed, &head, digest);
         }
         // The database shows a commit a moment before the writer tells what it moved.

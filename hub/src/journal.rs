@@ -10,6 +10,7 @@
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
     Page, Paged, Planning, PlanningRequest, Read,
@@ -27,10 +28,12 @@ mod history;
 mod migration;
 mod planning;
 pub mod postgres;
+mod purge;
 mod registry;
 mod rows;
 mod scopes;
 pub mod sqlite;
+mod stubs;
 pub mod whole;
 
 use dialect::{Answer, Dialect, Transact};
@@ -105,6 +108,13 @@ impl<D: Dialect> Journal for Database<D> {
         Ok(losses)
     }
 
+    async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {
+        let mut tx = self.dialect.begin_write().await?;
+        let purged = purge::purge(&mut tx, purge).await?;
+        tx.commit().await?;
+        Ok(purged)
+    }
+
     async fn head(&self) -> Result<Head, JournalError> {
         let mut tx = self.dialect.begin_read().await?;
         let head = head::head(&mut tx).await?;
@@ -117,7 +127,7 @@ impl<D: Dialect> Journal for Database<D> {
         let head = head::head(&mut tx).await?;
         let mut read = Vec::with_capacity(feeds.len());
         for (feed, from) in feeds {
-            read.push(feeds::feed(&mut tx, head.shard, feed, from.seq(head.shard)).await?);
+            read.push(feeds::feed(&mut tx, head.shard, feed, &head.served_from(from)).await?);
         }
         tx.commit().await?;
         Ok(FeedSnapshot { head, feeds: read })

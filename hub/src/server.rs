@@ -18,6 +18,7 @@ use crate::guard::Guard;
 use crate::http::{Door, TlsError, acceptor};
 use crate::identity::{Identity, IdentityError};
 use crate::registry::Registry;
+use crate::retention;
 use crate::secrets::{LocalKeyring, SecretError, SecretStore, keyring_of};
 use crate::sync::call::Calls;
 use crate::sync::listener::{self, ListenError};
@@ -130,6 +131,8 @@ pub async fn run<S: Journal + Registry>(
         roster: Arc::clone(&roster),
         stop: stop.clone(),
     }));
+    let purger = retention::keep(handle.clone(), config.retention, clock::now, stop.clone());
+    let purger = tokio::spawn(purger);
     let edges = Arc::new(service::Parts {
         journal: Arc::clone(&store),
         registry: Arc::clone(&store),
@@ -161,6 +164,7 @@ pub async fn run<S: Journal + Registry>(
     if !sync.is_finished() {
         finish("the sync port", sync, config.limits.drain + MARGIN).await;
     }
+    finish("the purge", purger, MARGIN).await;
     if !writer_task.is_finished() {
         finish("the writer", writer_task, MARGIN).await;
     }

@@ -67,12 +67,22 @@ impl Tail {
         let known = self.head();
         let newer_epoch = head.epochs.epochs().len() > known.epochs.epochs().len();
         if head.position.seq <= known.position.seq && !newer_epoch {
-            return;
+            return self.purged(head.horizon);
         }
         if head.position.seq != known.position.seq {
             *recent = Recent { after: head.position.seq, commits: VecDeque::new() };
         }
         self.head.send_replace(Arc::new(head));
+    }
+
+    /// Deletions up to `horizon` are gone. Nobody waits for that: it changes what is sent, not that something is.
+    pub fn purged(&self, horizon: u64) {
+        self.head.send_if_modified(|head| {
+            if head.horizon < horizon {
+                *head = Arc::new(Head { horizon, ..(**head).clone() });
+            }
+            false
+        });
     }
 
     /// Whether the feed may have changed in a commit after `after` and up to `up_to`. True when it is not known.
@@ -118,7 +128,7 @@ mod tests {
     fn head(seq: u64) -> Head {
         let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
         let position = Position { epoch: 9, seq };
-        Head { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc(seq), epochs }
+        Head { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc(seq), horizon: 0, epochs }
     }
 
     fn scope(namespace: &str) -> Scope {
@@ -159,6 +169,20 @@ mod tests {
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 15));
         tail.committed(head(16), vec![scope("other")]);
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 16));
+    }
+
+    #[test]
+    fn a_purge_is_known_at_once_and_wakes_nobody() {
+        let tail = Tail::new(head(10));
+        let heads = tail.subscribe();
+        tail.purged(7);
+        tail.purged(5);
+        assert_eq!((tail.head().horizon, tail.head().position.seq), (7, 10));
+        tail.observed(Head { horizon: 8, ..head(10) });
+        assert_eq!(tail.head().horizon, 8, "the database tells of a purge by another process");
+        assert!(!heads.has_changed().unwrap());
+        tail.observed(Head { horizon: 12, ..head(13) });
+        assert_eq!((tail.head().horizon, heads.has_changed().unwrap()), (12, true));
     }
 
     #[test]

@@ -80,6 +80,10 @@ fn describe() {
     describe_counter!("config_operations_total", "Operations on values by operation and status");
     describe_counter!("secret_access_total", "Secrets given out in clear, by outcome");
     describe_counter!("authentication_failures_total", "Requests refused for their token, by reason");
+    describe_counter!(
+        "hub_purged_deletions_total",
+        "Deleted entries purged because they were older than the retention"
+    );
     describe_gauge!("sync_edges_connected", "Edges with an open stream");
     describe_gauge!("sync_lag_entries", "Changes that the slowest connected edge has not confirmed");
     describe_gauge!("sync_lag_milliseconds", "How long the slowest connected edge has been behind");
@@ -88,4 +92,5 @@ fn describe() {
     describe_counter!("sync_held_total", "Writes held for a person, by reason");
     describe_counter!("sync_conflicts_total", "Concurrent writes of which one lost");
     describe_counter!("sync_repairs_total", "Replicas sent anew because they differed");
+    describe_counter!("sync_copied_replicas_total", "Edges whose data was copied or set back");
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::lead::Led;
+use self::purge::PurgeJob;
 use self::task::Task;
 use crate::registry::Registry;
 use crate::secrets::{PreparedSealer, SecretStore};
@@ -23,6 +24,7 @@ use crate::tail::Tail;
 
 mod batch;
 mod lead;
+mod purge;
 mod task;
 
 /// Most submissions that wait; beyond it callers are told to come back.
@@ -77,6 +79,7 @@ pub enum WriteError {
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: mpsc::Sender<Job>,
+    purges: mpsc::Sender<PurgeJob>,
 }
 
 /// A submission and who waits for its answer.
@@ -108,8 +111,10 @@ pub async fn start<J: Journal, S: SealKeys>(journal: Arc<J>, keys: Arc<S>) -> Re
     let Led { leader, head } = lead::take(&*journal).await?;
     let tail = Arc::new(Tail::new(head));
     let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-    let task = Task::new(journal, keys, Arc::clone(&tail), jobs);
-    Ok(Started { handle: WriterHandle { queue }, tail, task: tokio::spawn(task.run(leader)) })
+    // One at a time is enough, and keeps none waiting.
+    let (purges, wishes) = mpsc::channel(1);
+    let task = Task::new(journal, keys, Arc::clone(&tail), jobs, wishes);
+    Ok(Started { handle: WriterHandle { queue, purges }, tail, task: tokio::spawn(task.run(leader)) })
 }
 
 impl WriterHandle {
@@ -138,10 +143,14 @@ impl WriterHandle {
     }
 
     fn enqueue(&self, job: Job) -> Result<(), WriteError> {
-        self.queue.try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => WriteError::Busy,
-            mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
-        })
+        self.queue.try_send(job).map_err(refused)
+    }
+}
+
+fn refused<T>(refused: mpsc::error::TrySendError<T>) -> WriteError {
+    match refused {
+        mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+        mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
     }
 }
 

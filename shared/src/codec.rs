@@ -122,6 +122,15 @@ impl<'a> Reader<'a> {
         Ok(self.array::<1>(what)?[0])
     }
 
+    /// Bytes up to `end`, which is taken as well; refused when there are more than `max` of them.
+    pub fn line(&mut self, end: u8, max: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
+        let length = self.rest.iter().take(max + 1).position(|byte| *byte == end);
+        let length = length.ok_or(DecodeError::Truncated(what))?;
+        let line = self.raw(length, what)?;
+        self.u8(what)?;
+        Ok(line)
+    }
+
     /// A number in its shortest form.
     pub fn uint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0u64;

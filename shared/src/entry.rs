@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::name::EntryKey;
 use crate::secret::SealedSecret;
-use crate::stamp::{Hlc, Stamp};
+use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
 use crate::vector::{Dot, Vector};
@@ -14,6 +14,20 @@ use crate::vector::{Dot, Vector};
 /// What one write, import or bulk request did, as one; its id is shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeId(pub Uuid);
+
+const CHANGE_IDS: Uuid = uuid::uuid!("6f0b6d0e-52c5-5a54-9d0c-3f3a1c8e7b21");
+
+impl ChangeId {
+    /// The change of a write that was not made as part of another: it follows from the write (UUIDv5), so that it need
+    /// not travel.
+    pub fn of_write(write: WriteId) -> Self {
+        let mut name = [0; 32];
+        name[..16].copy_from_slice(write.actor.0.as_bytes());
+        name[16..24].copy_from_slice(&write.incarnation.to_be_bytes());
+        name[24..].copy_from_slice(&write.counter.to_be_bytes());
+        Self(Uuid::new_v5(&CHANGE_IDS, &name))
+    }
+}
 
 /// What an entry holds at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod feed;
 pub mod limits;
 pub mod name;
+pub mod patch;
 pub mod replication;
 pub mod resolve;
 pub mod seal;

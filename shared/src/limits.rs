@@ -21,6 +21,10 @@ pub const TAG_BYTES_MAX: usize = 128;
 pub const BULK_OPERATIONS_MAX: usize = 500;
 /// Most writes in one transaction of the hub's writer.
 pub const COMMIT_WRITES_MAX: usize = 500;
+/// Most deletions that one transaction purges.
+pub const PURGE_ROWS_MAX: usize = 500;
+/// How long a deletion is kept before it may be purged, by default, in days.
+pub const DELETED_DAYS: u64 = 30;
 /// Most writes of one upload message, and their total size.
 pub const UPLOAD_WRITES_MAX: usize = 100;
 /// Most bytes of values in one upload message. One value of the largest size still fits.
@@ -42,6 +46,9 @@ pub const INFLATE_RATIO_MAX: usize = 1_100;
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Below this size gzip costs more than it saves.
 pub const GZIP_BYTES_MIN: usize = 1 << 10;
+
+/// Below this size a value always travels whole.
+pub const PATCH_BYTES_MIN: usize = 64;
 
 /// Most shards in a vector.
 pub const SHARDS_MAX: usize = 8;

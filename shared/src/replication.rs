@@ -7,4 +7,5 @@ pub mod frame;
 pub mod hub;
 pub mod outbox;
 pub mod rules;
+pub mod seats;
 pub mod transfer;

@@ -18,16 +18,18 @@ mod columns;
 mod header;
 mod lost;
 mod open;
+mod patched;
 
 pub use build::{Draft, SegmentPart, draft};
 pub use checkpoint::{Checkpoint, CheckpointDraft, verify_checkpoint};
 pub use header::{Kind, SectionCodec, SegmentHeader};
 pub use lost::{LostHistory, LostHistoryDraft, verify_lost_history};
 pub use open::{Verified, verify};
+pub use patched::{Held, Opened, Outgoing, Patch};
 
 /// Bytes of an Ed25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The public keys that an edge trusts, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub enum Rejected {
     Decode(#[from] DecodeError),
     #[error("holds an entry that is not in it by its own words")]
     ForeignRow,
+    #[error("changes a value that is not the one held here")]
+    Base,
     #[error("a part of the transfer is missing or out of order")]
     Order,
     #[error("the result differs from what the hub holds")]

@@ -3,20 +3,26 @@
 //! Each has one conformance suite, in `tests`, that every implementation passes: SQLite, PostgreSQL and the simulator's
 //! journal; sled and the simulator's failing disk.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::digest::ScopeDigest;
-use crate::entry::{ChangeId, ChangeType, HistoryRow, HubRow};
+use crate::entry::{ChangeId, ChangeType, Content, HistoryRow, HubRow};
 use crate::feed::Feed;
+use crate::limits::PATCH_BYTES_MIN;
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::time::UnixMillis;
+use crate::value::Value;
 use crate::vector::{Dot, EpochTable, Position, ShardId, Vector};
 
+pub mod purge;
 pub mod replica;
+
+use purge::{Purge, Purged, Stub, StubChange};
 
 /// Why the journal did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +53,8 @@ pub struct Head {
     pub shard: ShardId,
     pub position: Position,
     pub hlc: Hlc,
+    /// Deletions up to this seq may have been purged: who has not come so far cannot be sent changes alone.
+    pub horizon: u64,
     pub epochs: EpochTable,
 }
 
@@ -83,6 +91,8 @@ pub struct Frontier {
 pub struct Planning {
     /// Current rows, tombstones included, of the keys asked for that have one.
     pub rows: Vec<HubRow>,
+    /// What is left of the deletions of keys asked for that have no row any more.
+    pub stubs: Vec<Stub>,
     pub digests: Vec<(Scope, ScopeDigest)>,
     pub frontiers: Vec<Frontier>,
     /// Answers to batches that were repeated, by (tenant, change, batch).
@@ -151,10 +161,14 @@ pub struct Commit {
     /// The head afterwards.
     pub seq: u64,
     pub hlc: Hlc,
+    /// The hub's wall clock when all this was decided: the age of a deletion counts from it, whatever its author's
+    /// clock said.
+    pub admitted_at: UnixMillis,
     /// Winners: each replaces its entry's current row. At most one per key.
     pub rows: Vec<HubRow>,
     /// Entries whose loser took a version: only the highest version rises.
     pub raised: Vec<(EntryKey, u64)>,
+    pub stubs: Vec<(EntryKey, StubChange)>,
     pub history: Vec<HistoryRow>,
     /// Writes in the history that were applied and have now lost to a concurrent one: their status changes. They may
     /// be in `history` of the same commit.
@@ -171,10 +185,35 @@ pub struct Commit {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedRows {
     pub feed: Feed,
-    /// Rows of the feed's part of the tenant with a seq above `from`, tombstones and secrets included, unordered.
+    /// Rows of the feed's part of the tenant with a seq above where the head serves the receiver from, tombstones and
+    /// secrets included, unordered.
     pub rows: Vec<HubRow>,
+    /// What some of these entries held at `from`, where that and the row are plain and [`Base::is_worth`] it.
+    pub bases: BTreeMap<EntryKey, Base>,
     /// Of every scope in the feed.
     pub digest: ScopeDigest,
+}
+
+/// An earlier value of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The seq under which it was written.
+    pub seq: u64,
+    pub value: Value,
+}
+
+impl Base {
+    /// Whether it is worth the reading to look for a row's earlier value: a small one travels whole.
+    pub fn is_worth(row: &HubRow, from: &Vector) -> bool {
+        let large = match &row.row.content {
+            Content::Plain(value) => value.as_str().len() >= PATCH_BYTES_MIN,
+            Content::Secret(_) | Content::Deleted => false,
+        };
+        large
+            && row.row.version > 1
+            && row.row.dot.position.seq > from.seq(row.row.dot.shard)
+            && !from.is_empty()
+    }
 }
 
 /// Feeds read in one repeatable-read snapshot.
@@ -262,13 +301,18 @@ pub trait Journal: Send + Sync + 'static {
     /// How far the shard has come.
     fn head(&self) -> impl Future<Output = Result<Head, JournalError>> + Send;
 
-    /// All the feeds in one repeatable-read snapshot, each from the seq that its vector has in this shard.
+    /// Turns old deletions into stubs in one transaction, fence first, and raises the horizon in it to the newest of
+    /// them. Only the process that leads does this, between two commits; the head does not move.
+    fn purge(&self, purge: &Purge) -> impl Future<Output = Result<Purged, JournalError>> + Send;
+
+    /// All the feeds in one repeatable-read snapshot, each from the seq that its vector has in this shard, or whole where
+    /// that lies below the snapshot's horizon.
     fn read_feeds(
         &self,
         feeds: &[(Feed, Vector)],
     ) -> impl Future<Output = Result<FeedSnapshot, JournalError>> + Send;
 
-    /// The current row of each key, in the order asked, tombstones included.
+    /// The current row of each key, in the order asked, tombstones included that were not purged.
     fn entries(
         &self,
         keys: &[EntryKey],

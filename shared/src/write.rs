@@ -86,6 +86,9 @@ pub enum Verdict {
     Denied(Denial),
     /// Was decided in an earlier upload.
     Duplicate,
+    /// Not decided, and kept nowhere: its number may stand for another write already. Whoever sent it is a copy of a
+    /// replica, or was set back, and sends it again under an incarnation of its own.
+    Reidentify,
 }
 
 /// The hub's answer to one uploaded write.
@@ -94,6 +97,6 @@ pub struct Answer {
     pub id: WriteId,
     pub verdict: Verdict,
     /// The place of the key's current row: once a reader's replica covers it, the write needs no place of its own.
-    /// None when the key has no row that this edge receives.
+    /// None when the key has no row.
     pub current: Option<Dot>,
 }

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod convergence;
 pub mod encodings;
 pub mod floor;
+pub mod horizon;
 pub mod outside;
 pub mod reads;
 pub mod replays;

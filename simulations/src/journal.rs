@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
     Page, Paged, Planning, PlanningRequest, Read,
@@ -18,6 +19,7 @@ use llm_config_shared::store::{
 use llm_config_shared::vector::{ShardId, Vector};
 
 mod cell;
+mod purge;
 mod reads;
 mod state;
 
@@ -42,6 +44,8 @@ pub struct SimJournal {
     /// The version that reads see; none for the newest.
     version: Option<usize>,
     fenced: bool,
+    shows_horizon: bool,
+    finds_stubs: bool,
 }
 
 /// The whole database at one moment.
@@ -57,13 +61,27 @@ impl Default for SimJournal {
 impl SimJournal {
     /// An empty database.
     pub fn new() -> Self {
-        Self { state: Arc::default(), version: None, fenced: true }
+        Self { state: Arc::default(), version: None, fenced: true, shows_horizon: true, finds_stubs: true }
     }
 
     /// The same database with a fence that lets everybody through: what the fence is there against.
     #[must_use]
     pub fn without_fence(mut self) -> Self {
         self.fenced = false;
+        self
+    }
+
+    /// The same database, that purges and says nothing of it: what the horizon is there against.
+    #[must_use]
+    pub fn without_horizon(mut self) -> Self {
+        self.shows_horizon = false;
+        self
+    }
+
+    /// The same database, that keeps nothing of what it purges.
+    #[must_use]
+    pub fn without_stubs(mut self) -> Self {
+        self.finds_stubs = false;
         self
     }
 
@@ -78,10 +96,10 @@ impl SimJournal {
         self.state().versions()
     }
 
-    /// The entry's row as it was when the shard had come to `seq`.
+    /// The entry's row as it was when the shard had come to `seq`; also a deletion that was purged since.
     pub fn row_at(&self, at: &EntryKey, seq: u64) -> Option<HubRow> {
         let state = self.state();
-        state.row(at, state.version_of_seq(seq)).cloned()
+        state.row_or_purged(at, state.version_of_seq(seq)).cloned()
     }
 
     /// Looks at every row of a feed's part of the tenant as it was when the shard had come to `seq`.
@@ -115,6 +133,11 @@ impl SimJournal {
         *self.state() = state;
     }
 
+    /// A head as this connection is told of it.
+    fn told(&self, head: Head) -> Head {
+        if self.shows_horizon { head } else { Head { horizon: 0, ..head } }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +158,11 @@ impl Journal for SimJournal {
     }
 
     async fn planning(&self, request: &PlanningRequest) -> Result<Planning, JournalError> {
-        self.read(|state, version| Ok(state.planning(request, version)))
+        let mut planning = self.read(|state, version| Ok(state.planning(request, version)))?;
+        if !self.finds_stubs {
+            planning.stubs.clear();
+        }
+        Ok(planning)
     }
 
     async fn append(&self, commit: &Commit) -> Result<(), JournalError> {
@@ -146,12 +173,16 @@ impl Journal for SimJournal {
         Ok(self.state().losses())
     }
 
+    async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {
+        self.state().purge(purge, self.fenced)
+    }
+
     async fn head(&self) -> Result<Head, JournalError> {
-        self.read(State::head)
+        self.read(|state, version| Ok(self.told(state.head(version)?)))
     }
 
     async fn read_feeds(&self, feeds: &[(Feed, Vector)]) -> Result<FeedSnapshot, JournalError> {
-        self.read(|state, version| state.read_feeds(feeds, version))
+        self.read(|state, version| Ok(state.read_feeds(feeds, self.told(state.head(version)?), version)))
     }
 
     async fn entries(&self, keys: &[EntryKey]) -> Result<Read<Vec<Option<HubRow>>>, JournalError> {
@@ -259,7 +290,7 @@ mod tests {
         let api = ApiSubmission {
             tenant: entry().scope.tenant,
             author: Author { name: "token:t".into(), claimed: None },
-            change: ChangeId(Uuid::from_u128(number)),
+            change: Some(ChangeId(Uuid::from_u128(number))),
             message: None,
             operations: vec![Operation { at: entry(), action, if_version: None }],
             atomic: true,
@@ -331,6 +362,43 @@ mod tests {
         lead(&journal, 33);
         let shard = new.fence().shard;
         assert_eq!(ready(journal.losses()).unwrap(), [Loss { shard, epoch: 11, cut: 1, new_epoch: 22 }]);
+    }
+
+    #[test]
+    fn a_purge_takes_old_deletions_and_leaves_what_late_writes_are_judged_by() {
+        let journal = SimJournal::new();
+        let leader = lead(&journal, 11);
+        let (created, leader) = planned(&journal, &leader, 1);
+        ready(journal.append(&created)).unwrap();
+        let (mut deleted, leader) = planned(&journal, &leader, 2);
+        deleted.rows[0].row.content = llm_config_shared::entry::Content::Deleted;
+        ready(journal.append(&deleted)).unwrap();
+        let purge = |leader: &Leader, admitted_by| Purge { fence: leader.fence(), admitted_by, limit: 9 };
+        let none = ready(journal.purge(&purge(&leader, UnixMillis(999)))).unwrap();
+        assert_eq!((none, journal.versions()), (Purged { count: 0, horizon: 0 }, 3), "it is younger");
+        let late = lead(&journal, 22);
+        let old = purge(&leader, UnixMillis(1_000));
+        assert_eq!(ready(journal.purge(&old)), Err(JournalError::Fenced));
+        let done = ready(journal.purge(&purge(&late, UnixMillis(1_000)))).unwrap();
+        assert_eq!(done, Purged { count: 1, horizon: 2 });
+        assert_eq!(ready(journal.entries(&[entry()])).unwrap().value, [None]);
+        assert!(journal.row_at(&entry(), 2).is_some(), "what it was is still known to the checks");
+        let elsewhere = SimJournal::new();
+        elsewhere.restore(&journal.back_up());
+        lead(&elsewhere, 33);
+        assert_eq!(ready(elsewhere.head()).unwrap().horizon, 2, "it comes with the backup");
+        assert_eq!(
+            (ready(journal.head()).unwrap().horizon, ready(journal.standby(3).head()).unwrap().horizon),
+            (2, 0)
+        );
+
+        let (again, _) = planned(&journal, &late, 3);
+        assert_eq!(again.rows[0].row.version, 3);
+        ready(journal.append(&again)).unwrap();
+        assert!(ready(journal.entries(&[entry()])).unwrap().value[0].is_some());
+        let request = PlanningRequest { keys: vec![entry()], ..PlanningRequest::default() };
+        let planning = ready(journal.planning(&request)).unwrap();
+        assert_eq!((planning.rows.len(), planning.stubs.len()), (1, 0));
     }
 
     #[test]

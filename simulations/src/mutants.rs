@@ -23,10 +23,12 @@ const fn without(rules: Rules) -> Setup {
 const ALL: Rules = Rules::ALL;
 
 /// The table.
-pub const MUTANTS: [Mutant; 14] = [
+pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "dominance", rule: "2.7 1", setup: without(Rules { dominance: false, ..ALL }) },
     Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
     Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
+    Mutant { name: "horizon", rule: "2.7 3", setup: Setup { horizon: false, ..Setup::REAL } },
+    Mutant { name: "stubs", rule: "2.8", setup: Setup { stubs: false, ..Setup::REAL } },
     Mutant {
         name: "apply: continuity",
         rule: "2.7 4",
@@ -43,12 +45,14 @@ pub const MUTANTS: [Mutant; 14] = [
         rule: "2.7 6",
         setup: without(Rules { counter_ceiling: false, ..ALL }),
     },
+    Mutant { name: "clones", rule: "2.7 7", setup: without(Rules { clones: false, ..ALL }) },
     Mutant { name: "durable first", rule: "2.7 8", setup: without(Rules { durable_first: false, ..ALL }) },
     Mutant { name: "clock receives", rule: "2.2", setup: without(Rules { clock_receive: false, ..ALL }) },
     Mutant { name: "hybrid restamp", rule: "2.2", setup: without(Rules { restamp_hybrid: false, ..ALL }) },
     Mutant { name: "fence", rule: "2.4", setup: Setup { fence: false, ..Setup::REAL } },
     Mutant { name: "vector per feed", rule: "2.1", setup: without(Rules { vector_per_feed: false, ..ALL }) },
     Mutant { name: "lost history", rule: "2.4", setup: without(Rules { lost_history: false, ..ALL }) },
+    Mutant { name: "patch base", rule: "2.5", setup: without(Rules { patch_base: false, ..ALL }) },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 
@@ -59,9 +63,16 @@ mod tests {
 
     #[test]
     fn rules_that_are_missed_at_once_are_missed() {
-        for name in
-            ["one snapshot", "apply: vector last", "outbox: hide by row", "counter ceiling", "durable first"]
-        {
+        for name in [
+            "one snapshot",
+            "apply: vector last",
+            "outbox: hide by row",
+            "counter ceiling",
+            "clones",
+            "horizon",
+            "stubs",
+            "durable first",
+        ] {
             let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();
             let caught = (0..40).any(|seed| run(seed, mutant.setup, false).violation.is_some());
             assert!(caught, "{name}");

@@ -9,6 +9,7 @@ use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::vector::{EpochTable, Position};
+use llm_config_shared::write::{Action, Write};
 
 mod backup;
 
@@ -28,16 +29,18 @@ pub struct Made {
     /// The edge's application heard that it is queued.
     pub acknowledged: bool,
     pub status: Option<Status>,
-    /// The hub has said that its key is not received here any more: it may vanish before its feed does.
-    pub outside: bool,
     /// How far its author's feed had come, where an edge made it.
     pub context: Option<Position>,
+    /// The name under which the hub decided it.
+    pub decided: Option<WriteId>,
 }
 
 /// The current row of a key at the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Current {
     pub stamp: Stamp,
+    /// As the simulator knows the write.
+    pub id: WriteId,
     pub seq: u64,
     pub live: bool,
 }
@@ -66,6 +69,8 @@ pub struct Reader {
     pub seen: BTreeMap<EntryKey, WriteId>,
     /// What they saw before that, by key: never to be seen again.
     pub replaced: BTreeMap<EntryKey, Past>,
+    /// Writes made here, as far as this machine's disk remembers them.
+    pub own: BTreeSet<WriteId>,
 }
 
 /// Everything.
@@ -75,6 +80,10 @@ pub struct Truth {
     pub current: BTreeMap<EntryKey, Current>,
     /// Deletes that were admitted, by key.
     pub deletes: BTreeMap<EntryKey, Vec<WriteId>>,
+    /// The highest version that an admitted write of the key took.
+    pub versions: BTreeMap<EntryKey, u64>,
+    /// Deletions up to here may have been purged.
+    pub horizon: u64,
     /// By seq: the first is seq 1.
     pub winners: Vec<Winner>,
     /// Changes that had to be whole and won everywhere, oldest first.
@@ -90,6 +99,11 @@ pub struct Truth {
     pub cut_history: Option<EpochTable>,
     /// Leaderships that are lost as a whole, with where the history was cut before them.
     pub lost_epochs: BTreeMap<u64, u64>,
+    /// How edges' writes are known here. Their numbers tell them apart only where nothing was copied, and change where a
+    /// copy goes on under an incarnation of its own.
+    pub names: BTreeMap<ChangeId, WriteId>,
+    /// Edges of which there was a copy.
+    pub copied: BTreeSet<ActorId>,
 }
 
 impl Truth {
@@ -105,33 +119,37 @@ impl Truth {
         past
     }
 
+    /// As which write the simulator knows what bears this number and is part of this change.
+    pub fn identity(&self, number: WriteId, change: ChangeId) -> WriteId {
+        self.names.get(&change).copied().unwrap_or(number)
+    }
+
     /// An edge's write, as it leaves the state machine: its author knew what readers there knew, and its own writes.
-    pub fn made_at_edge(
-        &mut self,
-        edge: usize,
-        id: WriteId,
-        at: &EntryKey,
-        (delete, content): (bool, [u8; 32]),
-        context: Option<Position>,
-    ) {
-        let mut past = self.readers[edge].known.get(at).cloned().unwrap_or_default();
-        let first = WriteId { counter: 0, ..id };
-        let own: Vec<WriteId> =
-            (self.writes.range(first..id)).filter(|(_, made)| made.at == *at).map(|(own, _)| *own).collect();
-        for own in own {
-            past.extend(self.closure(own));
+    /// Gives the name that it has here.
+    pub fn made_at_edge(&mut self, edge: usize, write: &Write, content: [u8; 32]) -> WriteId {
+        let mut past = self.readers[edge].known.get(&write.at).cloned().unwrap_or_default();
+        let here = |own: &&WriteId| self.writes.get(own).is_some_and(|made| made.at == write.at);
+        for own in self.readers[edge].own.iter().filter(here) {
+            past.extend(self.closure(*own));
+        }
+        let mut name = write.id;
+        while self.writes.contains_key(&name) {
+            name.incarnation = name.incarnation.wrapping_add(1);
         }
         let made = Made {
-            at: at.clone(),
+            at: write.at.clone(),
             past,
-            delete,
+            delete: write.action == Action::Delete,
             content,
             acknowledged: false,
             status: None,
-            outside: false,
-            context,
+            context: write.context.iter().next().map(|(_, position)| position),
+            decided: None,
         };
-        self.writes.insert(id, made);
+        self.writes.insert(name, made);
+        self.names.insert(write.change, name);
+        self.readers[edge].own.insert(name);
+        name
     }
 
     /// Readers at the edge see this write under its key.

@@ -24,16 +24,19 @@ use crate::truth::{Reader, Truth};
 mod actions;
 mod authors;
 mod clients;
+mod copies;
 mod edge;
 mod hub;
 mod places;
 mod publisher;
+mod purger;
 mod relay;
 mod rest;
 mod restore;
 mod writer;
 
 use clients::Clients;
+use copies::Image;
 use edge::EdgeHost;
 use hub::HubProcess;
 use publisher::{Encodings, Signer};
@@ -53,10 +56,29 @@ pub struct Setup {
     pub fence: bool,
     /// A transfer reads all feeds in one snapshot of the database.
     pub one_snapshot: bool,
+    /// A purge raises the horizon, below which nobody is sent changes alone.
+    pub horizon: bool,
+    /// Something stays of a purged deletion, for writes whose authors never saw it.
+    pub stubs: bool,
 }
 
 impl Setup {
-    pub const REAL: Self = Self { rules: Rules::ALL, fence: true, one_snapshot: true };
+    pub const REAL: Self =
+        Self { rules: Rules::ALL, fence: true, one_snapshot: true, horizon: true, stubs: true };
+
+    fn database(self) -> SimJournal {
+        let mut journal = SimJournal::new();
+        if !self.fence {
+            journal = journal.without_fence();
+        }
+        if !self.horizon {
+            journal = journal.without_horizon();
+        }
+        if !self.stubs {
+            journal = journal.without_stubs();
+        }
+        journal
+    }
 }
 
 /// What came of one seed.
@@ -138,6 +160,8 @@ enum Event {
         hub: usize,
         life: u32,
     },
+    /// Whoever leads looks for old deletions.
+    Purge,
     /// A client tries its request again.
     Retry {
         request: u64,
@@ -175,8 +199,12 @@ pub struct World {
     kept: Option<Box<Kept>>,
     stats: Stats,
     trace: Trace,
+    /// A copy of some edge's disk.
+    image: Option<Image>,
     segment_rows_max: usize,
     batch_changes_max: usize,
+    /// How long deletions are kept. Edges are away for up to 40 seconds, so these stand for a month.
+    retention_ms: u64,
     /// How much goes wrong; none while the world heals.
     chaos: bool,
     actions_left: u32,
@@ -194,16 +222,18 @@ pub fn run(seed: u64, setup: Setup, keep_lines: bool) -> Outcome {
 impl World {
     fn new(seed: u64, setup: Setup, keep_lines: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let journal = if setup.fence { SimJournal::new() } else { SimJournal::new().without_fence() };
         let (segment_rows_max, batch_changes_max) = match rng.random_range(0..4) {
             0 => (2, 3),
             1 => (3, 2),
             2 => (5, 8),
             _ => (2_000, 200),
         };
+        let retention_ms = [300, 1_500, 6_000, 25_000][rng.random_range(0..4)];
         let tenant = places::tenant();
         let hubs = (0..2).map(|n| HubProcess::new(n, &mut rng)).collect();
-        let edges: Vec<EdgeHost> = (0..5).map(|n| EdgeHost::new(n, &mut rng)).collect();
+        // The last is a machine without a disk, until it gets a copy of another's.
+        let who = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
+        let edges: Vec<EdgeHost> = who.into_iter().map(|who| EdgeHost::new(who, &mut rng)).collect();
         let truth = Truth { readers: vec![Reader::default(); edges.len()], ..Truth::default() };
         let relay = Relay::new(edges.len());
         Self {
@@ -214,7 +244,7 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
-            journal,
+            journal: setup.database(),
             hubs,
             edges,
             network: Network::default(),
@@ -226,8 +256,10 @@ impl World {
             kept: None,
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
+            image: None,
             segment_rows_max,
             batch_changes_max,
+            retention_ms,
             chaos: true,
             actions_left: 150,
             last_value: 0,
@@ -243,6 +275,7 @@ impl World {
             self.schedule(at, Event::EdgeStarts { edge, life: 0 });
         }
         self.schedule(5, Event::Act);
+        self.schedule(self.retention_ms, Event::Purge);
         while self.chaos {
             self.step()?;
         }
@@ -288,6 +321,7 @@ impl World {
             Event::Append { hub, life } => self.append(hub, life),
             Event::Appended { hub, life } => self.appended(hub, life),
             Event::Advanced { hub, life } => self.advanced(hub, life),
+            Event::Purge => self.look_for_old_deletions(),
             Event::Retry { request } => self.retry(request),
             Event::Trap { edge, at } => self.spring_trap(edge, &at),
             Event::Heal { edge, hub } => {
@@ -316,6 +350,7 @@ impl World {
             | Event::EdgeTimer { .. }
             | Event::EdgeStarts { .. }
             | Event::HubStarts { .. }
+            | Event::Purge
             | Event::Retry { .. }
             | Event::Heal { .. }
             | Event::Trap { .. } => return None,
@@ -397,9 +432,17 @@ mod tests {
             assert_eq!(outcome.violation, None, "seed {seed}");
             stats.merge(&outcome.stats);
         }
-        for what in
-            ["conflicts", "edge crashes", "multi-page transfers", "duplicated segments", "hub crashes"]
-        {
+        for what in [
+            "conflicts",
+            "edge crashes",
+            "multi-page transfers",
+            "duplicated segments",
+            "hub crashes",
+            "deletions purged",
+            "fetched anew from below the horizon",
+            "writes that lost to a purged deletion",
+            "writes that followed a purged deletion",
+        ] {
             assert!(stats.get(what) > 0, "{what}");
         }
     }

@@ -11,6 +11,7 @@ mod head;
 mod keys;
 mod listing;
 mod past;
+mod purge;
 mod refusals;
 mod registry;
 mod secrets;
@@ -100,6 +101,14 @@ suite! {
         changes_hold_their_writes,
         conflicts_and_held_writes_are_of_their_tenant,
         events_follow_the_order_of_commits,
+    }
+    purge {
+        old_deletions_become_stubs_and_raise_the_horizon,
+        the_oldest_are_purged_first_and_so_many,
+        who_does_not_lead_purges_nothing,
+        below_the_horizon_a_feed_is_read_whole,
+        stubs_are_raised_and_replaced,
+        a_change_of_a_stub_that_is_not_there_aborts,
     }
     registry {
         tenants_are_created_once,

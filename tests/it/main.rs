@@ -21,11 +21,13 @@ macro_rules! on_both_databases {
 }
 
 mod bad_input;
+mod clones;
 mod confidentiality;
 mod enrolment;
 mod hostile_edge;
 mod journal;
 mod kills;
+mod long_absence;
 mod outage;
 mod published_api;
 mod published_bugs;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
     Certificate,
+    Copy,
     Disk,
     Hub,
     Keys,

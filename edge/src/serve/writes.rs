@@ -159,7 +159,8 @@ impl EdgeService {
             return Ok(waits);
         }
         match queued.decided(until.saturating_duration_since(Instant::now())).await {
-            None => Ok(waits),
+            // Not decided, or not under the number that it had: it waits.
+            None | Some(Verdict::Reidentify) => Ok(waits),
             Some(Verdict::Admitted { version }) => Ok(Fate::Admitted { version }),
             Some(Verdict::Duplicate) => Ok(Fate::Admitted { version: last_version }),
             Some(Verdict::Lost { version }) => Err(ApiError::conflict(

@@ -216,6 +216,7 @@ fn write_state(writer: &mut Writer, state: &StateRecord) {
     for subtree in &state.write {
         writer.str(subtree.as_str());
     }
+    writer.uint(state.decided_hlc.0);
 }
 
 fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {
@@ -232,6 +233,8 @@ fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {
             let count = reader.count(SUBTREES_MAX, "namespaces to write")?;
             (0..count).map(|_| reader.subtree()).collect::<Decoded<_>>()?
         },
+        // Replicas of before 0.2 end here.
+        decided_hlc: Hlc(if reader.remaining() == 0 { 0 } else { reader.id63("time")? }),
     })
 }
 

@@ -61,7 +61,7 @@ impl<S: Journal + Registry> Api<S> {
         let submission = ApiSubmission {
             tenant: caller.tenant.clone(),
             author: Author { name: caller.name.clone(), claimed: request.claimed_user },
-            change,
+            change: Some(change),
             message: request.message,
             operations,
             atomic: request.atomic,

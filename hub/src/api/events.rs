@@ -154,7 +154,7 @@ mod tests {
         let shard = |n| ShardId(Uuid::from_u128(n));
         let position = |seq| Position { epoch: 9, seq };
         let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
-        let head = Head { shard: shard(1), position: position(10), hlc: Hlc(1), epochs };
+        let head = Head { shard: shard(1), position: position(10), hlc: Hlc(1), horizon: 0, epochs };
         let begin = |after: Option<(u128, u64)>| {
             beginning(&head, after.map(|(n, seq)| Vector::at(shard(n), position(seq))).as_ref())
         };

@@ -5,13 +5,12 @@ use llm_config_proto::rest::service::{
     Answered, Caller, DeleteEntry, Deleted, Entry, NewValue, RollbackEntry, SetEntry, Shown, Target,
     WriteOptions, Written,
 };
-use llm_config_shared::entry::{Author, ChangeId, Content, HubRow};
+use llm_config_shared::entry::{Author, Content, HubRow};
 use llm_config_shared::limits::VALUE_BYTES_MAX;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, OpRefused, Operation, SetValue};
 use llm_config_shared::store::Journal;
 use llm_config_shared::vector::Vector;
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Api;
@@ -75,12 +74,11 @@ impl<S: Journal + Registry> Api<S> {
         action: OpAction,
         options: WriteOptions,
     ) -> Result<Answered<HubRow>, ApiError> {
-        let change = ChangeId(Uuid::now_v7());
         let refused_at = at.clone();
         let submission = ApiSubmission {
             tenant: caller.tenant.clone(),
             author: Author { name: caller.name.clone(), claimed: options.claimed_user },
-            change,
+            change: None,
             message: options.message,
             operations: vec![Operation { at, action, if_version: options.if_version }],
             atomic: false,
@@ -94,6 +92,7 @@ impl<S: Journal + Registry> Api<S> {
         let outcome = outcomes.into_iter().next().expect("one operation has one outcome");
         let row = outcome.map_err(|refused| refusal(&refused_at, &refused))?;
         let position = Vector::at(row.row.dot.shard, row.row.dot.position);
+        let change = row.row.change;
         Ok(Answered::new(row).at(position).of_change(change))
     }
 }

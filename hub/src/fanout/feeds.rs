@@ -56,9 +56,14 @@ impl Feeds {
         (known.digest.changed(feed.secrets) <= seq).then_some(known.digest)
     }
 
-    /// Where the part of a receiver at `from` begins: at the feed's last change before it, if that is known.
+    /// Where the part of a receiver at `from` begins: at the feed's last change before it, if that is known, and not
+    /// below the horizon.
     pub(super) fn start(&mut self, feed: &Feed, from: &Vector, head: &Head, tail: &Tail) -> Vector {
         self.enter(head);
+        head.shared_from(from, self.last_change(feed, from, head, tail))
+    }
+
+    fn last_change(&self, feed: &Feed, from: &Vector, head: &Head, tail: &Tail) -> Vector {
         let seq = from.seq(head.shard);
         let Some(known) = self.known.get(feed).filter(|_| seq > 0) else {
             return from.clone();
@@ -154,7 +159,7 @@ mod tests {
 
     fn head(epoch: u64, seq: u64) -> Head {
         let position = Position { epoch, seq };
-        Head { shard: SHARD, position, hlc: Hlc(0), epochs: EpochTable::default() }
+        Head { shard: SHARD, position, hlc: Hlc(0), horizon: 0, epochs: EpochTable::default() }
     }
 
     fn feed() -> Feed {
@@ -206,6 +211,20 @@ mod tests {
         let (mut feeds, tail) = (Feeds::default(), Tail::new(head(1, 10)));
         feeds.learn(&feed(), &head(1, 10), changed(0));
         assert_eq!(feeds.start(&feed(), &at(7), &head(1, 10), &tail), at(1));
+    }
+
+    #[test]
+    fn nobody_begins_below_the_horizon() {
+        let (mut feeds, tail) = (Feeds::default(), Tail::new(head(1, 10)));
+        feeds.learn(&feed(), &head(1, 10), changed(4));
+        let purged = Head { horizon: 6, ..head(1, 10) };
+        assert_eq!(
+            feeds.start(&feed(), &at(8), &purged, &tail),
+            at(6),
+            "4 is known, but deletions after it are gone"
+        );
+        assert_eq!(feeds.start(&feed(), &at(5), &purged, &tail), Vector::EMPTY);
+        assert_eq!(feeds.start(&feed(), &at(8), &Head { horizon: 4, ..head(1, 10) }, &tail), at(4));
     }
 
     #[test]

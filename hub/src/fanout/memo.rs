@@ -82,6 +82,7 @@ mod tests {
             shard: ShardId(Uuid::nil()),
             position: Position { epoch: 1, seq: to },
             hlc: Hlc(0),
+            horizon: 0,
             epochs: EpochTable::default(),
         };
         Range::new(&feed, &Vector::EMPTY, &head)

@@ -1,12 +1,11 @@
 //! The fan-out over a real database and writer: one building for everybody, all feeds of one position.
 
-use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::entry::Author;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation, SetValue};
-use llm_config_shared::segment::{VerificationKeys, verify, verify_checkpoint};
+use llm_config_shared::segment::{Kind, VerificationKeys, verify, verify_checkpoint};
 use llm_config_shared::value::Value;
-use uuid::Uuid;
 
 use super::*;
 use crate::journal::SqliteJournal;
@@ -64,9 +63,31 @@ impl Bench {
         let submission = ApiSubmission {
             tenant: Tenant::parse("t").unwrap(),
             author: Author { name: "token:test".into(), claimed: None },
-            change: ChangeId(Uuid::new_v4()),
+            change: None,
             message: None,
             operations: namespaces.iter().map(operation).collect(),
+            atomic: true,
+            dry_run: false,
+            repeat: None,
+        };
+        self.writer.write(submission, None).await.unwrap();
+        self.tail.head().vector()
+    }
+
+    /// Deletes `k` of a namespace.
+    async fn delete(&self, namespace: &str) -> Vector {
+        let scope = Scope {
+            tenant: Tenant::parse("t").unwrap(),
+            environment: Environment::base(),
+            namespace: Namespace::parse(namespace).unwrap(),
+        };
+        let at = EntryKey { scope, key: Key::parse("k").unwrap() };
+        let submission = ApiSubmission {
+            tenant: Tenant::parse("t").unwrap(),
+            author: Author { name: "token:test".into(), claimed: None },
+            change: None,
+            message: None,
+            operations: vec![Operation { at, action: OpAction::Delete, if_version: None }],
             atomic: true,
             dry_run: false,
             repeat: None,
@@ -80,7 +101,10 @@ impl Bench {
     }
 
     fn rows(&self, part: &Part) -> usize {
-        part.segments.iter().map(|bytes| verify(bytes, &self.keys).unwrap().open().unwrap().len()).sum()
+        part.segments
+            .iter()
+            .map(|bytes| verify(bytes, &self.keys).unwrap().open().unwrap().as_sent().count())
+            .sum()
     }
 }
 
@@ -151,7 +175,8 @@ async fn a_receiver_sees_all_or_nothing_of_an_atomic_change() {
             let value = |part: &Part| -> String {
                 let opened =
                     part.segments.iter().map(|bytes| verify(bytes, &reader.keys).unwrap().open().unwrap());
-                opened.flatten().map(|row| format!("{:?}", row.content)).collect()
+                let rows = opened.flat_map(|opened| opened.resolve(|_, _| None).unwrap());
+                rows.map(|row| format!("{:?}", row.content)).collect()
             };
             assert_eq!(value(&transfer.parts[0]), value(&transfer.parts[1]));
             for part in &transfer.parts {
@@ -173,4 +198,48 @@ async fn a_receiver_of_a_process_that_knows_nothing_yet_is_served_from_where_it_
     let feeds = [(feed("app"), later), (feed("other"), early)];
     let transfer = bench.get(&feeds, true).await;
     assert_eq!(transfer.parts.iter().map(|part| bench.rows(part)).collect::<Vec<_>>(), [1, 1]);
+}
+
+/// What a receiver is sent: the sort of its segments, and the places that they begin at.
+fn begins(bench: &Bench, part: &Part) -> Vec<(Kind, u64)> {
+    let headers = part.segments.iter().map(|bytes| verify(bytes, &bench.keys).unwrap().header().clone());
+    headers.map(|header| (header.kind, header.from.iter().map(|(_, at)| at.seq).sum())).collect()
+}
+
+#[tokio::test]
+async fn below_the_horizon_everything_is_sent_and_nothing_that_was_made_before_the_purge() {
+    let bench = Bench::new().await;
+    let start = bench.set(&["app/a", "app/b", "quiet"], 1).await;
+    let deleted = bench.delete("app/b").await;
+    let later = bench.set(&["app/a"], 2).await;
+    let both = |at: &Vector| [(feed("app"), at.clone()), (feed("quiet"), at.clone())];
+    let before = bench.get(&both(&start), true).await;
+    assert_eq!(begins(&bench, &before.parts[0]), [(Kind::Delta, 3)]);
+    assert_eq!(bench.rows(&before.parts[0]), 2);
+
+    assert_eq!(bench.writer.purge(now(), 10).await, Ok(1));
+    assert_eq!((bench.tail.head().horizon, bench.tail.head().position.seq), (4, 5));
+    let after = bench.get(&both(&start), true).await;
+    assert_eq!(begins(&bench, &after.parts[0]), [(Kind::Snapshot, 0)], "not the delta made before");
+    assert_eq!(bench.rows(&after.parts[0]), 1);
+    assert!(after.parts[1].segments.is_empty(), "nothing happened in it since");
+    let heard = bench.get(&[(feed("app"), deleted)], true).await;
+    assert_eq!(begins(&bench, &heard.parts[0]), [(Kind::Delta, 4)]);
+    assert!(bench.get(&[(feed("app"), later)], true).await.parts[0].segments.is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_has_not_heard_of_the_purge_finds_it_while_it_reads() {
+    let bench = Bench::new().await;
+    let start = bench.set(&["app/a", "app/b"], 1).await;
+    let deleted = bench.delete("app/b").await;
+    bench.set(&["app/a"], 2).await;
+    let unaware = Arc::new(Tail::new((*bench.tail.head()).clone()));
+    let journal = Arc::clone(&bench.fanout.journal);
+    let other = Fanout::new(journal, unaware, Arc::clone(&bench.fanout.identity));
+    bench.writer.purge(now(), 10).await.unwrap();
+    let transfer = other.transfer(&[(feed("app"), start)], true).await.unwrap();
+    assert_eq!(begins(&bench, &transfer.parts[0]), [(Kind::Snapshot, 0)]);
+    let transfer = other.transfer(&[(feed("app"), deleted)], true).await.unwrap();
+    assert_eq!(begins(&bench, &transfer.parts[0]), [(Kind::Delta, 3)]);
 }

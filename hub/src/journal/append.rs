@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use llm_config_shared::entry::HubRow;
 use llm_config_shared::name::{EntryKey, Scope};
 use llm_config_shared::stamp::{ActorId, WriteId};
-use llm_config_shared::store::{ChangeRow, Commit, Frontier, JournalError};
+use llm_config_shared::store::{ChangeRow, Commit, Fence, Frontier, JournalError};
 
 use super::dialect::{Answer, Column, Transact};
 use super::encoding;
 use super::failure::corrupt;
-use super::scopes;
+use super::{scopes, stubs};
 
 mod statements;
 
-type Numbers = BTreeMap<Scope, i64>;
+pub(super) type Numbers = BTreeMap<Scope, i64>;
 
 /// What can be seen to be wrong with a commit without a database.
 pub(super) fn check(commit: &Commit) -> Answer<()> {
@@ -35,11 +35,12 @@ pub(super) fn check(commit: &Commit) -> Answer<()> {
 }
 
 pub(super) async fn append<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<()> {
-    fence(tx, commit).await?;
+    fence(tx, &commit.fence).await?;
     let numbers = scopes::put(tx, commit).await?;
     put_frontiers(tx, &commit.frontiers).await?;
-    put_rows(tx, &numbers, &commit.rows).await?;
+    put_rows(tx, &numbers, commit).await?;
     raise(tx, &numbers, &commit.raised).await?;
+    stubs::change(tx, &numbers, &commit.stubs).await?;
     put_history(tx, &numbers, commit).await?;
     supersede(tx, &commit.superseded).await?;
     put_conflicts(tx, &numbers, commit).await?;
@@ -49,9 +50,9 @@ pub(super) async fn append<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<(
 }
 
 /// Taken first: a process that was paused here finds, when it wakes, that it no longer leads, before it wrote anything.
-async fn fence<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<()> {
-    let shard = commit.fence.shard.0.as_bytes().as_slice();
-    let at = commit.fence.position;
+pub(super) async fn fence<T: Transact>(tx: &mut T, fence: &Fence) -> Answer<()> {
+    let shard = fence.shard.0.as_bytes().as_slice();
+    let at = fence.position;
     let held = tx.fetch(statements::FENCE, vec![shard.into(), at.epoch.into(), at.seq.into()]).await?;
     if held.is_empty() { Err(JournalError::Fenced) } else { Ok(()) }
 }
@@ -64,20 +65,20 @@ async fn move_head<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<()> {
 }
 
 /// Aborts the transaction where the database did something else than was planned.
-fn expect(what: &str, planned: usize, done: u64) -> Answer<()> {
+pub(super) fn expect(what: &str, planned: usize, done: u64) -> Answer<()> {
     if done == planned as u64 {
         return Ok(());
     }
     Err(corrupt(format!("of {planned} {what} planned, {done} could be written")))
 }
 
-fn number(numbers: &Numbers, at: &EntryKey) -> i64 {
+pub(super) fn number(numbers: &Numbers, at: &EntryKey) -> i64 {
     // Every scope of the commit was numbered just before.
     numbers.get(&at.scope).copied().unwrap_or_default()
 }
 
-async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, rows: &[HubRow]) -> Answer<()> {
-    let mut sorted: Vec<&HubRow> = rows.iter().collect();
+async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit) -> Answer<()> {
+    let mut sorted: Vec<&HubRow> = commit.rows.iter().collect();
     sorted.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     let rows = sorted.as_slice();
     let (kinds, values): (Vec<_>, Vec<_>) =
@@ -102,6 +103,7 @@ async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, rows: &[HubRow]) -
         Column::blobs(rows.iter().map(|row| row.row.change.0.as_bytes().as_slice())),
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
         Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
+        Column::ints(rows.iter().map(|_| commit.admitted_at.0)),
     ];
     expect("entries", rows.len(), tx.execute_each(statements::ENTRY, columns).await?)
 }

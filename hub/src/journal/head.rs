@@ -13,10 +13,10 @@ const CREATE: Sql = Sql::same(
      ON CONFLICT (local) WHERE local = 1 DO NOTHING",
 );
 const LOCK: Sql = Sql {
-    sqlite: "SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1",
-    postgres: "SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1 FOR UPDATE",
+    sqlite: "SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1",
+    postgres: "SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1 FOR UPDATE",
 };
-const READ: Sql = Sql::same("SELECT shard, epoch, seq, hlc FROM shard_head WHERE local = 1");
+const READ: Sql = Sql::same("SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1");
 const EPOCHS: Sql = Sql::same("SELECT ord, epoch, start_seq FROM shard_epoch WHERE shard = $1 ORDER BY ord");
 const NEW_EPOCH: Sql =
     Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, $2, $3, $4)");
@@ -30,7 +30,7 @@ const TAKE: Sql = Sql::same("UPDATE shard_head SET epoch = $2 WHERE shard = $1")
 /// first one's.
 pub(super) async fn lead<T: Transact>(tx: &mut T, epoch: u64, new_shard: ShardId) -> Answer<Leadership> {
     tx.execute(CREATE, vec![new_shard.0.as_bytes().as_slice().into()]).await?;
-    let (shard, position, hlc) = one(tx.fetch(LOCK, vec![]).await?)?;
+    let Found { shard, position, hlc, .. } = one(tx.fetch(LOCK, vec![]).await?)?;
     let ordinal = epochs(tx, shard).await?.newest().map_or(1, |newest| newest.ordinal + 1);
     let id = shard.0.as_bytes().as_slice();
     let row = vec![id.into(), u64::from(ordinal).into(), epoch.into(), position.seq.into()];
@@ -41,9 +41,9 @@ pub(super) async fn lead<T: Transact>(tx: &mut T, epoch: u64, new_shard: ShardId
 }
 
 pub(super) async fn head<T: Transact>(tx: &mut T) -> Answer<Head> {
-    let (shard, position, hlc) = one(tx.fetch(READ, vec![]).await?)?;
+    let Found { shard, position, hlc, horizon } = one(tx.fetch(READ, vec![]).await?)?;
     let epochs = epochs(tx, shard).await?;
-    Ok(Head { shard, position, hlc, epochs })
+    Ok(Head { shard, position, hlc, horizon, epochs })
 }
 
 pub(super) async fn losses<T: Transact>(tx: &mut T) -> Answer<Vec<Loss>> {
@@ -60,16 +60,25 @@ pub(super) async fn vector<T: Transact>(tx: &mut T) -> Answer<Vector> {
 }
 
 pub(super) async fn position<T: Transact>(tx: &mut T) -> Answer<(ShardId, Position)> {
-    let (shard, position, _) = one(tx.fetch(READ, vec![]).await?)?;
+    let Found { shard, position, .. } = one(tx.fetch(READ, vec![]).await?)?;
     Ok((shard, position))
 }
 
-fn one<R: Cells>(rows: Vec<R>) -> Result<(ShardId, Position, Hlc), JournalError> {
+/// The one row of the local shard.
+struct Found {
+    shard: ShardId,
+    position: Position,
+    hlc: Hlc,
+    horizon: u64,
+}
+
+fn one<R: Cells>(rows: Vec<R>) -> Result<Found, JournalError> {
     match rows.as_slice() {
         [] => Err(unavailable("no hub has been started on it yet")),
         [row] => {
             let position = Position { epoch: row.int(1)?, seq: row.int(2)? };
-            Ok((ShardId(uuid(row, 0)?), position, Hlc(row.int(3)?)))
+            let hlc = Hlc(row.int(3)?);
+            Ok(Found { shard: ShardId(uuid(row, 0)?), position, hlc, horizon: row.int(4)? })
         }
         [..] => Err(corrupt("two heads of one shard")),
     }

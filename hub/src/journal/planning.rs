@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use llm_config_shared::entry::ChangeId;
-use llm_config_shared::name::{Scope, Tenant};
+use llm_config_shared::name::{EntryKey, Scope, Tenant};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::{Frontier, Planning, PlanningRequest, Repeat};
 
 use super::dialect::{Answer, Cells, Column, Sql, Transact};
 use super::rows::{self, name, uuid, written};
-use super::{entries, scopes};
+use super::{entries, scopes, stubs};
 
 const FRONTIERS: Sql = Sql {
     sqlite: "SELECT edge, inc, last_ctr, session FROM frontier WHERE edge = $1 AND inc = $2",
@@ -39,6 +39,9 @@ pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest)
     };
     planning.rows.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     planning.rows.dedup_by(|a, b| a.row.at == b.row.at);
+    let found: BTreeSet<&EntryKey> = planning.rows.iter().map(|row| &row.row.at).collect();
+    let missing = request.keys.iter().filter(|at| !found.contains(at)).collect();
+    planning.stubs = stubs::find(tx, &missing).await?;
 
     let edges = &request.frontiers;
     let columns = vec![

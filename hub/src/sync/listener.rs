@@ -109,6 +109,7 @@ async fn poll_head<J: Journal, R: Registry>(parts: Arc<Parts<J, R>>) {
     loop {
         ticks.tick().await;
         let Ok(head) = parts.journal.head().await else { continue };
+        parts.tail.purged(head.horizon);
         let known = parts.tail.head().position;
         if head.position == known || head.position.seq < known.seq {
             ahead = None;

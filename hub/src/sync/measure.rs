@@ -42,6 +42,7 @@ fn decided(answers: &[Answer]) {
             Verdict::Held(_) => "held",
             Verdict::Denied(_) => "denied",
             Verdict::Duplicate => "duplicate",
+            Verdict::Reidentify => "reidentify",
         };
         metrics::counter!("sync_writes_total", "decision" => decision).increment(1);
     }

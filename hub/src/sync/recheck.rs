@@ -23,16 +23,16 @@ pub(super) const EVERY: Duration = Duration::from_secs(2);
 /// When the registry cannot be read; nobody was told anything wrong.
 pub(super) async fn recheck<R: Registry>(roster: &Roster, registry: &R) -> Result<(), JournalError> {
     let seated = roster.seated();
-    let tenants: BTreeSet<Tenant> = seated.iter().map(|seated| seated.edge.tenant.clone()).collect();
+    let tenants: BTreeSet<Tenant> = seated.iter().map(|(_, seated)| seated.edge.tenant.clone()).collect();
     for tenant in tenants {
         let environments = registry.environments(&tenant).await?;
         let roots = registry.roots(&tenant).await?;
         let edges: BTreeMap<ActorId, Edge> =
             registry.edges(&tenant).await?.into_iter().map(|edge| (edge.id, edge)).collect();
-        for seated in seated.iter().filter(|seated| seated.edge.tenant == tenant) {
+        for (number, seated) in seated.iter().filter(|(_, seated)| seated.edge.tenant == tenant) {
             let close = judge(seated, edges.get(&seated.edge.id), &environments);
             let epochs = key_epochs(&seated.profile.feeds, &roots);
-            roster.tell(seated.edge.id, |notice| {
+            roster.tell(seated.edge.id, *number, |notice| {
                 let changed = close.is_some() || epochs > notice.key_epochs;
                 notice.close = notice.close.take().or(close);
                 notice.key_epochs = notice.key_epochs.max(epochs);

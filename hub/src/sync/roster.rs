@@ -1,14 +1,19 @@
-//! Which edges are connected to this process, one session each.
+//! Which edges are connected to this process: one session of each replica, of which an edge has one unless it was
+//! copied.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llm_config_shared::replication::frame::Refusal;
 use llm_config_shared::replication::hub::Profile;
+use llm_config_shared::replication::seats::{Greeting, Meeting};
 use llm_config_shared::stamp::ActorId;
 use tokio::sync::{Notify, watch};
 
 use crate::registry::Edge;
+
+/// Most sessions of one edge. Its data should be there once; whoever copies a machine does so a few times.
+const SEATS_MAX: usize = 8;
 
 /// What a session is told from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,13 +34,22 @@ pub struct Roster {
 #[derive(Default)]
 struct Seats {
     last: u64,
-    taken: HashMap<ActorId, Taken>,
+    /// Oldest first; never empty.
+    taken: HashMap<ActorId, Vec<Taken>>,
 }
 
 struct Taken {
     number: u64,
     seated: Seated,
     notice: watch::Sender<Notice>,
+    /// None until its first frame has come.
+    greeting: Option<Greeting>,
+}
+
+impl Taken {
+    fn replaced(&self) {
+        self.notice.send_modify(|notice| notice.close = Some(Refusal::Replaced));
+    }
 }
 
 /// A connected edge as its session knows it.
@@ -54,16 +68,26 @@ pub(super) struct Seat {
 }
 
 impl Roster {
-    /// Takes the edge's place. Whoever had it is told to end: the newest session wins over a half-open one.
+    /// Takes a place. Which replica sits there is only known when it has greeted: of those that have not, the newest
+    /// stays.
     pub(super) fn sit(self: &Arc<Self>, seated: Seated, key_epochs: u64) -> Seat {
         let mut seats = self.seats();
         seats.last += 1;
         let number = seats.last;
         let edge = seated.edge.id;
         let (notice, receiver) = watch::channel(Notice { close: None, key_epochs });
-        if let Some(before) = seats.taken.insert(edge, Taken { number, seated, notice }) {
-            before.notice.send_modify(|notice| notice.close = Some(Refusal::Replaced));
-        }
+        let of_edge = seats.taken.entry(edge).or_default();
+        let surplus = of_edge.len().saturating_sub(SEATS_MAX - 1);
+        let mut place = 0;
+        of_edge.retain(|taken| {
+            place += 1;
+            let stays = place > surplus && taken.greeting.is_some();
+            if !stays {
+                taken.replaced();
+            }
+            stays
+        });
+        of_edge.push(Taken { number, seated, notice, greeting: None });
         metrics::gauge!("sync_connected_edges").set(seats.taken.len() as f64);
         Seat { roster: Arc::clone(self), edge, number, notice: receiver }
     }
@@ -80,7 +104,7 @@ impl Roster {
 
     /// Ends all sessions.
     pub(super) fn close_all(&self, refusal: &Refusal) {
-        for taken in self.seats().taken.values() {
+        for taken in self.seats().taken.values().flatten() {
             taken.notice.send_modify(|notice| notice.close = Some(refusal.clone()));
         }
     }
@@ -94,13 +118,16 @@ impl Roster {
         self.recheck.notified().await;
     }
 
-    pub(super) fn seated(&self) -> Vec<Seated> {
-        self.seats().taken.values().map(|taken| taken.seated.clone()).collect()
+    /// Everybody, by the number of the place.
+    pub(super) fn seated(&self) -> Vec<(u64, Seated)> {
+        self.seats().taken.values().flatten().map(|taken| (taken.number, taken.seated.clone())).collect()
     }
 
-    /// Tells the edge's session, if it still has one.
-    pub(super) fn tell(&self, edge: ActorId, change: impl FnOnce(&mut Notice) -> bool) {
-        if let Some(taken) = self.seats().taken.get(&edge) {
+    /// Tells the session in a place of the edge, if it is still there.
+    pub(super) fn tell(&self, edge: ActorId, number: u64, change: impl FnOnce(&mut Notice) -> bool) {
+        let seats = self.seats();
+        let of_edge = seats.taken.get(&edge).map_or(&[][..], Vec::as_slice);
+        if let Some(taken) = of_edge.iter().find(|taken| taken.number == number) {
             taken.notice.send_if_modified(change);
         }
     }
@@ -110,11 +137,42 @@ impl Roster {
     }
 }
 
+impl Seat {
+    /// The session says which it is. Half-open ones of the same replica are told to end. Whether there is another that
+    /// is not older: then there are two of that replica, and both stay until this one has another name.
+    pub(super) fn greet(&self, greeting: Greeting) -> bool {
+        let mut seats = self.roster.seats();
+        let mut copied = false;
+        let Some(of_edge) = seats.taken.get_mut(&self.edge) else { return copied };
+        of_edge.retain_mut(|taken| {
+            if taken.number == self.number {
+                taken.greeting = Some(greeting);
+                return true;
+            }
+            match taken.greeting.map(|earlier| greeting.meets(earlier)) {
+                Some(Meeting::Older) => {
+                    taken.replaced();
+                    false
+                }
+                Some(Meeting::Twin) => {
+                    copied = true;
+                    true
+                }
+                Some(Meeting::Stranger) | None => true,
+            }
+        });
+        copied
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.roster.seats();
-        if seats.taken.get(&self.edge).is_some_and(|taken| taken.number == self.number) {
-            seats.taken.remove(&self.edge);
+        if let Some(of_edge) = seats.taken.get_mut(&self.edge) {
+            of_edge.retain(|taken| taken.number != self.number);
+            if of_edge.is_empty() {
+                seats.taken.remove(&self.edge);
+            }
         }
         metrics::gauge!("sync_connected_edges").set(seats.taken.len() as f64);
     }

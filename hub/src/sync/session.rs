@@ -15,12 +15,13 @@ use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Request};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
 use llm_config_shared::replication::rules::Rules;
+use llm_config_shared::replication::seats::Greeting;
 use llm_config_shared::segment::LostHistory;
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::{Head, Journal, JournalError, Loss};
 use llm_config_shared::time::Instant;
 use llm_config_shared::vector::Vector;
-use llm_config_shared::write::Write;
+use llm_config_shared::write::{Answer, Verdict, Write};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
@@ -60,6 +61,8 @@ struct Running {
     after_grants: Option<(Vec<(Feed, Vector)>, bool)>,
     /// What the edge said it has been told, in its first frame.
     floor: Vector,
+    /// There are two of this replica.
+    copied: bool,
     acknowledged_seq: u64,
     /// When the last transfer was complete.
     sent_at: Instant,
@@ -85,6 +88,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
             granting: false,
             after_grants: None,
             floor: Vector::EMPTY,
+            copied: false,
             acknowledged_seq: 0,
             sent_at: now,
         };
@@ -131,6 +135,10 @@ impl<J: Journal, R: Registry> Session<J, R> {
             Ok(frame) => {
                 if let EdgeFrame::Hello(hello) = &frame {
                     running.floor = hello.floor.clone();
+                    let greeting = Greeting { incarnation: hello.incarnation, session: hello.session };
+                    if self.seat.greet(greeting) {
+                        self.found_copy(running, "two of them are connected");
+                    }
                 }
                 self.heard(running);
                 Some(Input::Frame(frame))
@@ -148,7 +156,13 @@ impl<J: Journal, R: Registry> Session<J, R> {
 
     fn take_done(&self, done: Done, running: &mut Running) -> Input {
         match done {
-            Done::Other(input) => input,
+            Done::Other(input) => {
+                let again = |answer: &Answer| answer.verdict == Verdict::Reidentify;
+                if matches!(&input, Input::Decided { answers, .. } if answers.iter().any(again)) {
+                    self.found_copy(running, "its writes bear numbers of others");
+                }
+                input
+            }
             Done::Call(input) => {
                 running.calls -= 1;
                 input
@@ -160,6 +174,17 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 }
                 input
             }
+        }
+    }
+
+    /// Nothing of it is lost; but somebody restored an old state of a machine, or runs its image twice.
+    fn found_copy(&self, running: &mut Running, why: &str) {
+        if !std::mem::replace(&mut running.copied, true) {
+            metrics::counter!("sync_copied_replicas_total").increment(1);
+            tracing::warn!(
+                edge = %self.edge.name,
+                "the edge's data was copied or set back to an earlier state ({why}); the copy goes on under an identity of its own"
+            );
         }
     }
 
@@ -195,7 +220,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 }
                 Output::ReadHead => self.read_head(running),
                 Output::SealGrants => self.seal_grants(running),
-                Output::Admit { batch, session, writes } => self.admit(running, batch, session, writes),
+                Output::Admit { batch, session, first, writes } => {
+                    self.admit(running, batch, (session, first), writes);
+                }
                 Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
                 Output::Call { id, request } => self.call(running, id, request),
                 Output::Acknowledged(vector) => {
@@ -233,7 +260,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
 
     /// From memory, unless the edge has been told of more than this process knows of.
     fn read_head(&self, running: &mut Running) {
-        let (parts, floor) = (Arc::clone(&self.parts), running.floor.clone());
+        let (parts, floor, copied) = (Arc::clone(&self.parts), running.floor.clone(), running.copied);
         running.jobs.spawn(async move {
             let mut head = (*parts.tail.head()).clone();
             let mut lost = Vec::new();
@@ -248,7 +275,8 @@ impl<J: Journal, R: Registry> Session<J, R> {
             let physical = clock::now();
             let hlc = head.hlc.max(Hlc::from_physical(physical));
             let epsilon_ms = CLOCK_EPSILON_MS;
-            Done::Other(Input::Head(HeadReport { head, physical, hlc, epsilon_ms, leads, lost }))
+            let report = HeadReport { head, physical, hlc, epsilon_ms, leads, copied, lost };
+            Done::Other(Input::Head(report))
         });
     }
 
@@ -264,7 +292,13 @@ impl<J: Journal, R: Registry> Session<J, R> {
         });
     }
 
-    fn admit(&self, running: &mut Running, batch: u64, session: u64, mut writes: Vec<Write>) {
+    fn admit(
+        &self,
+        running: &mut Running,
+        batch: u64,
+        (session, first): (u64, bool),
+        mut writes: Vec<Write>,
+    ) {
         for write in &mut writes {
             write.author.name = author(&self.edge.name, &write.author.name);
         }
@@ -275,6 +309,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
             feeds: self.profile.feeds.clone(),
             environments: self.profile.environments.clone(),
             session,
+            first,
             writes,
         };
         let writer = self.parts.writer.clone();

@@ -134,7 +134,7 @@ async fn set(writer: &WriterHandle, namespace: &str, key: &str, value: SetValue)
     let submission = ApiSubmission {
         tenant: tenant(),
         author: Author { name: "token:admin".into(), claimed: None },
-        change: ChangeId(Uuid::new_v4()),
+        change: None,
         message: None,
         operations: vec![Operation { at: entry(namespace, key), action, if_version: None }],
         atomic: false,
@@ -282,7 +282,7 @@ impl Talk {
             match self.hear().await {
                 HubFrame::Segment { bytes, .. } => {
                     let verified = verify(&bytes, &self.keys).unwrap();
-                    got.rows.extend(verified.open().unwrap());
+                    got.rows.extend(verified.open().unwrap().resolve(|_, _| None).unwrap());
                     got.segments.push(bytes);
                 }
                 HubFrame::Checkpoint { transfer: 0, .. } => {}
@@ -297,6 +297,20 @@ impl Talk {
                     return got;
                 }
                 other => panic!("not of a transfer: {other:?}"),
+            }
+        }
+    }
+
+    /// What becomes of these writes.
+    async fn upload(&mut self, writes: Vec<Write>) -> Vec<Verdict> {
+        self.say(EdgeFrame::Upload { batch: 1, writes }).await;
+        loop {
+            match self.hear().await {
+                HubFrame::UploadResult { answers, .. } => {
+                    return answers.into_iter().map(|answer| answer.verdict).collect();
+                }
+                HubFrame::End { transfer, .. } => self.say(EdgeFrame::Ack { transfer }).await,
+                _ => {}
             }
         }
     }
@@ -459,6 +473,57 @@ async fn edges_with_the_same_feed_get_the_same_bytes_from_one_building() {
 }
 
 #[tokio::test]
+async fn two_of_one_replica_are_told_apart_and_then_both_served() {
+    let hub = Hub::start().await;
+    let edge = hub.edge(binding(&["app"])).await;
+    let (mut first, welcome, _) = edge.follow(1).await;
+    assert!(!welcome.copied);
+    let (mut second, welcome, _) = edge.follow(1).await;
+    assert!(welcome.copied, "the number is taken");
+    let renamed = Hello { protocol: PROTOCOL, incarnation: 2, session: 2, floor: Vector::EMPTY, pending: 0 };
+    let mut third = edge.connect().await.unwrap();
+    third.say(EdgeFrame::Hello(renamed)).await;
+    let frame = third.hear().await;
+    assert!(matches!(&frame, HubFrame::Welcome(welcome) if !welcome.copied), "{frame:?}");
+    hub.set("app", "k", plain("1")).await;
+    assert_eq!(names(&first.transfer().await.rows), ["k"]);
+    assert_eq!(names(&second.transfer().await.rows), ["k"]);
+    assert_eq!(hub.parts.roster.connected(), 1, "one edge, however often");
+
+    let (_newest, welcome, _) = edge.follow(2).await;
+    assert!(!welcome.copied);
+    assert_eq!(first.refused().await, Refusal::Replaced, "half-open");
+    assert_eq!(second.refused().await, Refusal::Replaced);
+}
+
+#[tokio::test]
+async fn a_number_that_was_used_is_not_taken_for_another_write() {
+    let hub = Hub::start().await;
+    let edge = hub.edge(binding(&["app"])).await;
+    let (mut talk, welcome, _) = edge.follow(1).await;
+    let write = |counter: u64, value: &str, incarnation: u64| Write {
+        id: WriteId { actor: edge.reply.edge, incarnation, counter },
+        hlc: Hlc(welcome.hlc.0 + counter),
+        claimed_hlc: None,
+        at: entry("edges/kiosk", value),
+        action: Action::Set { value: Value::parse("true").unwrap(), tags: None, description: None },
+        author: Author { name: "uid:0".into(), claimed: None },
+        made_at: welcome.physical,
+        message: None,
+        change: ChangeId(Uuid::from_u128(u128::from(counter))),
+        context: Vector::EMPTY,
+        base: None,
+    };
+    let admitted = [Verdict::Admitted { version: 1 }];
+    assert_eq!(talk.upload(vec![write(1, "a", 1)]).await, admitted);
+    drop(talk);
+    let (mut copy, _, _) = edge.follow(1).await;
+    let found = copy.upload(vec![write(1, "a", 1), write(2, "b", 1)]).await;
+    assert_eq!(found, [Verdict::Duplicate, Verdict::Reidentify]);
+    assert_eq!(copy.upload(vec![write(2, "b", 2)]).await, admitted);
+}
+
+#[tokio::test]
 async fn writes_of_an_edge_are_decided_and_come_back() {
     let hub = Hub::start().await;
     let edge = hub.edge(binding(&["app"])).await;
@@ -484,7 +549,9 @@ async fn writes_of_an_edge_are_decided_and_come_back() {
             HubFrame::UploadResult { batch: 1, answers } => {
                 verdicts = answers.into_iter().map(|answer| answer.verdict).collect();
             }
-            HubFrame::Segment { bytes, .. } => rows = verify(&bytes, &talk.keys).unwrap().open().unwrap(),
+            HubFrame::Segment { bytes, .. } => {
+                rows = verify(&bytes, &talk.keys).unwrap().open().unwrap().resolve(|_, _| None).unwrap()
+            }
             HubFrame::End { transfer, .. } => talk.say(EdgeFrame::Ack { transfer }).await,
             _ => {}
         }

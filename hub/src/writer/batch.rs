@@ -114,8 +114,8 @@ fn judge(
     render: Option<RenderAnswer>,
     sealer: &mut impl Sealer,
 ) -> Judged {
-    let (tenant, change, dry_run) = (submission.tenant.clone(), submission.change, submission.dry_run);
-    let Some(key) = submission.repeat else {
+    let (tenant, dry_run) = (submission.tenant.clone(), submission.dry_run);
+    let Some((change, key)) = submission.change.zip(submission.repeat) else {
         return Judged::Now(planner.api(submission, sealer));
     };
     if let Some(known) = planner.repeated(&tenant, change, key.batch) {

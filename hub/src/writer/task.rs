@@ -7,11 +7,13 @@ use std::time::Instant;
 use llm_config_shared::limits::COMMIT_WRITES_MAX;
 use llm_config_shared::name::{Environment, Tenant};
 use llm_config_shared::replication::admit::Leader;
+use llm_config_shared::store::purge::Purge;
 use llm_config_shared::store::{Commit, Head, Journal, JournalError};
 use tokio::sync::mpsc;
 
 use super::batch::{self, Plan, Waiting};
 use super::lead::{self, Led};
+use super::purge::PurgeJob;
 use super::{Job, SealKeys, WriteError};
 use crate::clock::now;
 use crate::tail::Tail;
@@ -21,22 +23,42 @@ pub(super) struct Task<J, S> {
     keys: Arc<S>,
     tail: Arc<Tail>,
     jobs: mpsc::Receiver<Job>,
+    purges: mpsc::Receiver<PurgeJob>,
     /// Did not fit the last commit.
     next: Option<Job>,
+}
+
+/// What is done next.
+enum Turn {
+    Writes(Vec<Job>),
+    Purge(PurgeJob),
 }
 
 /// The lead is lost, or it is not known how far the database has come.
 struct SteppedDown;
 
 impl<J: Journal, S: SealKeys> Task<J, S> {
-    pub(super) fn new(journal: Arc<J>, keys: Arc<S>, tail: Arc<Tail>, jobs: mpsc::Receiver<Job>) -> Self {
-        Self { journal, keys, tail, jobs, next: None }
+    pub(super) fn new(
+        journal: Arc<J>,
+        keys: Arc<S>,
+        tail: Arc<Tail>,
+        jobs: mpsc::Receiver<Job>,
+        purges: mpsc::Receiver<PurgeJob>,
+    ) -> Self {
+        Self { journal, keys, tail, jobs, purges, next: None }
     }
 
     pub(super) async fn run(mut self, leader: Leader) {
         let mut leading = Some(leader);
         let mut failures = 0;
-        while let Some(jobs) = self.collect().await {
+        while let Some(turn) = self.turn().await {
+            let jobs = match turn {
+                Turn::Writes(jobs) => jobs,
+                Turn::Purge(job) => {
+                    leading = self.purge(leading, job).await;
+                    continue;
+                }
+            };
             let leader = match leading.take() {
                 Some(leader) => leader,
                 None => match lead::take(&*self.journal).await {
@@ -58,12 +80,20 @@ impl<J: Journal, S: SealKeys> Task<J, S> {
         }
     }
 
-    /// Everything that waits, up to what one commit takes; at least one job. None when nobody can send any more.
-    async fn collect(&mut self) -> Option<Vec<Job>> {
+    /// None when nobody can send any more.
+    async fn turn(&mut self) -> Option<Turn> {
         let first = match self.next.take() {
             Some(job) => job,
-            None => self.jobs.recv().await?,
+            None => tokio::select! {
+                job = self.jobs.recv() => job?,
+                Some(job) = self.purges.recv() => return Some(Turn::Purge(job)),
+            },
         };
+        Some(Turn::Writes(self.collect(first)))
+    }
+
+    /// Everything that waits, up to what one commit takes.
+    fn collect(&mut self, first: Job) -> Vec<Job> {
         let mut writes = first.writes();
         let mut jobs = vec![first];
         while let Ok(job) = self.jobs.try_recv() {
@@ -74,7 +104,7 @@ impl<J: Journal, S: SealKeys> Task<J, S> {
             writes += job.writes();
             jobs.push(job);
         }
-        Some(jobs)
+        jobs
     }
 
     async fn commit(&mut self, leader: Leader, jobs: Vec<Job>) -> Result<Leader, SteppedDown> {
@@ -107,12 +137,37 @@ impl<J: Journal, S: SealKeys> Task<J, S> {
         Ok(after)
     }
 
+    /// Whoever does not lead leaves it to who does: taking the lead would refuse that one's next write.
+    async fn purge(&mut self, leading: Option<Leader>, job: PurgeJob) -> Option<Leader> {
+        let PurgeJob { admitted_by, limit, reply } = job;
+        let Some(leader) = leading else {
+            drop(reply.send(Err(WriteError::Moved)));
+            return None;
+        };
+        match self.journal.purge(&Purge { fence: leader.fence(), admitted_by, limit }).await {
+            Ok(purged) => {
+                self.tail.purged(purged.horizon);
+                drop(reply.send(Ok(purged.count)));
+                Some(leader)
+            }
+            Err(error) => {
+                drop(reply.send(Err(refusal(&error))));
+                None
+            }
+        }
+    }
+
     fn publish(&self, commit: &Commit) {
         let known = self.tail.head();
         let mut position = commit.fence.position;
         position.seq = commit.seq;
-        let head =
-            Head { shard: commit.fence.shard, position, hlc: commit.hlc, epochs: known.epochs.clone() };
+        let head = Head {
+            shard: commit.fence.shard,
+            position,
+            hlc: commit.hlc,
+            horizon: known.horizon,
+            epochs: known.epochs.clone(),
+        };
         self.tail.committed(head, batch::moved_scopes(commit));
     }
 }

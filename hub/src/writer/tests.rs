@@ -9,11 +9,13 @@ use llm_config_shared::replication::admit::{
     ApiSubmission, OpAction, OpRefused, Operation, RepeatKey, SetValue,
 };
 use llm_config_shared::store::Journal;
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::clock::now;
 use crate::journal::SqliteJournal;
 use crate::secrets::LocalKeyring;
 
@@ -60,7 +62,7 @@ fn set(keys: &[&str], value: &str) -> ApiSubmission {
     ApiSubmission {
         tenant: Tenant::parse("t").unwrap(),
         author: Author { name: "token:test".into(), claimed: None },
-        change: ChangeId(Uuid::new_v4()),
+        change: Some(ChangeId(Uuid::new_v4())),
         message: None,
         operations: keys.iter().map(operation).collect(),
         atomic: false,
@@ -114,7 +116,7 @@ async fn a_repeated_request_gets_its_first_answer_and_another_content_none() {
     let Started { handle, .. } = bench.start().await;
     let change = ChangeId(Uuid::new_v4());
     let request = |value: &str, hash: u8| ApiSubmission {
-        change,
+        change: Some(change),
         repeat: Some(RepeatKey { batch: 1, request_hash: [hash; 32] }),
         ..set(&["k"], value)
     };
@@ -186,4 +188,53 @@ async fn a_secret_is_sealed_for_the_version_that_it_takes() {
     let llm_config_shared::entry::Content::Secret(sealed) = &row.content else { panic!("not sealed") };
     assert_eq!((row.version, sealed.version), (2, 2));
     assert_eq!(bench.keys.open(&row.at, sealed).await.unwrap().as_slice(), b"\"hidden\"");
+}
+
+fn delete(key: &str) -> ApiSubmission {
+    let mut submission = set(&[key], "1");
+    submission.operations[0].action = OpAction::Delete;
+    submission
+}
+
+#[tokio::test]
+async fn an_entry_that_was_purged_is_gone_and_goes_on_counting_its_versions() {
+    let bench = Bench::new().await;
+    let Started { handle, tail, .. } = bench.start().await;
+    for key in ["a", "b", "kept"] {
+        outcomes(handle.write(set(&[key], "1"), None).await.unwrap());
+    }
+    outcomes(handle.write(delete("a"), None).await.unwrap());
+    outcomes(handle.write(delete("b"), None).await.unwrap());
+    assert_eq!(
+        handle.purge(UnixMillis(now().0 - 3_600_000), 9).await,
+        Ok(0),
+        "they are younger than an hour"
+    );
+    assert_eq!(handle.purge(now(), 1).await, Ok(1), "the oldest first");
+    assert_eq!((tail.head().horizon, tail.head().position.seq), (4, 5));
+    assert_eq!(handle.purge(now(), 9).await, Ok(1));
+    assert_eq!(handle.purge(now(), 9).await, Ok(0));
+    assert_eq!((tail.head().horizon, bench.journal.head().await.unwrap().horizon), (5, 5));
+
+    let again = outcomes(handle.write(set(&["a"], "2"), None).await.unwrap()).remove(0).unwrap();
+    assert_eq!((again.row.version, again.row.dot.position.seq), (3, 6));
+    outcomes(handle.write(delete("a"), None).await.unwrap());
+    assert_eq!(handle.purge(now(), 9).await, Ok(1), "what was left of it had gone");
+    let once_more = outcomes(handle.write(set(&["a"], "3"), None).await.unwrap()).remove(0).unwrap();
+    assert_eq!(once_more.row.version, 5);
+}
+
+#[tokio::test]
+async fn a_writer_that_does_not_lead_purges_nothing_and_takes_no_lead() {
+    let bench = Bench::new().await;
+    let old = bench.start().await;
+    outcomes(old.handle.write(set(&["k"], "1"), None).await.unwrap());
+    outcomes(old.handle.write(delete("k"), None).await.unwrap());
+    let new = bench.start().await;
+    for _ in 0..2 {
+        assert_eq!(old.handle.purge(now(), 9).await, Err(WriteError::Moved));
+    }
+    outcomes(new.handle.write(set(&["other"], "1"), None).await.unwrap());
+    assert_eq!(new.handle.purge(now(), 9).await, Ok(1));
+    assert_eq!(new.tail.head().epochs.epochs().len(), 2);
 }

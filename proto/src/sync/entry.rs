@@ -347,6 +347,7 @@ impl From<&Answer> for wire::Answer {
             Verdict::Denied(Denial::Namespace) => (wire::Verdict::DeniedNamespace, 0),
             Verdict::Denied(Denial::Environment) => (wire::Verdict::DeniedEnvironment, 0),
             Verdict::Denied(Denial::Reused) => (wire::Verdict::DeniedReused, 0),
+            Verdict::Reidentify => (wire::Verdict::Reidentify, 0),
         };
         Self {
             id: Some(answer.id.into()),
@@ -368,6 +369,7 @@ fn verdict(part: i32, version: u64) -> Parsed<Verdict> {
         Ok(wire::Verdict::DeniedNamespace) => Verdict::Denied(Denial::Namespace),
         Ok(wire::Verdict::DeniedEnvironment) => Verdict::Denied(Denial::Environment),
         Ok(wire::Verdict::DeniedReused) => Verdict::Denied(Denial::Reused),
+        Ok(wire::Verdict::Reidentify) => Verdict::Reidentify,
         Ok(wire::Verdict::Unspecified) | Err(_) => return Err(unknown),
     })
 }

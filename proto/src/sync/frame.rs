@@ -174,6 +174,7 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         default_environment: welcome.default_environment.to_string(),
         write: subtrees_to_wire(&welcome.write),
         lost_history: welcome.lost_history.clone().unwrap_or_default(),
+        copied: welcome.copied,
     }
 }
 
@@ -192,6 +193,7 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         default_environment: Environment::parse(&part.default_environment)?,
         write: subtrees_from_wire("write", FEEDS_MAX, part.write)?,
         lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
+        copied: part.copied,
     })
 }
 

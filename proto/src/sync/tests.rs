@@ -112,6 +112,7 @@ fn welcome() -> Welcome {
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
         lost_history: None,
+        copied: false,
     }
 }
 
@@ -125,6 +126,7 @@ fn hub_frames() -> Vec<HubFrame> {
         Verdict::Denied(Denial::Environment),
         Verdict::Denied(Denial::Reused),
         Verdict::Duplicate,
+        Verdict::Reidentify,
     ];
     let dot = Dot { shard: ShardId(Uuid::from_u128(1)), position: position() };
     let answers = verdicts.into_iter().zip([Some(dot), None].into_iter().cycle());
@@ -153,6 +155,7 @@ fn hub_frames() -> Vec<HubFrame> {
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
         HubFrame::Welcome(Welcome { lost_history: Some(Bytes::from_static(b"statement")), ..welcome() }),
+        HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
         HubFrame::Grants(vec![grant]),
         HubFrame::Segment { transfer: 1, bytes: Bytes::from_static(b"segment") },

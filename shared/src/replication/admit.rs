@@ -10,7 +10,9 @@ use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::replication::rules::Rules;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
+use crate::store::purge::{Stub, StubChange};
 use crate::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
 };
@@ -18,6 +20,7 @@ use crate::time::UnixMillis;
 use crate::vector::{Dot, Position, ShardId, Vector};
 
 mod api;
+mod copies;
 mod upload;
 
 pub use api::{
@@ -68,7 +71,10 @@ pub struct Planner {
     leader: Leader,
     physical: UnixMillis,
     epsilon_ms: u64,
+    rules: Rules,
     rows: BTreeMap<EntryKey, HubRow>,
+    /// Keys whose row in `rows` is only a stub in the journal.
+    stubs: BTreeSet<EntryKey>,
     /// Keys whose row is a winner of this commit.
     won: BTreeSet<EntryKey>,
     raised: BTreeSet<EntryKey>,
@@ -132,11 +138,15 @@ struct Entering {
 impl Planner {
     /// `planning` must hold what the submissions need; `physical` is the database's clock or the leader's.
     pub fn new(leader: &Leader, planning: Planning, physical: UnixMillis) -> Self {
+        let stubs = planning.stubs.iter().map(|stub| stub.at.clone()).collect();
+        let rows = planning.rows.into_iter().chain(planning.stubs.into_iter().map(Stub::tombstone));
         Self {
             leader: leader.clone(),
             physical,
             epsilon_ms: CLOCK_EPSILON_MS,
-            rows: planning.rows.into_iter().map(|row| (row.row.at.clone(), row)).collect(),
+            rules: Rules::ALL,
+            rows: rows.map(|row| (row.row.at.clone(), row)).collect(),
+            stubs,
             won: BTreeSet::new(),
             raised: BTreeSet::new(),
             digests: planning.digests.into_iter().collect(),
@@ -160,19 +170,28 @@ impl Planner {
         self
     }
 
+    /// The same under other rules.
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
         if self.history.is_empty() && self.moved.is_empty() && self.repeats.is_empty() {
             return None;
         }
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
-        let raised = self.raised.iter().filter(|at| !self.won.contains(*at));
+        let raised = self.raised.iter().filter(|at| !self.won.contains(*at) && !self.stubs.contains(*at));
+        let stubs = self.stubs.iter().filter_map(|at| Some((at.clone(), self.stub_change(at)?)));
         let commit = Commit {
             fence: self.fence,
             seq: self.leader.position.seq,
             hlc: self.leader.clock.last(),
+            admitted_at: self.physical,
             rows,
             raised: raised.map(|at| (at.clone(), self.rows[at].top_version)).collect(),
+            stubs: stubs.collect(),
             history: self.history,
             superseded: self.superseded,
             conflicts: self.conflicts,
@@ -184,13 +203,26 @@ impl Planner {
         Some((commit, self.leader))
     }
 
-    fn hub_write_id(&mut self) -> WriteId {
-        self.leader.counter += 1;
+    fn stub_change(&self, at: &EntryKey) -> Option<StubChange> {
+        if self.won.contains(at) {
+            return Some(StubChange::Replaced);
+        }
+        self.raised.contains(at).then(|| StubChange::Raised(self.rows[at].top_version))
+    }
+
+    /// The id of the hub's next write.
+    fn next_write_id(&self) -> WriteId {
         WriteId {
             actor: ActorId(self.leader.shard.0),
             incarnation: self.leader.position.epoch,
-            counter: self.leader.counter,
+            counter: self.leader.counter + 1,
         }
+    }
+
+    fn hub_write_id(&mut self) -> WriteId {
+        let id = self.next_write_id();
+        self.leader.counter = id.counter;
+        id
     }
 
     /// The version that the next admitted write of this entry takes.

@@ -26,6 +26,7 @@ use crate::vector::{EpochTable, Vector};
 use crate::write::{Action, Verdict, Write};
 
 mod apply;
+mod copies;
 mod incoming;
 mod local;
 mod recover;
@@ -57,8 +58,11 @@ pub struct LocalWrite {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The stream asked for is open.
-    Connected,
+    /// The stream asked for is open. `spare` (random, below 2^63, drawn for this stream) becomes the incarnation if the
+    /// hub finds that this replica is a copy: of two that run, neither must know the other's.
+    Connected {
+        spare: u64,
+    },
     /// The stream has ended, or could not be opened.
     Disconnected,
     Frame(HubFrame),
@@ -162,6 +166,11 @@ pub enum Alert {
         "the hub was restored from a backup: what it lost is dropped here, and everything is fetched anew"
     )]
     LostHistory,
+    #[error(
+        "the data of this edge was copied, or set back to an earlier state; it goes on under an identity of its own, \
+         and {again} writes that wait are sent again"
+    )]
+    Copied { again: usize },
     #[error("nothing was heard from the hub for too long")]
     Silent,
     #[error("the replica's disk failed: {0}")]
@@ -213,6 +222,10 @@ enum Effect {
     Switched(Box<Switch>),
     Folded {
         last: bool,
+    },
+    /// The new incarnation is durable, and so are the writes that bear it.
+    Reidentified {
+        touched: Vec<EntryKey>,
     },
     Granted(Vec<KeyGrant>),
     Confirmed {
@@ -266,6 +279,12 @@ pub struct EdgeReplica {
     effects: VecDeque<Effect>,
     calls: BTreeMap<u64, u64>,
     last_call: u64,
+    /// The incarnation to take if there is another replica under the present one.
+    spare: Option<u64>,
+    /// The hub has said so in this session.
+    copied: bool,
+    /// The batch that takes the spare incarnation is under way.
+    reidentifying: bool,
     last_heard: Instant,
     last_sent: Instant,
     backoff: Backoff,
@@ -317,6 +336,9 @@ impl EdgeReplica {
             effects: VecDeque::new(),
             calls: BTreeMap::new(),
             last_call: 0,
+            spare: None,
+            copied: false,
+            reidentifying: false,
             last_heard: now,
             last_sent: now,
             backoff: Backoff::new(incarnation ^ wall.0),
@@ -337,7 +359,7 @@ impl EdgeReplica {
     /// Takes what happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Connected => self.handle_connected(now),
+            Input::Connected { spare } => self.handle_connected(spare, now),
             Input::Disconnected => self.handle_disconnected(0, now),
             Input::Frame(frame) => self.handle_frame(frame, now),
             Input::Committed => self.handle_committed(now),
@@ -456,6 +478,7 @@ impl EdgeReplica {
             }
             Effect::Switched(switch) => self.complete_switch(*switch, now),
             Effect::Folded { last } => self.complete_fold(last, now),
+            Effect::Reidentified { touched } => self.complete_reidentify(touched, now),
             Effect::Granted(grants) => self.complete_grants(grants),
             Effect::Confirmed { feeds, removed } => self.complete_confirmed(feeds, removed),
         }
@@ -564,3 +587,6 @@ impl EdgeReplica {
         (at, visible)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ pub struct HeadReport {
     /// What was lost of the hub's history, newest first, each with the signed statement of it. Only wanted where the
     /// edge has seen what is not in the history.
     pub lost: Vec<(Loss, Bytes)>,
+    /// Another session of the same incarnation is open that is not older than this one.
+    pub copied: bool,
 }
 
 /// One feed of a transfer, as the shared cache made it.
@@ -93,6 +95,8 @@ pub enum Output {
     Admit {
         batch: u64,
         session: u64,
+        /// Nothing was uploaded in this session before.
+        first: bool,
         writes: Vec<Write>,
     },
     /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
@@ -137,6 +141,7 @@ pub struct HubSession {
     profile: Profile,
     phase: Phase,
     session: u64,
+    uploaded: bool,
     /// What the edge was told of, by this hub or another.
     floor: Vector,
     /// The history as the edge knows it.
@@ -167,6 +172,7 @@ impl HubSession {
             profile,
             phase: Phase::Silent,
             session: 0,
+            uploaded: false,
             floor: Vector::EMPTY,
             epochs: EpochTable::default(),
             sent: BTreeMap::new(),
@@ -319,6 +325,7 @@ impl HubSession {
             default_environment: self.profile.default_environment.clone(),
             write: self.profile.write.clone(),
             lost_history,
+            copied: report.copied,
         };
         self.send(HubFrame::Welcome(welcome));
         if self.profile.feeds.iter().any(|feed| feed.secrets) {
@@ -361,7 +368,8 @@ impl HubSession {
                 write.context = self.as_far_as_known(&write.context);
             }
         }
-        self.outputs.push_back(Output::Admit { batch, session: self.session, writes });
+        let first = !std::mem::replace(&mut self.uploaded, true);
+        self.outputs.push_back(Output::Admit { batch, session: self.session, first, writes });
     }
 
     fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {

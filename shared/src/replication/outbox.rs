@@ -192,6 +192,32 @@ impl Outbox {
         lost.map(again).collect()
     }
 
+    /// Gives every write that the hub has not decided to another incarnation, durable or not. Numbers, times and order
+    /// stay; what followed one of them follows it under its new name. Gives the changed records, to be written.
+    pub fn reidentify(&mut self, incarnation: u64) -> Vec<PendingRecord> {
+        let mut changed = Vec::new();
+        let mut names: BTreeMap<Stamp, Stamp> = BTreeMap::new();
+        for entry in self.pending.values_mut() {
+            let write = &mut entry.record.write;
+            let (before, claimed) = (write.stamp(), write.claimed_hlc);
+            let undecided = entry.record.decided.is_none() && !entry.leaving;
+            if undecided {
+                write.id.incarnation = incarnation;
+                write.base = write.base.map(|base| names.get(&base).copied().unwrap_or(base));
+            }
+            let after = write.stamp();
+            names.insert(before, after);
+            if let Some(hlc) = claimed {
+                // Who wrote before the time was replaced has the claimed one for a base.
+                names.insert(Stamp { hlc, ..before }, after);
+            }
+            if undecided {
+                changed.push(entry.record.clone());
+            }
+        }
+        changed
+    }
+
     /// The next writes to upload, in the order of their counters, within the bounds of one message.
     pub fn next_upload(&self) -> Vec<PendingRecord> {
         let mut bytes = 0;
@@ -203,7 +229,7 @@ impl Outbox {
         fitting.cloned().collect()
     }
 
-    /// What the hub's answer means for the write that it names; none for one that is gone.
+    /// What the hub's answer means for the write that it names; none for one that is gone, or was not decided.
     pub fn answered(&self, answer: &Answer, vector: Option<&Vector>) -> Option<Effect> {
         let pending = &self.pending.get(&answer.id.counter)?.record;
         if pending.write.id != answer.id {
@@ -212,6 +238,7 @@ impl Outbox {
         let gone = Effect::Remove { counter: answer.id.counter, at: pending.write.at.clone() };
         match answer.verdict {
             Verdict::Held(_) | Verdict::Denied(_) => Some(gone),
+            Verdict::Reidentify => None,
             Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate => {
                 let (Some(dot), Some(vector)) = (answer.current, vector) else { return Some(gone) };
                 if vector.covers_dot(dot) {

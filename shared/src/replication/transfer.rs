@@ -4,15 +4,20 @@ use std::borrow::Cow;
 
 use crate::entry::{Content, HubRow, Row};
 use crate::limits::{HEARTBEAT_MS, SEGMENT_PLAIN_BYTES_CUT, SEGMENT_ROWS_MAX};
-use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, SegmentPart, draft};
+use crate::patch;
+use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, Outgoing, Patch, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
 use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
 
-/// gzip level of a delta, made while others wait for it.
+/// gzip level of a few rows, made while readers wait for them.
 const LEVEL_LIVE: u32 = 3;
-/// gzip level of a snapshot, made once for many.
+/// gzip level of many rows: readers wait for the network, not for this. Beyond 8, zlib-rs gives more bytes again.
+const LEVEL_LARGE: u32 = 8;
+/// gzip level of everything there is, when a new edge waits for its first byte.
 const LEVEL_SNAPSHOT: u32 = 6;
+/// From so many rows on there are many.
+const ROWS_LARGE: usize = 100;
 /// A checkpoint is no news any more after so many heartbeats.
 const CHECKPOINT_LIFE: u64 = 20;
 
@@ -31,7 +36,8 @@ pub struct Issue {
     pub key_id: u64,
 }
 
-/// Lays out what a receiver at `from` lacks. An empty `from` gives a snapshot.
+/// Lays out what a receiver at `from` lacks. An empty `from` gives a snapshot, as does one below the horizon where anything
+/// changed since: deletions that the receiver has not heard of are gone.
 pub fn draft_part(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue) -> PartDraft {
     draft_part_in_chunks(rows, from, head, issue, SEGMENT_ROWS_MAX)
 }
@@ -56,34 +62,28 @@ pub fn draft_part_in_chunks(
         vector: head.vector(),
         changed: changed.clone(),
         digest: rows.digest.of_feed(secrets),
+        hlc: head.hlc,
         issued_at: issue.at,
         not_after: UnixMillis(issue.at.0 + CHECKPOINT_LIFE * HEARTBEAT_MS),
         key_id: issue.key_id,
     };
-    let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
-    let segments = match kind {
-        Kind::Delta if from.covers(&changed) => Vec::new(),
-        Kind::Delta | Kind::Snapshot => segments(rows, from, head, kind, issue, rows_max),
-    };
+    let current = !from.is_empty() && from.covers(&changed);
+    let segments =
+        if current { Vec::new() } else { segments(rows, &head.served_from(from), head, issue, rows_max) };
     PartDraft { segments, checkpoint: checkpoint.draft() }
 }
 
-fn segments(
-    rows: &FeedRows,
-    from: &Vector,
-    head: &Head,
-    kind: Kind,
-    issue: Issue,
-    rows_max: usize,
-) -> Vec<Draft> {
+fn segments(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue, rows_max: usize) -> Vec<Draft> {
+    let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
     let from_seq = from.seq(head.shard);
-    let mut chosen: Vec<Cow<'_, Row>> =
-        rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq)).collect();
-    chosen.sort_by(|a, b| a.at.cmp(&b.at));
+    let chosen = rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq));
+    let mut chosen: Vec<Outgoing<'_>> = chosen.map(|row| outgoing(row, rows, kind)).collect();
+    chosen.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     let chunks = cut(&chosen, rows_max);
     let level = match kind {
-        Kind::Delta => LEVEL_LIVE,
         Kind::Snapshot => LEVEL_SNAPSHOT,
+        Kind::Delta if chosen.len() < ROWS_LARGE => LEVEL_LIVE,
+        Kind::Delta => LEVEL_LARGE,
     };
     let part = |chunk: usize| SegmentPart {
         kind,
@@ -95,11 +95,18 @@ fn segments(
         issued_at: issue.at,
         key_id: issue.key_id,
     };
-    let drafts = chunks.iter().enumerate().map(|(n, chunk)| {
-        let borrowed: Vec<&Row> = chunk.iter().map(AsRef::as_ref).collect();
-        draft(part(n), &borrowed, level)
-    });
-    drafts.collect()
+    chunks.iter().enumerate().map(|(n, chunk)| draft(part(n), chunk, level)).collect()
+}
+
+/// The row as a patch of what receivers have, where that is shorter.
+fn outgoing<'a>(row: Cow<'a, Row>, rows: &FeedRows, kind: Kind) -> Outgoing<'a> {
+    let patch = match (&row.content, rows.bases.get(&row.at)) {
+        (Content::Plain(value), Some(base)) if kind == Kind::Delta => {
+            patch::diff(&base.value, value).map(|value| Patch { base: base.seq, value })
+        }
+        _ => None,
+    };
+    Outgoing { row, patch }
 }
 
 /// The row as this feed shows it, if it shows anything of it.
@@ -120,9 +127,9 @@ fn choose(row: &HubRow, secrets: bool, kind: Kind, from_seq: u64) -> Option<Cow<
     }
 }
 
-fn size(row: &Row) -> usize {
+fn size(Outgoing { row, patch }: &Outgoing<'_>) -> usize {
     let content = match &row.content {
-        Content::Plain(value) => value.as_str().len(),
+        Content::Plain(value) => patch.as_ref().map_or(value, |patch| &patch.value).as_str().len(),
         Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
         Content::Deleted => 0,
     };
@@ -130,7 +137,7 @@ fn size(row: &Row) -> usize {
 }
 
 /// At least one chunk, each within the bounds of a segment.
-fn cut<'a, 'b>(rows: &'a [Cow<'b, Row>], rows_max: usize) -> Vec<&'a [Cow<'b, Row>]> {
+fn cut<'a, 'b>(rows: &'a [Outgoing<'b>], rows_max: usize) -> Vec<&'a [Outgoing<'b>]> {
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (n, row) in rows.iter().enumerate() {

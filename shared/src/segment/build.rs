@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::header::Section;
+use super::patched::Outgoing;
 use super::{FORMAT, Kind, SIGNATURE_BYTES, SectionCodec, SegmentHeader, columns};
 use crate::entry::{Content, Row};
 use crate::feed::Feed;
@@ -41,15 +42,15 @@ pub(super) fn signed_message(header: &[u8]) -> Vec<u8> {
     [DOMAIN, header].concat()
 }
 
-/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed. Level 3 suits live
-/// changes, 6 snapshots.
-pub fn draft(part: SegmentPart, rows: &[&Row], level: u32) -> Draft {
+/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed. Level 3 suits a
+/// few, 6 many.
+pub fn draft(part: SegmentPart, rows: &[Outgoing<'_>], level: u32) -> Draft {
     let (entries, secrets) = columns::encode(rows);
     let mut sections = vec![entries_section(entries, level)];
     if !secrets.is_empty() {
         sections.push((SectionCodec::Secrets, secrets.len(), secrets));
     }
-    let mut key_epochs: Vec<u64> = rows.iter().filter_map(|row| key_epoch(row)).collect();
+    let mut key_epochs: Vec<u64> = rows.iter().filter_map(|outgoing| key_epoch(&outgoing.row)).collect();
     key_epochs.sort_unstable();
     key_epochs.dedup();
     let header = SegmentHeader {

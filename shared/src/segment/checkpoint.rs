@@ -7,6 +7,7 @@ use super::{FORMAT, Rejected, SIGNATURE_BYTES, VerificationKeys};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::FeedDigest;
 use crate::feed::Feed;
+use crate::stamp::Hlc;
 use crate::time::UnixMillis;
 use crate::vector::Vector;
 
@@ -18,6 +19,9 @@ pub struct Checkpoint {
     /// The feed's last change per shard: who covers this has everything.
     pub changed: Vector,
     pub digest: FeedDigest,
+    /// At least every stamp up to `vector`, deletions included that are not told of one by one: whoever has come so far
+    /// gives later ones.
+    pub hlc: Hlc,
     pub issued_at: UnixMillis,
     /// After this nobody should take it for news.
     pub not_after: UnixMillis,
@@ -41,6 +45,7 @@ impl Checkpoint {
         out.vector(&self.changed);
         out.raw(&self.digest.sum.to_be_bytes());
         out.uint(self.digest.live);
+        out.uint(self.hlc.0);
         out.uint(self.issued_at.0);
         out.uint(self.not_after.0);
         out.raw(&self.key_id.to_be_bytes());
@@ -57,6 +62,7 @@ impl Checkpoint {
                 sum: u128::from_be_bytes(reader.array("digest")?),
                 live: reader.uint("live rows")?,
             },
+            hlc: Hlc(reader.id63("time")?),
             issued_at: UnixMillis(reader.uint("issued at")?),
             not_after: UnixMillis(reader.uint("not after")?),
             key_id: u64::from_be_bytes(reader.array("key id")?),

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 
 use super::header::Section;
+use super::patched::Opened;
 use super::{
     FORMAT, Rejected, SIGNATURE_BYTES, SectionCodec, SegmentHeader, VerificationKeys, build, columns,
 };
 use crate::codec::DecodeError;
-use crate::entry::Row;
 use crate::limits::{FRAME_BYTES_MAX, INFLATE_RATIO_MAX, SECTION_PLAIN_BYTES_MAX};
 
 /// A segment whose header is known to be the hub's. Its sections have not been looked at.
@@ -63,7 +63,7 @@ impl Verified {
     ///
     /// # Errors
     /// Says what did not fit.
-    pub fn open(self) -> Result<Vec<Row>, Rejected> {
+    pub fn open(self) -> Result<Opened, Rejected> {
         let (mut entries, mut secrets) = (Vec::new(), Bytes::new());
         let mut rest = self.sections;
         for (n, section) in self.header.sections.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! Segments and checkpoints: what comes back as it went, and everything that is refused.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,6 +74,19 @@ fn rows(count: u64) -> Vec<Row> {
     rows
 }
 
+/// What every patched row was before.
+fn base() -> Value {
+    Value::parse(r#"{"limit":-1,"mode":"chat"}"#).unwrap()
+}
+
+/// Every third plain row travels as a patch.
+fn patch_of(row: &Row) -> Option<Patch> {
+    let Content::Plain(value) = &row.content else { return None };
+    let value = crate::patch::diff(&base(), value)?;
+    let seq = row.dot.position.seq;
+    seq.is_multiple_of(3).then_some(Patch { base: seq - 1, value })
+}
+
 fn key() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap()
 }
@@ -96,7 +110,8 @@ fn segment(rows: &[Row], secrets: bool) -> Bytes {
         issued_at: UnixMillis(5),
         key_id: 11,
     };
-    let rows: Vec<&Row> = rows.iter().collect();
+    let rows: Vec<Outgoing<'_>> =
+        rows.iter().map(|row| Outgoing { row: Cow::Borrowed(row), patch: patch_of(row) }).collect();
     let draft = draft(part, &rows, 3);
     let signature = sign(&draft.message());
     draft.signed(&signature)
@@ -108,8 +123,39 @@ fn rows_come_back_as_they_went() {
         let rows = rows(count);
         let verified = verify(&segment(&rows, true), &keys()).unwrap();
         assert_eq!(verified.header().chunks, 1);
-        assert_eq!(verified.open().unwrap(), rows, "{count} rows");
+        let opened = verified.open().unwrap();
+        assert_eq!(opened.patches(), rows.iter().filter(|row| patch_of(row).is_some()).count());
+        let base = base();
+        assert_eq!(opened.resolve(|_, _| Some(Held::Base(&base))).unwrap(), rows, "{count} rows");
     }
+}
+
+#[test]
+fn a_patch_is_taken_only_onto_the_value_that_it_belongs_to() {
+    let rows = rows(50);
+    let open = || verify(&segment(&rows, true), &keys()).unwrap().open().unwrap();
+    assert!(open().patches() > 3);
+    let named = std::cell::Cell::new(0);
+    let right = base();
+    let resolved = open().resolve(|row, seq| {
+        assert_eq!(seq, row.dot.position.seq - 1, "the base is named");
+        named.set(named.get() + 1);
+        Some(Held::Base(&right))
+    });
+    assert_eq!((resolved.as_ref(), named.get()), (Ok(&rows), open().patches()));
+    // Another object, something that is no object, and nothing.
+    let other = Value::parse(r#"{"mode":"chat","unknown":1}"#).unwrap();
+    let text = Value::parse("1").unwrap();
+    for held in [Some(&other), Some(&text), None] {
+        assert_eq!(open().resolve(|_, _| held.map(Held::Base)), Err(Rejected::Base));
+    }
+    // Who has the row already needs no base.
+    let had = |row: &Row, _| {
+        let same = rows.iter().find(|known| known.dot == row.dot)?;
+        let Content::Plain(value) = &same.content else { return None };
+        Some(Held::Result(value))
+    };
+    assert_eq!(open().resolve(had).as_ref(), Ok(&rows));
 }
 
 #[test]
@@ -206,6 +252,7 @@ fn a_checkpoint_comes_back_and_any_flipped_byte_is_noticed() {
         vector: Vector::at(SHARD, Position { epoch: 5, seq: 9 }),
         changed: Vector::at(SHARD, Position { epoch: 5, seq: 7 }),
         digest: FeedDigest { sum: 1 << 100, live: 3 },
+        hlc: Hlc(7 << 16),
         issued_at: UnixMillis(5),
         not_after: UnixMillis(6),
         key_id: 11,

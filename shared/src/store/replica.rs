@@ -105,6 +105,8 @@ pub struct StateRecord {
     pub default_environment: Option<Environment>,
     /// Where this edge may write.
     pub write: Vec<Subtree>,
+    /// The largest time of an own write that the hub has decided. A hub process that is behind may not know of it.
+    pub decided_hlc: Hlc,
 }
 
 /// Changes that become durable together or not at all.

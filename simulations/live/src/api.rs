@@ -189,6 +189,26 @@ impl Api {
             }
         }
     }
+
+    /// Waits until that folder holds exactly these entries, without asking for more than is here.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn shows(
+        &self,
+        namespace: &str,
+        environment: &str,
+        expected: &BTreeMap<String, Value>,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.all(namespace, environment).await? != *expected {
+            if begun.elapsed() > WAIT_MAX {
+                bail!("what was written has not arrived after {WAIT_MAX:?}");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

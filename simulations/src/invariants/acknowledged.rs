@@ -14,7 +14,8 @@ use crate::truth::Truth;
 /// # Errors
 /// When a write is missing, or one too many is there.
 pub fn all(truth: &Truth, history: &[HistoryRow], by_clients: &[WriteId], undone: &[ChangeId]) -> Check {
-    let known: BTreeSet<WriteId> = history.iter().map(|row| row.stamp.id).collect();
+    let known: BTreeSet<WriteId> =
+        history.iter().map(|row| truth.identity(row.stamp.id, row.change)).collect();
     let lost = |id: &WriteId| Err(Violation::new("acknowledged", format!("{id:?} is lost")));
     for (id, made) in &truth.writes {
         if made.acknowledged && !known.contains(id) {

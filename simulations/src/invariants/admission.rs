@@ -1,14 +1,14 @@
 //! 7, 9 and the order of writes: every commit is judged again with what the simulator knows.
 //!
 //! Seqs are dense, unique and in commit order. Of two writes of a key the later in causality wins. A conflict is
-//! reported if and only if neither author had seen the other's write. A change is in one commit only, however often it
+//! reported if and only if neither author had seen the other's write. Versions of an entry follow one another. A change is in one commit only, however often it
 //! was asked for.
 
 use std::collections::BTreeMap;
 
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::stamp::Stamp;
+use llm_config_shared::stamp::{Stamp, WriteId};
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
 
@@ -30,7 +30,8 @@ pub fn committed(truth: &mut Truth, stats: &mut Stats, commit: &Commit, wall: Un
     let mut whole: BTreeMap<ChangeId, Vec<(u64, EntryKey)>> = BTreeMap::new();
     for row in &commit.history {
         let other = truth.commit_of.insert(row.change, truth.commits);
-        if other.is_some_and(|other| other != truth.commits) {
+        let again = truth.copied.contains(&row.stamp.id.actor);
+        if other.is_some_and(|other| other != truth.commits && !again) {
             return Err(Violation::new("order", format!("change {:?} was made twice", row.change)));
         }
         decided(truth, stats, commit, row, wall)?;
@@ -53,11 +54,12 @@ fn decided(
     row: &HistoryRow,
     wall: UnixMillis,
 ) -> Check {
-    let id = row.stamp.id;
+    let id = truth.identity(row.stamp.id, row.change);
     let current = truth.current.get(&row.at).copied();
     let by_hub = id.actor.0 == commit.fence.shard.0;
+    let copied = truth.copied.contains(&id.actor);
     if by_hub {
-        let past = current.map(|current| truth.closure(current.stamp.id)).unwrap_or_default();
+        let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
         let made = Made {
             at: row.at.clone(),
             past,
@@ -65,16 +67,20 @@ fn decided(
             content: row.content.hash(),
             acknowledged: false,
             status: None,
-            outside: false,
             context: None,
+            decided: None,
         };
         truth.writes.insert(id, made);
     }
     let Some(made) = truth.writes.get_mut(&id) else {
         return Err(Violation::new("order", format!("{id:?} was never made")));
     };
-    if made.status.replace(row.status).is_some() {
-        return Err(Violation::new("order", format!("{id:?} was decided twice")));
+    made.status = Some(row.status);
+    match made.decided.replace(row.stamp.id) {
+        // Two copies had it, and one of them did not know what became of the other's.
+        Some(other) if copied && other != row.stamp.id => stats.count("writes decided once for each copy"),
+        Some(_) => return Err(Violation::new("order", format!("{id:?} was decided twice"))),
+        None => {}
     }
     if made.content != row.content.hash() || made.at != row.at {
         return Err(Violation::new("acknowledged", format!("{id:?} is not what its author wrote")));
@@ -84,10 +90,23 @@ fn decided(
         Status::Denied => stats.count("denied by the hub"),
         Status::Applied | Status::SupersededConcurrent => {
             stamps::admitted(truth, row, wall)?;
-            conflict(truth, stats, commit, row, current)?;
+            conflict(truth, stats, commit, (row, id), current)?;
+            next_version(truth, row)?;
         }
     }
-    if row.status == Status::Applied { wins(truth, row) } else { Ok(()) }
+    if row.status == Status::Applied { wins(truth, row, id) } else { Ok(()) }
+}
+
+/// Every admitted write takes its entry's next version, whatever was purged in between.
+fn next_version(truth: &mut Truth, row: &HistoryRow) -> Check {
+    let last = truth.versions.entry(row.at.clone()).or_default();
+    *last += 1;
+    if row.version == *last {
+        return Ok(());
+    }
+    let detail =
+        format!("{:?} takes version {} of {} instead of {last}", row.stamp.id, row.version, row.at.key);
+    Err(Violation::new("versions", detail))
 }
 
 /// Compares what the hub found with who had seen what.
@@ -95,12 +114,12 @@ fn conflict(
     truth: &mut Truth,
     stats: &mut Stats,
     commit: &Commit,
-    row: &HistoryRow,
+    (row, id): (&HistoryRow, WriteId),
     current: Option<Current>,
 ) -> Check {
     let Some(current) = current else { return Ok(()) };
     let (mine, theirs) = (row.stamp, current.stamp);
-    let seen = truth.is_past(theirs.id, mine.id);
+    let seen = truth.is_past(current.id, id);
     let pair = |a: Stamp, b: Stamp| {
         commit.conflicts.iter().any(|conflict| conflict.winner == a.id && conflict.loser == b.id)
     };
@@ -114,8 +133,10 @@ fn conflict(
         let detail = format!("{:?} had seen {:?} and lost to it", mine, theirs);
         return Err(Violation::new("causality", detail));
     }
-    let excused = truth.writes.get(&mine.id).is_some_and(|made| truth.saw_beyond(made, current.seq));
-    if !seen && !reported && !excused {
+    let excused = truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
+    if !seen && !reported && passes_for_own(truth, mine, theirs) {
+        stats.count("writes of a copy that passed for one's own");
+    } else if !seen && !reported && !excused {
         return Err(Violation::new("conflicts", format!("{:?} and {:?} met unnoticed", mine.id, theirs.id)));
     }
     if reported {
@@ -123,16 +144,23 @@ fn conflict(
     }
     if seen && reported {
         // Of what an author saw in a leadership that is lost as a whole, the hub cannot know how much it still has.
-        let lost = truth.writes.get(&mine.id).is_some_and(|made| truth.saw_what_is_lost(made));
+        let lost = truth.writes.get(&id).is_some_and(|made| truth.saw_what_is_lost(made));
         stats.count(if lost { "conflicts with what was seen before a loss" } else { "false conflicts" });
     }
     if !won && !row.content.is_live() {
-        truth.deletes.entry(row.at.clone()).or_default().push(mine.id);
+        truth.deletes.entry(row.at.clone()).or_default().push(id);
     }
     Ok(())
 }
 
-fn wins(truth: &mut Truth, row: &HistoryRow) -> Check {
+/// Until the hub knows that there are two of a replica, an earlier write of the one is known to the other.
+fn passes_for_own(truth: &Truth, mine: Stamp, theirs: Stamp) -> bool {
+    let (mine, theirs) = (mine.id, theirs.id);
+    let same = mine.actor == theirs.actor && mine.incarnation == theirs.incarnation;
+    same && theirs.counter < mine.counter && truth.copied.contains(&mine.actor)
+}
+
+fn wins(truth: &mut Truth, row: &HistoryRow, id: WriteId) -> Check {
     let seq = truth.winners.len() as u64 + 1;
     if row.seq != Some(seq) {
         return Err(Violation::new(
@@ -142,14 +170,14 @@ fn wins(truth: &mut Truth, row: &HistoryRow) -> Check {
     }
     let live = row.content.is_live();
     if live {
-        zombies::winner(truth, &row.at, row.stamp.id)?;
+        zombies::winner(truth, &row.at, id)?;
     } else {
-        truth.deletes.entry(row.at.clone()).or_default().push(row.stamp.id);
+        truth.deletes.entry(row.at.clone()).or_default().push(id);
     }
     let plain = live && !row.content.is_secret();
     let last = truth.winners.iter().rev().find(|winner| winner.at == row.at);
     let was_plain = last.is_some_and(|winner| winner.plain);
     truth.winners.push(Winner { at: row.at.clone(), plain, was_plain });
-    truth.current.insert(row.at.clone(), Current { stamp: row.stamp, seq, live });
+    truth.current.insert(row.at.clone(), Current { stamp: row.stamp, id, seq, live });
     Ok(())
 }

@@ -24,7 +24,7 @@ pub fn open(
         let broken = |error| Violation::new("encodings", format!("a segment that was just made: {error}"));
         let verified = verify(bytes, keys).map_err(broken)?;
         let kind = verified.header().kind;
-        for row in verified.open().map_err(broken)? {
+        for row in verified.open().map_err(broken)?.as_sent() {
             let secret = row.content.is_secret() && !feed.secrets;
             let deleted = matches!(row.content, Content::Deleted);
             let never_plain = !feed.secrets

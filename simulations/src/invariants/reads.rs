@@ -25,17 +25,17 @@ fn seq(vector: &Vector) -> u64 {
     vector.iter().map(|(_, position)| position.seq).max().unwrap_or(0)
 }
 
-fn visible(view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
+fn visible(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
     if let Some(write) = view.pending.get(at) {
-        return Visible::Write(write.id);
+        return Visible::Write(truth.identity(write.id, write.change));
     }
     if let Some(row) = view.rows.get(at) {
-        return Visible::Write(row.stamp.id);
+        return Visible::Write(truth.identity(row.stamp.id, row.change));
     }
     let Some((_, vector)) = view.feed_of(at) else { return Visible::NotReceived };
     match journal.row_at(at, seq(vector)) {
         Some(row) if row.row.content.is_secret() && row.plain_seq == 0 => Visible::Nothing,
-        Some(row) => Visible::Write(row.row.stamp.id),
+        Some(row) => Visible::Write(truth.identity(row.row.stamp.id, row.row.change)),
         None => Visible::Nothing,
     }
 }
@@ -48,8 +48,8 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
     let before = truth.readers[edge].seen.get(at).copied();
     let set_aside = before
         .and_then(|before| truth.writes.get(&before))
-        .is_some_and(|made| made.outside || matches!(made.status, Some(Status::Held | Status::Denied)));
-    let id = match visible(view, journal, at) {
+        .is_some_and(|made| matches!(made.status, Some(Status::Held | Status::Denied)));
+    let id = match visible(truth, view, journal, at) {
         Visible::NotReceived => {
             forget(truth, edge, at);
             return Ok(());

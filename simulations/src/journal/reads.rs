@@ -5,8 +5,8 @@ use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::store::{
-    ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged, Planning,
-    PlanningRequest,
+    Base, ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged,
+    Planning, PlanningRequest,
 };
 use llm_config_shared::vector::{Dot, EpochTable, Position, Vector};
 
@@ -18,10 +18,16 @@ impl State {
         let mark = self.mark(version).ok_or_else(unavailable)?;
         let shard = self.shard.ok_or_else(unavailable)?;
         let epochs = EpochTable::new(self.epochs[..mark.epochs].to_vec());
-        Ok(Head { shard, position: mark.position, hlc: mark.hlc, epochs })
+        Ok(Head { shard, position: mark.position, hlc: mark.hlc, horizon: mark.horizon, epochs })
     }
 
     pub(super) fn row(&self, at: &EntryKey, version: usize) -> Option<&HubRow> {
+        let row = self.row_or_purged(at, version)?;
+        let purged = self.stub(at, version).is_some_and(|stub| stub.dot == row.row.dot);
+        (!purged).then_some(row)
+    }
+
+    pub(super) fn row_or_purged(&self, at: &EntryKey, version: usize) -> Option<&HubRow> {
         self.rows.get(at)?.at(version)
     }
 
@@ -32,17 +38,24 @@ impl State {
         after: u64,
         version: usize,
     ) -> impl Iterator<Item = &'a HubRow> {
-        let cells = self.rows.iter().filter(|(at, _)| feed.contains(at));
-        let rows = cells.filter_map(move |(_, cell)| cell.at(version));
+        let keys = self.rows.keys().filter(|at| feed.contains(at));
+        let rows = keys.filter_map(move |at| self.row(at, version));
         rows.filter(move |row| row.row.dot.position.seq > after)
     }
 
-    pub(super) fn read_feeds(
-        &self,
-        feeds: &[(Feed, Vector)],
-        version: usize,
-    ) -> Result<FeedSnapshot, JournalError> {
-        let head = self.head(version)?;
+    /// The plain value that the entry had at a place in the order.
+    fn base(&self, at: &EntryKey, seq: u64) -> Option<(EntryKey, Base)> {
+        let before = |row: &&HubRow| row.row.dot.position.seq <= seq;
+        let row = &self.rows.get(at)?.newest_that(before)?.row;
+        match &row.content {
+            Content::Plain(value) => {
+                Some((at.clone(), Base { seq: row.dot.position.seq, value: value.clone() }))
+            }
+            Content::Secret(_) | Content::Deleted => None,
+        }
+    }
+
+    pub(super) fn read_feeds(&self, feeds: &[(Feed, Vector)], head: Head, version: usize) -> FeedSnapshot {
         let read = |(feed, from): &(Feed, Vector)| {
             let mut digest = ScopeDigest::default();
             let scopes = self.digests.iter().filter(|(scope, _)| {
@@ -53,11 +66,15 @@ impl State {
             for scope in scopes.filter_map(|(_, cell)| cell.at(version)) {
                 digest.merge(scope);
             }
-            let rows = self.feed_rows(feed, from.seq(head.shard), version).cloned().collect();
-            FeedRows { feed: feed.clone(), rows, digest }
+            let from = head.served_from(from);
+            let after = from.seq(head.shard);
+            let rows: Vec<HubRow> = self.feed_rows(feed, after, version).cloned().collect();
+            let worth = rows.iter().filter(|row| Base::is_worth(row, &from));
+            let bases = worth.filter_map(|row| self.base(&row.row.at, after)).collect();
+            FeedRows { feed: feed.clone(), rows, bases, digest }
         };
         let feeds = feeds.iter().map(read).collect();
-        Ok(FeedSnapshot { head, feeds })
+        FeedSnapshot { head, feeds }
     }
 
     pub(super) fn planning(&self, request: &PlanningRequest, version: usize) -> Planning {
@@ -79,6 +96,11 @@ impl State {
         };
         Planning {
             rows: keys.iter().filter_map(|at| self.row(at, version).cloned()).collect(),
+            stubs: keys
+                .iter()
+                .filter(|at| self.row(at, version).is_none())
+                .filter_map(|at| self.stub(at, version).cloned())
+                .collect(),
             digests: scopes.into_iter().filter_map(digest).collect(),
             frontiers: request
                 .frontiers

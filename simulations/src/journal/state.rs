@@ -6,9 +6,11 @@ use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow, Status};
 use llm_config_shared::name::{EntryKey, Scope, Tenant};
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
+use llm_config_shared::store::purge::Stub;
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Frontier, JournalError, Leadership, Loss, Repeat,
+    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat,
 };
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{Epoch, Position, ShardId};
 
 use super::cell::Cell;
@@ -18,6 +20,7 @@ use super::cell::Cell;
 pub(super) struct Mark {
     pub(super) position: Position,
     pub(super) hlc: Hlc,
+    pub(super) horizon: u64,
     pub(super) epochs: usize,
 }
 
@@ -43,6 +46,10 @@ pub(super) struct State {
     pub(super) marks: Vec<Mark>,
     pub(super) epochs: Vec<Epoch>,
     pub(super) rows: BTreeMap<EntryKey, Cell<HubRow>>,
+    /// When the newest row of each key was admitted.
+    pub(super) admitted: BTreeMap<EntryKey, UnixMillis>,
+    /// What is left of purged rows; those stay in `rows`, for who looks from outside.
+    pub(super) stubs: BTreeMap<EntryKey, Cell<Option<Stub>>>,
     pub(super) digests: BTreeMap<Scope, Cell<ScopeDigest>>,
     pub(super) history: Vec<Stored>,
     pub(super) by_write: BTreeMap<WriteId, usize>,
@@ -55,7 +62,7 @@ pub(super) struct State {
     pub(super) restored: Vec<(Position, Option<u64>)>,
 }
 
-fn corrupt(what: &str) -> JournalError {
+pub(super) fn corrupt(what: &str) -> JournalError {
     JournalError::Corrupt(what.into())
 }
 
@@ -76,14 +83,15 @@ impl State {
 
     pub(super) fn lead(&mut self, epoch: u64, new_shard: ShardId) -> Leadership {
         let shard = *self.shard.get_or_insert(new_shard);
-        let (seq, hlc) = self.marks.last().map_or((0, Hlc(0)), |mark| (mark.position.seq, mark.hlc));
+        let (seq, hlc, horizon) =
+            self.marks.last().map_or((0, Hlc(0), 0), |mark| (mark.position.seq, mark.hlc, mark.horizon));
         let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
         self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
         for (_, new_epoch) in &mut self.restored {
             new_epoch.get_or_insert(epoch);
         }
         let position = Position { epoch, seq };
-        self.marks.push(Mark { position, hlc, epochs: self.epochs.len() });
+        self.marks.push(Mark { position, hlc, horizon, epochs: self.epochs.len() });
         Leadership { shard, position, hlc }
     }
 
@@ -98,13 +106,7 @@ impl State {
 
     /// Everything of the commit, or nothing.
     pub(super) fn append(&mut self, commit: &Commit, fenced: bool) -> Result<(), JournalError> {
-        let Some(head) = self.marks.last().copied() else {
-            return Err(JournalError::Fenced);
-        };
-        let holds = self.shard == Some(commit.fence.shard) && head.position == commit.fence.position;
-        if fenced && !holds {
-            return Err(JournalError::Fenced);
-        }
+        let head = self.fence(&commit.fence, fenced)?;
         dense(commit)?;
         self.check(commit)?;
         let version = self.marks.len() + 1;
@@ -116,8 +118,16 @@ impl State {
         }
         self.repeats.extend(commit.repeats.iter().map(|repeat| (version, repeat.clone())));
         let position = Position { epoch: commit.fence.position.epoch, seq: commit.seq };
-        self.marks.push(Mark { position, hlc: commit.hlc, epochs: self.epochs.len() });
+        let epochs = self.epochs.len();
+        self.marks.push(Mark { position, hlc: commit.hlc, horizon: head.horizon, epochs });
         Ok(())
+    }
+
+    /// The head, if it is as the leader believes.
+    pub(super) fn fence(&self, fence: &Fence, fenced: bool) -> Result<Mark, JournalError> {
+        let head = self.marks.last().copied().ok_or(JournalError::Fenced)?;
+        let holds = self.shard == Some(fence.shard) && head.position == fence.position;
+        if fenced && !holds { Err(JournalError::Fenced) } else { Ok(head) }
     }
 
     /// What a database's constraints refuse.
@@ -132,8 +142,12 @@ impl State {
                 return Err(corrupt("two winners of one entry in one commit"));
             }
         }
-        if commit.raised.iter().any(|(at, _)| !self.rows.contains_key(at) && !keys.contains(at)) {
+        let exists = |at: &EntryKey| self.row(at, self.versions()).is_some();
+        if commit.raised.iter().any(|(at, _)| !exists(at) && !keys.contains(at)) {
             return Err(corrupt("a raised version of an entry that does not exist"));
+        }
+        if commit.stubs.iter().any(|(at, _)| exists(at) || self.stub(at, self.versions()).is_none()) {
+            return Err(corrupt("a change of a stub that does not exist"));
         }
         let mut ids = BTreeSet::new();
         let fresh = |row: &HistoryRow| !self.by_write.contains_key(&row.stamp.id);
@@ -163,7 +177,9 @@ impl State {
     fn put_entries(&mut self, commit: &Commit, version: usize) {
         for row in &commit.rows {
             self.rows.entry(row.row.at.clone()).or_default().put(version, row.clone());
+            self.admitted.insert(row.row.at.clone(), commit.admitted_at);
         }
+        self.change_stubs(commit, version);
         for (at, top) in &commit.raised {
             let cell = self.rows.get_mut(at).expect("checked before");
             let mut row = cell.newest().expect("an entry has a row").clone();

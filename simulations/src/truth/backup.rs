@@ -15,9 +15,11 @@ use super::{Atomic, Current, Made, Truth, Winner};
 /// What is true of the hub alone.
 #[derive(Clone, Debug)]
 pub struct HubSide {
-    decided: BTreeMap<WriteId, Status>,
+    decided: BTreeMap<WriteId, (Status, Option<WriteId>)>,
     current: BTreeMap<EntryKey, Current>,
     deletes: BTreeMap<EntryKey, Vec<WriteId>>,
+    versions: BTreeMap<EntryKey, u64>,
+    horizon: u64,
     winners: Vec<Winner>,
     atomic: Vec<Atomic>,
     commit_of: BTreeMap<ChangeId, u64>,
@@ -28,11 +30,13 @@ pub struct HubSide {
 impl Truth {
     /// As it is now.
     pub fn hub_side(&self) -> HubSide {
-        let decided = self.writes.iter().filter_map(|(id, made)| Some((*id, made.status?)));
+        let decided = self.writes.iter().filter_map(|(id, made)| Some((*id, (made.status?, made.decided))));
         HubSide {
             decided: decided.collect(),
             current: self.current.clone(),
             deletes: self.deletes.clone(),
+            versions: self.versions.clone(),
+            horizon: self.horizon,
             winners: self.winners.clone(),
             atomic: self.atomic.clone(),
             commit_of: self.commit_of.clone(),
@@ -51,7 +55,7 @@ impl Truth {
                 undone.insert(*id);
                 made.acknowledged = false;
             }
-            made.status = before;
+            (made.status, made.decided) = before.map_or((None, None), |(status, by)| (Some(status), by));
         }
         let cut = then.winners.len() as u64;
         let known = |epoch: u64| epochs.epochs().iter().any(|known| known.epoch == epoch);
@@ -60,6 +64,8 @@ impl Truth {
         self.lost_epochs.values_mut().for_each(|place| *place = cut.min(*place));
         self.current = then.current;
         self.deletes = then.deletes;
+        self.versions = then.versions;
+        self.horizon = then.horizon;
         self.winners = then.winners;
         self.atomic = then.atomic;
         self.commit_of = then.commit_of;

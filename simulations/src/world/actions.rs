@@ -34,7 +34,8 @@ impl World {
                 self.partition();
                 Ok(())
             }
-            63..70 => self.edge_crashes(),
+            63..67 => self.edge_crashes(),
+            67..70 => self.disk_is_copied(),
             70..73 => self.hub_crashes(),
             73..76 => self.hub_pauses(),
             76..79 => self.other_hub_takes_over(),

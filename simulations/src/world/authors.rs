@@ -21,7 +21,16 @@ impl World {
         self.last_value += 1;
         let padding =
             if self.rng.random_range(0..25) == 0 { "lorem ipsum ".repeat(120) } else { String::new() };
-        Value::string(&format!("value {} {padding}", self.last_value)).expect("far below the limit")
+        if self.rng.random_range(0..3) == 0 {
+            return Value::string(&format!("value {} {padding}", self.last_value))
+                .expect("far below the limit");
+        }
+        // Objects alike but for a member or two: what later ones change of them travels as patches.
+        let (number, lever) = (self.last_value, self.rng.random_range(0..4));
+        let text = format!(
+            r#"{{"always":"the same text in every one of them, long enough to be worth a patch","n":{number},"of {lever}":true}}"#
+        );
+        Value::parse(&text).expect("an object of three members")
     }
 
     /// Somebody at a random edge writes once or a few times.

@@ -139,7 +139,7 @@ fn submission(tenant: &Tenant, wanted: Wanted) -> Submission {
     Submission::Api(ApiSubmission {
         tenant: tenant.clone(),
         author: Author { name: "token:client".into(), claimed: None },
-        change: wanted.change,
+        change: Some(wanted.change),
         message: None,
         operations: operations.collect(),
         atomic: wanted.atomic,

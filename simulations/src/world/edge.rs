@@ -1,5 +1,7 @@
 //! An edge: its machine with disk and clocks, the replica that runs on it, and its readers.
 
+use std::collections::BTreeMap;
+
 use llm_config_shared::entry::Content;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::{Alert, EdgeReplica, Identity, Input, Output, Published};
@@ -14,7 +16,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use uuid::Uuid;
 
-use super::hub::actor;
+use super::copies::numbered;
 use super::{Event, World};
 use crate::disk::SimDisk;
 use crate::invariants::{Check, Violation, reads, replays, vectors};
@@ -28,12 +30,15 @@ const DAY_MS: i64 = 86_400_000;
 /// The machine and what runs on it.
 #[derive(Debug)]
 pub(super) struct EdgeHost {
+    /// Which edge it is; none while its disk is empty and nobody has copied one to it.
+    pub(super) who: Option<usize>,
     pub(super) life: u32,
     pub(super) replica: Option<EdgeReplica>,
     pub(super) disk: SimDisk,
     pub(super) view: View,
     pub(super) stream: Option<StreamId>,
-    incarnation: u64,
+    /// Names of its writes by their numbers.
+    pub(super) numbered: BTreeMap<u64, WriteId>,
     /// When this life began, and how fast its clock runs, in millionths too fast.
     booted_at: u64,
     drift_ppm: i64,
@@ -44,10 +49,10 @@ pub(super) struct EdgeHost {
     heard_at: u64,
     pub(super) disk_slow: bool,
     /// The highest seq that a hub told of, once that is durable here; and what is to be so soon.
-    told: u64,
+    pub(super) told: u64,
     told_soon: Vec<(u64, u64)>,
     /// The highest seq in any frame that a hub itself sent here.
-    heard: u64,
+    pub(super) heard: u64,
     /// A relay said here that a transfer was complete: feeds may have moved apart.
     pub(super) foreign: bool,
     /// Nothing was published in this life yet.
@@ -63,14 +68,15 @@ pub(super) struct EdgeHost {
 }
 
 impl EdgeHost {
-    pub(super) fn new(_number: usize, rng: &mut ChaCha8Rng) -> Self {
+    pub(super) fn new(who: Option<usize>, rng: &mut ChaCha8Rng) -> Self {
         Self {
+            who,
             life: 0,
             replica: None,
             disk: SimDisk::default(),
             view: View::default(),
             stream: None,
-            incarnation: rng.random_range(1..1 << 62),
+            numbered: BTreeMap::new(),
             booted_at: 0,
             drift_ppm: random_drift(rng),
             wall_error_ms: random_error(rng),
@@ -145,9 +151,12 @@ pub(super) fn random_error(rng: &mut ChaCha8Rng) -> i64 {
 
 impl World {
     pub(super) fn start_edge(&mut self, edge: usize, life: u32) -> Check {
-        if self.edges[edge].life != life || self.edges[edge].replica.is_some() {
+        let asleep = self.edges[edge].who.is_none();
+        if asleep || self.edges[edge].life != life || self.edges[edge].replica.is_some() {
             return Ok(());
         }
+        let incarnation = self.rng.random_range(1..1 << 62);
+        let actor = self.actor(edge);
         let (keys, tenant) = (self.signer.keys(), self.tenant.clone());
         let wall = UnixMillis(self.wall().0.saturating_add_signed(self.edges[edge].wall_error_ms));
         let (rules, max, now) = (self.setup.rules, self.batch_changes_max, self.now);
@@ -161,9 +170,10 @@ impl World {
         host.fresh = true;
         host.expecting = false;
         let records = host.disk.load().expect("the simulator's disk can be read");
-        let identity = Identity { edge: actor(edge), tenant, keys };
+        host.numbered = numbered(&self.truth, &records);
+        let identity = Identity { edge: actor, tenant, keys };
         let local = host.local(now);
-        let replica = EdgeReplica::new(identity, rules, records, host.incarnation, wall, local);
+        let replica = EdgeReplica::new(identity, rules, records, incarnation, wall, local);
         host.replica = Some(replica.with_batch_changes_max(max));
         self.trace.write(now, format_args!("edge {edge} starts, wall {}", self.edges[edge].wall_error_ms));
         self.drain_edge(edge)?;
@@ -281,6 +291,7 @@ impl World {
                     Verdict::Duplicate => "verdicts duplicate",
                     Verdict::Held(_) => "verdicts held",
                     Verdict::Denied(_) => "verdicts denied",
+                    Verdict::Reidentify => "verdicts put off",
                 });
             }
             Output::Replied { .. } => self.stats.count("calls answered"),
@@ -324,7 +335,8 @@ impl World {
         }
         self.trace.write(self.now, format_args!("stream {id}: edge {edge} to hub {hub}"));
         self.hub_accepts(id, edge, hub)?;
-        self.edge_input(edge, Input::Connected)
+        let spare = self.rng.random_range(1..1 << 62);
+        self.edge_input(edge, Input::Connected { spare })
     }
 
     pub(super) fn edge_closed(&mut self, id: StreamId) -> Check {
@@ -355,7 +367,6 @@ impl World {
                 self.edges[edge].heard = self.edges[edge].heard.max(seq);
             }
             self.relay.overhears(edge, id, &down.frame);
-            self.note_answers(&down.frame);
         }
         let welcome = match &down.frame {
             HubFrame::Welcome(_) => down.to_seq,
@@ -374,16 +385,6 @@ impl World {
             self.edges[edge].told_soon.push((durable_at, seq));
         }
         result
-    }
-
-    /// A held or denied write is nobody's value, and one outside the feeds has no row to wait for.
-    fn note_answers(&mut self, frame: &HubFrame) {
-        let HubFrame::UploadResult { answers, .. } = frame else { return };
-        for answer in answers.iter().filter(|answer| answer.current.is_none()) {
-            if let Some(made) = self.truth.writes.get_mut(&answer.id) {
-                made.outside = true;
-            }
-        }
     }
 
     fn commit(&mut self, edge: usize, batch: Batch) -> Check {
@@ -412,19 +413,22 @@ impl World {
                 }
                 continue;
             }
-            if self.truth.writes.contains_key(&write.id) {
+            if self.truth.readers[edge].own.contains(&write.id) && self.truth.writes.contains_key(&write.id) {
                 let detail = format!("edge {edge} gave number {} twice", write.id.counter);
                 return Err(Violation::new("stamps", detail));
             }
-            let (delete, content) = match &write.action {
-                Action::Set { value, .. } => (false, Content::Plain(value.clone()).hash()),
-                Action::Delete => (true, Content::Deleted.hash()),
+            let content = match &write.action {
+                Action::Set { value, .. } => Content::Plain(value.clone()).hash(),
+                Action::Delete => Content::Deleted.hash(),
             };
-            let context = write.context.iter().next().map(|(_, position)| position);
-            self.truth.made_at_edge(edge, write.id, &write.at, (delete, content), context);
+            let name = self.truth.made_at_edge(edge, write, content);
+            if name != write.id {
+                self.stats.count("numbers that two copies gave");
+            }
+            self.edges[edge].numbered.insert(write.id.counter, name);
             self.stats.count("edge writes");
             let durable_at = self.edges[edge].disk.synced() + self.edges[edge].disk.waiting() as u64 + 1;
-            self.edges[edge].unsynced.push((durable_at, write.id));
+            self.edges[edge].unsynced.push((durable_at, name));
             let (counter, at) = (write.id.counter, &write.at);
             self.trace.write(self.now, format_args!("edge {edge} writes {counter} {}", Name(at)));
         }
@@ -510,7 +514,8 @@ impl World {
         for (at, row) in &published.rows {
             // Also under an own pending write: what the replica holds, the author of the next write had.
             if let Some(row) = row {
-                self.truth.learn(edge, at, row.stamp.id);
+                let name = self.truth.identity(row.stamp.id, row.change);
+                self.truth.learn(edge, at, name);
             }
         }
         let touched = published.rows.iter().map(|(at, _)| at);
@@ -521,9 +526,8 @@ impl World {
     }
 
     fn queued(&mut self, edge: usize, counter: u64) {
-        let incarnation = self.edges[edge].incarnation;
-        let id = WriteId { actor: actor(edge), incarnation, counter };
-        if let Some(made) = self.truth.writes.get_mut(&id) {
+        let name = self.edges[edge].numbered.get(&counter);
+        if let Some(made) = name.and_then(|name| self.truth.writes.get_mut(name)) {
             made.acknowledged = true;
             self.stats.count("edge writes acknowledged");
         }
@@ -536,6 +540,7 @@ impl World {
             let unheard = |made: &Made| !made.acknowledged && made.status.is_none();
             if durable_at > synced && self.truth.writes.get(&id).is_some_and(unheard) {
                 self.truth.writes.remove(&id);
+                self.truth.readers[edge].own.remove(&id);
                 self.stats.count("edge writes lost before they were queued");
             }
         }
@@ -566,6 +571,12 @@ impl World {
             }
             Alert::Held { .. } => self.stats.count("held"),
             Alert::Denied { .. } => self.stats.count("denied"),
+            Alert::Copied { .. } if self.truth.copied.contains(&self.actor(edge)) => {
+                self.stats.count("copies that went on under another incarnation");
+            }
+            Alert::Copied { .. } => {
+                return Err(Violation::new("protocol", format!("edge {edge} was never copied")));
+            }
             Alert::Silent => self.stats.count("silent streams"),
             Alert::Refused(_) | Alert::Store(_) => {}
         }

@@ -8,8 +8,8 @@ use llm_config_shared::name::EdgeName;
 use llm_config_shared::replication::admit::{Leader, Submission, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Response};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::seats::Greeting;
 use llm_config_shared::secret::KeyGrant;
-use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::Journal;
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{ShardId, Vector};
@@ -29,6 +29,9 @@ use crate::network::{Parcel, StreamId};
 #[derive(Debug)]
 pub(super) struct SessionHost {
     pub(super) edge: usize,
+    /// What it said it is.
+    pub(super) greeting: Option<Greeting>,
+    copied: bool,
     session: HubSession,
     feeds: Vec<Feed>,
     timer_at: Option<u64>,
@@ -170,15 +173,19 @@ impl World {
 
     /// The process has accepted a stream of this edge.
     pub(super) fn hub_accepts(&mut self, stream: StreamId, edge: usize, hub: usize) -> Check {
-        let older = self.hubs[hub].sessions.iter().find(|(_, host)| host.edge == edge).map(|(id, _)| *id);
-        if let Some(older) = older {
-            self.stats.count("sessions replaced");
-            self.hub_input(hub, older, Input::Close(Refusal::Replaced))?;
-        }
+        let actor = self.actor(edge);
+        // Which replica it is will only be known when it greets; of those that have not, the newest stays.
+        let surplus = |host: &SessionHost| {
+            self.actor(host.edge) == actor && (host.greeting.is_none() || !self.setup.rules.clones)
+        };
+        let sessions = self.hubs[hub].sessions.iter();
+        let older = sessions.filter(|(_, host)| surplus(host)).map(|(id, _)| *id).collect();
+        self.replaced(hub, older)?;
         let profile = self.profile(edge);
         let feeds = profile.feeds.clone();
         let session = HubSession::new(profile, self.setup.rules, self.hub_now());
-        let host = SessionHost { edge, session, feeds, timer_at: None, to_seq: None };
+        let (greeting, copied) = (None, false);
+        let host = SessionHost { edge, greeting, copied, session, feeds, timer_at: None, to_seq: None };
         self.hubs[hub].sessions.insert(stream, host);
         self.stats.count("sessions");
         self.arm_hub_timer(hub, stream);
@@ -186,8 +193,9 @@ impl World {
     }
 
     pub(super) fn profile(&self, edge: usize) -> Profile {
-        let binding = places::binding(edge);
-        let name = EdgeName::parse(&format!("e{edge}")).expect("a literal name");
+        let who = self.who(edge);
+        let binding = places::binding(who);
+        let name = EdgeName::parse(&format!("e{who}")).expect("a literal name");
         Profile {
             feeds: binding.feeds(&self.tenant, &name, &self.environments),
             environments: self.environments.clone(),
@@ -196,8 +204,27 @@ impl World {
         }
     }
 
+    fn replaced(&mut self, hub: usize, older: Vec<StreamId>) -> Check {
+        for older in older {
+            self.stats.count("sessions replaced");
+            self.hub_input(hub, older, Input::Close(Refusal::Replaced))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn hub_hears(&mut self, stream: StreamId, frame: EdgeFrame) -> Check {
         let Some(hub) = self.network.stream(stream).map(|stream| stream.hub) else { return Ok(()) };
+        if let (EdgeFrame::Hello(hello), true) = (&frame, self.setup.rules.clones) {
+            let greeting = Greeting { incarnation: hello.incarnation, session: hello.session };
+            let (copied, older) = self.greeted(hub, stream, greeting);
+            if copied {
+                self.stats.count("copies that met at a hub");
+            }
+            if let Some(host) = self.hubs[hub].sessions.get_mut(&stream) {
+                (host.greeting, host.copied) = (Some(greeting), copied);
+            }
+            self.replaced(hub, older)?;
+        }
         self.hub_input(hub, stream, Input::Frame(frame))
     }
 
@@ -260,7 +287,9 @@ impl World {
                 Ok(())
             }
             Output::SealGrants => self.seal_grants(hub, stream),
-            Output::Admit { batch, session, writes } => self.admit(hub, stream, batch, session, writes),
+            Output::Admit { batch, session, first, writes } => {
+                self.admit(hub, stream, batch, (session, first), writes)
+            }
             Output::ReadFeeds { feeds, every } => {
                 let early = if self.setup.one_snapshot { None } else { self.read_early(hub, &feeds) };
                 let after = self.rng.random_range(0..20);
@@ -351,6 +380,7 @@ impl World {
             epsilon_ms: CLOCK_EPSILON_MS,
             leads: leader.is_some(),
             lost: self.said_of_losses(hub),
+            copied: self.hubs[hub].sessions.get(&stream).is_some_and(|host| host.copied),
             head,
         };
         self.hub_input(hub, stream, Input::Head(report))
@@ -387,7 +417,14 @@ impl World {
         self.hub_input(hub, stream, Input::Grants(grants))
     }
 
-    fn admit(&mut self, hub: usize, stream: StreamId, batch: u64, session: u64, writes: Vec<Write>) -> Check {
+    fn admit(
+        &mut self,
+        hub: usize,
+        stream: StreamId,
+        batch: u64,
+        (session, first): (u64, bool),
+        writes: Vec<Write>,
+    ) -> Check {
         if self.hubs[hub].leader.is_none() {
             return self.hub_input(hub, stream, Input::Unavailable);
         }
@@ -395,12 +432,13 @@ impl World {
         let edge = host.edge;
         let profile = self.profile(edge);
         let upload = Upload {
-            edge: actor(edge),
+            edge: self.actor(edge),
             tenant: self.tenant.clone(),
             write: profile.write,
             feeds: profile.feeds,
             environments: profile.environments,
             session,
+            first,
             writes,
         };
         let waits = Waits::Session { stream, batch };
@@ -426,9 +464,4 @@ impl World {
     pub(super) fn check_told(&self, edge: usize, seq: u64) -> Check {
         floor::not_older(edge, self.edges[edge].told(), seq)
     }
-}
-
-/// An edge's name in stamps.
-pub(super) fn actor(edge: usize) -> ActorId {
-    ActorId(Uuid::from_u128(0xed6e_0000 + edge as u128))
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
-use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys};
+use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys, verify};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
 use llm_config_shared::vector::{EpochTable, Position, Vector};
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -14,7 +14,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use super::World;
 use super::hub::FeedsWanted;
 use crate::invariants::{Check, Violation, encodings};
-use crate::journal::ready;
+use crate::journal::{SimJournal, ready};
 
 /// A checkpoint is said again with a new time after so long.
 const CHECKPOINT_MS: u64 = 3_000;
@@ -42,7 +42,16 @@ impl Signer {
 }
 
 /// A feed, and from where to where it is sent: (epoch, seq) twice.
-pub(super) type Range = (Feed, (u64, u64), (u64, u64));
+/// The last is true where it begins further back than at what its receivers have.
+pub(super) type Range = (Feed, (u64, u64), (u64, u64), bool);
+
+/// Where a part begins.
+struct Start {
+    from: Vector,
+    /// Before the last change that the receiver has: what it changes there is not what it knows, so nothing travels as a
+    /// patch.
+    further: bool,
+}
 
 /// What one process has made.
 #[derive(Debug, Default)]
@@ -70,11 +79,13 @@ impl World {
         hub: usize,
         request: FeedsWanted,
     ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
-        let starts: Vec<(Feed, Vector)> =
-            request.feeds.iter().map(|(feed, from)| (feed.clone(), self.start(feed, from))).collect();
         let journal = self.journal_of(hub);
+        let starts = self.starts(&journal, &request.feeds);
+        let places = request.feeds.iter().zip(&starts);
+        let wanted: Vec<(Feed, Vector)> =
+            places.map(|((feed, _), start)| (feed.clone(), start.from.clone())).collect();
         let mut snapshot =
-            ready(journal.read_feeds(&starts)).expect("the database was led before it is read");
+            ready(journal.read_feeds(&wanted)).expect("the database was led before it is read");
         if let Some(early) = request.early {
             // The fault that rule 3 guards against. What was read early is labelled as if it were as new as the rest.
             let FeedSnapshot { feeds, .. } = *early;
@@ -84,8 +95,12 @@ impl World {
         }
         let head = snapshot.head;
         let mut parts = Vec::with_capacity(snapshot.feeds.len());
-        for (rows, ((_, from), (_, start))) in snapshot.feeds.iter().zip(request.feeds.iter().zip(&starts)) {
-            let part = self.part(hub, rows, from, start, &head)?;
+        for (rows, ((_, from), start)) in snapshot.feeds.iter_mut().zip(request.feeds.iter().zip(&starts)) {
+            if start.further {
+                rows.bases.clear();
+            }
+            let start = Start { from: head.served_from(&start.from), ..*start };
+            let part = self.part(hub, rows, from, &start, &head)?;
             if request.every || !part.segments.is_empty() {
                 parts.push(part);
             }
@@ -93,18 +108,35 @@ impl World {
         Ok((head.vector(), head.epochs, parts))
     }
 
+    /// Where the parts of all feeds begin, as far as the process knows; that something was purged by another it may only
+    /// find while it reads.
+    fn starts(&mut self, journal: &SimJournal, feeds: &[(Feed, Vector)]) -> Vec<Start> {
+        let head = ready(journal.head()).expect("the database was led before it is read");
+        let informed = !self.chance(10);
+        let start = |(feed, from): &(Feed, Vector)| {
+            let Start { from: shared, further } = self.start(feed, from);
+            Start { from: if informed { head.shared_from(from, shared) } else { shared }, further }
+        };
+        feeds.iter().map(start).collect()
+    }
+
     /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
     /// now and then at one further back.
-    fn start(&self, feed: &Feed, from: &Vector) -> Vector {
-        let Some((shard, position)) = from.iter().next() else { return Vector::EMPTY };
+    fn start(&self, feed: &Feed, from: &Vector) -> Start {
+        let Some((shard, position)) = from.iter().next() else {
+            return Start { from: Vector::EMPTY, further: false };
+        };
         let skipped = usize::from(position.seq % 3 == 0) * 2;
         let seqs = (1..=position.seq).rev();
         let changes = seqs.filter(|seq| {
             self.truth.winners.get(*seq as usize - 1).is_some_and(|winner| feed.contains(&winner.at))
         });
         match changes.into_iter().nth(skipped) {
-            Some(seq) => Vector::at(shard, Position { epoch: position.epoch, seq }),
-            None => from.clone(),
+            Some(seq) => Start {
+                from: Vector::at(shard, Position { epoch: position.epoch, seq }),
+                further: skipped > 0,
+            },
+            None => Start { from: from.clone(), further: false },
         }
     }
 
@@ -113,13 +145,16 @@ impl World {
         hub: usize,
         rows: &FeedRows,
         from: &Vector,
-        start: &Vector,
+        start: &Start,
         head: &Head,
     ) -> Result<Part, Violation> {
         let feed = rows.feed.clone();
         let changed = rows.digest.changed(feed.secrets);
         let current = !from.is_empty() && place(from).1 >= changed;
         let segments = if current { Vec::new() } else { self.segments(hub, rows, start, head)? };
+        if !from.is_empty() && start.from.is_empty() && !current {
+            self.stats.count("fetched anew from below the horizon");
+        }
         if segments.len() > 1 {
             self.stats.count("multi-page transfers");
         }
@@ -131,22 +166,25 @@ impl World {
         &mut self,
         hub: usize,
         rows: &FeedRows,
-        start: &Vector,
+        start: &Start,
         head: &Head,
     ) -> Result<Vec<Bytes>, Violation> {
-        let range: Range = (rows.feed.clone(), place(start), place(&head.vector()));
+        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.further);
         if let Some(segments) = self.hubs[hub].published.segments.get(&range) {
             self.stats.count("segments shared");
             return Ok(segments.clone());
         }
         self.stats.count("encodings");
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
-        let draft = draft_part_in_chunks(rows, start, head, issue, self.segment_rows_max);
+        let draft = draft_part_in_chunks(rows, &start.from, head, issue, self.segment_rows_max);
         let sign = |draft: llm_config_shared::segment::Draft| {
             let signature = self.signer.sign(&draft.message());
             draft.signed(&signature)
         };
         let segments: Vec<Bytes> = draft.segments.into_iter().map(sign).collect();
+        let opened = segments.iter().filter_map(|bytes| verify(bytes, &self.signer.keys()).ok()?.open().ok());
+        let patches = opened.map(|opened| opened.patches() as u64).sum();
+        self.stats.add("rows sent as patches", patches);
         self.compare(hub, &range, &segments)?;
         self.hubs[hub].published.segments.insert(range, segments.clone());
         Ok(segments)
@@ -162,7 +200,7 @@ impl World {
         }
         let digest = encodings::open(&range.0, segments, &self.signer.keys(), &self.truth)?;
         match self.encodings.rows.insert(range.clone(), digest) {
-            Some(before) if before != digest && self.setup.one_snapshot => {
+            Some(before) if before != digest && self.setup.one_snapshot && self.setup.horizon => {
                 Err(Violation::new("encodings", format!("{range:?} holds other rows than before")))
             }
             Some(_) | None => Ok(()),
@@ -176,7 +214,12 @@ impl World {
         {
             return bytes.clone();
         }
-        let quiet = FeedRows { feed: rows.feed.clone(), rows: Vec::new(), digest: rows.digest };
+        let quiet = FeedRows {
+            feed: rows.feed.clone(),
+            rows: Vec::new(),
+            bases: BTreeMap::new(),
+            digest: rows.digest,
+        };
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
         let all = self.segment_rows_max;
         let draft = draft_part_in_chunks(&quiet, &head.vector(), head, issue, all).checkpoint;

@@ -79,7 +79,7 @@ impl World {
         if !self.clients.is_idle() {
             return Some("a client waits".into());
         }
-        (0..self.edges.len()).find_map(|edge| {
+        self.awake().into_iter().find_map(|edge| {
             let host = &self.edges[edge];
             let Some(replica) = &host.replica else { return Some(format!("edge {edge} is down")) };
             if host.disk.waiting() > 0 {
@@ -95,7 +95,7 @@ impl World {
     }
 
     fn at_rest(&mut self) -> Check {
-        for edge in 0..self.edges.len() {
+        for edge in self.awake() {
             let host = &self.edges[edge];
             let replica = host.replica.as_ref().expect("at rest every edge is up");
             let mut feeds = self.profile(edge).feeds;

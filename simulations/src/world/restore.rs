@@ -59,6 +59,9 @@ impl World {
             host.astray |= astray;
             host.go_back(cut as u64);
         }
+        if let Some(image) = &mut self.image {
+            image.told = image.told.min(cut as u64);
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use llm_config_shared::replication::admit::{
 };
 use llm_config_shared::replication::hub::Input;
 use llm_config_shared::secret::SealedSecret;
+use llm_config_shared::store::purge::Purge;
 use llm_config_shared::store::{Commit, Journal, JournalError, PlanningRequest, Repeat};
 use llm_config_shared::write::Answer;
 use rand::RngExt;
@@ -42,6 +43,7 @@ enum Reply {
 #[derive(Debug)]
 struct Flight {
     planned: Option<Box<(Commit, Leader)>>,
+    purge: Option<Purge>,
     replies: Vec<(Waits, Reply)>,
     result: Result<(), JournalError>,
 }
@@ -51,6 +53,13 @@ struct Flight {
 pub(super) struct Writer {
     queue: VecDeque<Job>,
     flight: Option<Flight>,
+    purge_due: bool,
+}
+
+impl Writer {
+    pub(super) fn wants_to_purge(&mut self) {
+        self.purge_due = true;
+    }
 }
 
 /// Makes ciphertext that nobody can open, the same for the same input.
@@ -84,9 +93,20 @@ impl World {
     }
 
     /// Plans all that waits; the commit reaches the database later.
-    fn begin_commit(&mut self, hub: usize) {
+    pub(super) fn begin_commit(&mut self, hub: usize) {
+        if self.hubs[hub].writer.flight.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.hubs[hub].writer.purge_due)
+            && let Some(purge) = self.old_deletions(hub)
+        {
+            return self.take_off(
+                hub,
+                Flight { planned: None, purge: Some(purge), replies: Vec::new(), result: Ok(()) },
+            );
+        }
         let process = &mut self.hubs[hub];
-        if process.writer.flight.is_some() || process.writer.queue.is_empty() {
+        if process.writer.queue.is_empty() {
             return;
         }
         let Some(leader) = process.leader.clone() else { return };
@@ -99,10 +119,14 @@ impl World {
             job.submission.needs(&mut request);
         }
         let planning = ready(self.journal.planning(&request)).expect("the database is there");
-        let mut planner = Planner::new(&leader, planning, self.hub_wall(hub));
+        let mut planner = Planner::new(&leader, planning, self.hub_wall(hub)).with_rules(self.setup.rules);
         let replies = jobs.into_iter().map(|job| plan(&mut planner, job)).collect();
         let planned = planner.finish().map(Box::new);
-        self.hubs[hub].writer.flight = Some(Flight { planned, replies, result: Ok(()) });
+        self.take_off(hub, Flight { planned, purge: None, replies, result: Ok(()) });
+    }
+
+    fn take_off(&mut self, hub: usize, flight: Flight) {
+        self.hubs[hub].writer.flight = Some(flight);
         let life = self.hubs[hub].life;
         let after = self.rng.random_range(1..15);
         self.schedule(after, Event::Append { hub, life });
@@ -113,6 +137,9 @@ impl World {
             return Ok(());
         }
         let Some(mut flight) = self.hubs[hub].writer.flight.take() else { return Ok(()) };
+        if let Some(purge) = &flight.purge {
+            flight.result = self.purge(hub, purge)?;
+        }
         if let Some(planned) = &flight.planned {
             flight.result = ready(self.journal.append(&planned.0));
             match &flight.result {
@@ -141,6 +168,7 @@ impl World {
         }
         let wall = self.wall();
         admission::committed(&mut self.truth, &mut self.stats, commit, wall)?;
+        self.count_stubs(commit);
         self.set_trap(commit);
         for other in 0..self.hubs.len() {
             let (life, after) = (self.hubs[other].life, self.latency());
@@ -155,7 +183,9 @@ impl World {
         }
         let Some(flight) = self.hubs[hub].writer.flight.take() else { return Ok(()) };
         // The process may have lost the lead and taken it anew since the commit was planned.
-        let planned_in = flight.planned.as_ref().map(|planned| planned.0.fence.position.epoch);
+        let planned = flight.planned.as_ref().map(|planned| planned.0.fence);
+        let planned_in =
+            planned.or_else(|| flight.purge.map(|purge| purge.fence)).map(|fence| fence.position.epoch);
         let leads_in = self.hubs[hub].leader.as_ref().map(|leader| leader.fence().position.epoch);
         let same = planned_in.is_none() || planned_in == leads_in;
         if flight.result.is_err() {
@@ -187,6 +217,9 @@ impl World {
         let process = &mut self.hubs[hub];
         process.leader = None;
         process.sees = Some(self.journal.versions().saturating_sub(behind).max(1));
+        // It looks by itself as well: after a purge no commit may follow that would tell it.
+        let (life, after) = (process.life, self.latency());
+        self.schedule(after, Event::Advanced { hub, life });
     }
 
     fn refuse(&mut self, hub: usize, replies: Vec<(Waits, Reply)>) -> Check {
@@ -222,12 +255,12 @@ fn plan(planner: &mut Planner, job: Job) -> (Waits, Reply) {
 }
 
 fn plan_api(planner: &mut Planner, api: ApiSubmission) -> Option<Vec<OpOutcome>> {
-    let (tenant, change, repeat) = (api.tenant.clone(), api.change, api.repeat);
-    if repeat.is_some_and(|repeat| planner.repeated(&tenant, change, repeat.batch).is_some()) {
+    let (tenant, repeat) = (api.tenant.clone(), api.change.zip(api.repeat));
+    if repeat.is_some_and(|(change, repeat)| planner.repeated(&tenant, change, repeat.batch).is_some()) {
         return None;
     }
     let outcomes = planner.api(api, &mut FakeSealer);
-    if let Some(RepeatKey { batch, request_hash }) = repeat {
+    if let Some((change, RepeatKey { batch, request_hash })) = repeat {
         planner.remember(Repeat { tenant, change, batch, request_hash, answer: "done".into() });
     }
     Some(outcomes)

@@ -11,7 +11,7 @@ use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::secret::SealedSecret;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
-use llm_config_shared::store::{ChangeRow, Commit, Conflict, Fence, Frontier, Journal, JournalError};
+use llm_config_shared::store::{Base, ChangeRow, Commit, Conflict, Fence, Frontier, Journal, JournalError};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Position, ShardId, Vector};
@@ -271,8 +271,10 @@ impl Book {
             fence: Fence { shard: self.shard, position: open.fence.unwrap_or(self.position) },
             seq: self.position.seq,
             hlc: self.hlc,
+            admitted_at: NOW,
             rows: open.won.iter().map(|at| self.rows[at].clone()).collect(),
             raised: raised.map(|at| (at.clone(), self.rows[at].top_version)).collect(),
+            stubs: Vec::new(),
             history: open.history,
             superseded: open.superseded,
             conflicts: open.conflicts,
@@ -296,6 +298,20 @@ impl Book {
     }
 
     /// The digest of a feed, from its rows alone.
+    /// What entries held at a position that have changed since and are worth a patch.
+    pub(super) fn bases_of(&self, feed: &Feed, from: &Vector) -> BTreeMap<EntryKey, Base> {
+        let after = from.seq(self.shard);
+        let rows = self.rows_of(feed, after).into_iter().filter(|row| Base::is_worth(row, from));
+        let base = |row: HubRow| {
+            let before =
+                |write: &&HistoryRow| write.at == row.row.at && write.seq.is_some_and(|seq| seq <= after);
+            let write = self.history.iter().rev().find(before)?;
+            let Content::Plain(value) = &write.content else { return None };
+            Some((write.at.clone(), Base { seq: write.seq?, value: value.clone() }))
+        };
+        rows.filter_map(base).collect()
+    }
+
     pub(super) fn digest_of(&self, feed: &Feed) -> ScopeDigest {
         let mut digest = ScopeDigest::default();
         for row in self.rows_of(feed, 0) {

@@ -12,6 +12,11 @@ use uuid::Uuid;
 
 use super::book::{Book, at, feed, plain, scope, secret};
 
+/// Worth a patch, when it changes.
+fn large(round: u32) -> Content {
+    plain(&format!("{{\"round\":{round},\"text\":\"{}\"}}", "x".repeat(80)))
+}
+
 fn sorted(read: &FeedRows) -> Vec<HubRow> {
     let mut rows = read.rows.clone();
     rows.sort_by(|a, b| a.row.at.cmp(&b.row.at));
@@ -26,22 +31,25 @@ async fn check(journal: &impl Journal, book: &Book, feeds: &[(Feed, Vector)]) {
         assert_eq!(read.feed, *feed);
         assert_eq!(sorted(read), book.rows_of(feed, from.seq(book.shard)), "{feed:?} from {from:?}");
         assert_eq!(read.digest, book.digest_of(feed), "{feed:?}");
+        assert_eq!(read.bases, book.bases_of(feed, from), "{feed:?} from {from:?}");
     }
 }
 
 pub(super) async fn any_position_gives_the_latest_of_each_key(journal: &Arc<impl Journal>) {
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let mut bases = 0;
     let mut book = Book::begin(&**journal).await;
     let namespaces = ["app", "app/llm", "app/llm/x", "apple", "edges/k"];
     for round in 0..30_u32 {
         for _ in 0..random.random_range(1..12) {
             let namespace = namespaces[random.random_range(0..namespaces.len())];
             let at = at(namespace, &format!("k{}", random.random_range(0..6)));
-            match random.random_range(0..5) {
+            match random.random_range(0..7) {
                 0 => drop(book.put(&at, Content::Deleted)),
                 1 => drop(book.put(&at, secret(&round.to_string()))),
                 2 if book.rows.contains_key(&at) => drop(book.lose(&at, plain("0"))),
-                _ => drop(book.put(&at, plain(&format!("{{\"round\":{round}}}")))),
+                3 => drop(book.put(&at, plain(&format!("{{\"round\":{round}}}")))),
+                _ => drop(book.put(&at, large(round))),
             }
         }
         book.commit(&**journal).await;
@@ -51,8 +59,10 @@ pub(super) async fn any_position_gives_the_latest_of_each_key(journal: &Arc<impl
             feeds.push((feed(subtree), Vector::at(book.shard, Position { epoch: 1, seq })));
         }
         feeds.push((feed("app"), Vector::EMPTY));
+        bases += feeds.iter().map(|(feed, from)| book.bases_of(feed, from).len()).sum::<usize>();
         check(&**journal, &book, &feeds).await;
     }
+    assert!(bases > 20, "earlier values were asked for {bases} times");
     // Places of another shard say nothing about this one.
     let elsewhere = Vector::at(ShardId(Uuid::from_u128(1)), Position { epoch: 1, seq: 1_000 });
     check(&**journal, &book, &[(feed(""), elsewhere), (feed("app"), Vector::at(book.shard, book.position))])

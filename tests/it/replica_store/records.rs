@@ -148,6 +148,7 @@ pub(super) fn grant(subtree: &str, key_epoch: u64) -> Record {
 
 pub(super) fn state(session: u64) -> Record {
     Record::State(StateRecord {
+        decided_hlc: Hlc(99),
         incarnation: 77,
         counter_ceiling: 1_024,
         session,

@@ -26,13 +26,15 @@ pub struct RepeatKey {
 pub struct ApiSubmission {
     pub tenant: Tenant,
     pub author: Author,
-    pub change: ChangeId,
+    /// Chosen outside; without, it follows from the first write ([`ChangeId::of_write`]).
+    pub change: Option<ChangeId>,
     pub message: Option<Arc<str>>,
     pub operations: Vec<Operation>,
     /// All or nothing.
     pub atomic: bool,
     /// Judge, but change nothing.
     pub dry_run: bool,
+    /// Only with a change of the caller's own.
     pub repeat: Option<RepeatKey>,
 }
 
@@ -120,8 +122,8 @@ impl ApiSubmission {
     /// Adds what planning it needs to `request`.
     pub fn needs(&self, request: &mut PlanningRequest) {
         request.keys.extend(self.operations.iter().map(|operation| operation.at.clone()));
-        if let Some(repeat) = &self.repeat {
-            request.repeats.push((self.tenant.clone(), self.change, repeat.batch));
+        if let Some((change, repeat)) = self.change.zip(self.repeat) {
+            request.repeats.push((self.tenant.clone(), change, repeat.batch));
         }
     }
 }
@@ -143,6 +145,7 @@ impl Planner {
     pub fn api(&mut self, submission: ApiSubmission, sealer: &mut impl Sealer) -> Vec<OpOutcome> {
         let undo = (submission.atomic || submission.dry_run).then(|| self.clone());
         let ApiSubmission { author, change, message, operations, .. } = submission;
+        let change = change.unwrap_or_else(|| ChangeId::of_write(self.next_write_id()));
         let mut outcomes = Vec::with_capacity(operations.len());
         for operation in operations {
             outcomes.push(self.operation(operation, &author, change, message.as_ref(), sealer));

@@ -54,7 +54,7 @@ fn submission(operations: Vec<Operation>, atomic: bool) -> ApiSubmission {
     ApiSubmission {
         tenant: Tenant::parse("t").unwrap(),
         author: Author { name: "token:a".into(), claimed: None },
-        change: ChangeId(Uuid::from_u128(5)),
+        change: Some(ChangeId(Uuid::from_u128(5))),
         message: None,
         operations,
         atomic,
@@ -93,6 +93,7 @@ fn upload(writes: Vec<Write>) -> Upload {
         write: vec![Subtree::parse("app").unwrap()],
         environments: Environments::standard(),
         session: 1,
+        first: false,
         writes,
     }
 }
@@ -183,14 +184,65 @@ fn a_write_that_has_seen_the_current_one_does_not_conflict() {
 }
 
 #[test]
-fn a_repeated_write_is_a_duplicate_and_with_other_content_it_is_denied() {
+fn a_repeated_write_is_a_duplicate_and_another_under_its_number_comes_again() {
     let mut planner = planner();
     let first = write(1, "k", Hlc(5), Vector::EMPTY);
-    let other = Write { action: Action::Delete, ..first.clone() };
+    let behind = write(2, "k", Hlc(6), Vector::EMPTY);
     let found = verdicts(&mut planner, vec![first.clone()]);
     assert_eq!(found, [Verdict::Admitted { version: 1 }]);
+    let others = [
+        Write { action: Action::Delete, ..first.clone() },
+        Write { change: ChangeId(Uuid::from_u128(7)), ..first.clone() },
+    ];
+    for other in others {
+        let found = verdicts(&mut planner, vec![other, behind.clone()]);
+        assert_eq!(
+            found,
+            [Verdict::Reidentify, Verdict::Reidentify],
+            "nor what follows it, or the order would change"
+        );
+    }
     assert_eq!(verdicts(&mut planner, vec![first]), [Verdict::Duplicate]);
-    assert_eq!(verdicts(&mut planner, vec![other]), [Verdict::Denied(Denial::Reused)]);
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!((commit.history.len(), commit.frontiers[0].last_counter), (1, 1));
+}
+
+#[test]
+fn a_session_number_counts_once_and_what_is_known_stays_known() {
+    let of = |session, first, writes| Upload { session, first, ..upload(writes) };
+    let judge = |planner: &mut Planner, upload: &Upload| -> Vec<Verdict> {
+        planner.upload(upload).into_iter().map(|answer| answer.verdict).collect()
+    };
+    let mut planner = planner();
+    let known = write(1, "a", Hlc(5), Vector::EMPTY);
+    let next = write(2, "b", Hlc(6), Vector::EMPTY);
+    let admitted = [Verdict::Admitted { version: 1 }];
+    assert_eq!(judge(&mut planner, &of(3, true, vec![known.clone()])), admitted);
+    let of_copy = [Verdict::Duplicate, Verdict::Reidentify];
+    for (session, first) in [(3, true), (2, true), (2, false)] {
+        let found = judge(&mut planner, &of(session, first, vec![known.clone(), next.clone()]));
+        assert_eq!(found, of_copy, "session {session}, first: {first}");
+    }
+    assert_eq!(judge(&mut planner, &of(3, false, vec![next.clone()])), admitted, "the session goes on");
+    assert_eq!(judge(&mut planner, &of(4, true, vec![next])), [Verdict::Duplicate]);
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!((commit.frontiers[0].last_counter, commit.frontiers[0].session), (2, 4));
+    assert_eq!(commit.history.len(), 2);
+}
+
+#[test]
+fn times_of_one_replica_that_do_not_rise_are_of_two() {
+    let mut planner = planner();
+    verdicts(&mut planner, vec![write(1, "k", Hlc(9), Vector::EMPTY)]);
+    let slower = write(2, "k", Hlc(8), Vector::EMPTY);
+    assert_eq!(verdicts(&mut planner, vec![slower.clone()]), [Verdict::Reidentify]);
+    let renamed = Write { id: WriteId { incarnation: 5, ..slower.id }, ..slower };
+    assert_eq!(verdicts(&mut planner, vec![renamed]), [Verdict::Lost { version: 2 }]);
+    assert_eq!(
+        planner.finish().unwrap().0.conflicts.len(),
+        1,
+        "and reported, unlike one's own earlier write"
+    );
 }
 
 #[test]
@@ -223,4 +275,92 @@ fn an_edge_writes_only_where_it_may_and_only_as_itself() {
     let (commit, _) = planner.finish().unwrap();
     let recorded: Vec<_> = commit.history.iter().map(|row| row.stamp.id.counter).collect();
     assert_eq!(recorded, [1, 3], "nothing in another tenant's history, nothing in another's name");
+}
+
+/// A key deleted at version 3 whose loser took 4, as a row and as what is left of it.
+fn deleted_long_ago(key: &str) -> (HubRow, Stub) {
+    let stub = Stub {
+        at: at(key),
+        dot: Dot { shard: ShardId(Uuid::from_u128(1)), position: Position { epoch: 2, seq: 40 } },
+        stamp: Stamp {
+            hlc: Hlc(500),
+            id: WriteId { actor: ActorId(Uuid::from_u128(8)), incarnation: 1, counter: 3 },
+        },
+        version: 3,
+        top_version: 4,
+        plain_seq: 40,
+    };
+    (stub.clone().tombstone(), stub)
+}
+
+fn planner_at(seq: u64, planning: Planning) -> Planner {
+    let position = Position { epoch: 9, seq };
+    let leadership = Leadership { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc::default() };
+    Planner::new(&Leader::new(&leadership), planning, NOW)
+}
+
+#[test]
+fn a_purged_deletion_judges_as_if_it_were_still_there() {
+    let seen = Vector::at(ShardId(Uuid::from_u128(1)), Position { epoch: 2, seq: 40 });
+    let (tombstone, stub) = deleted_long_ago("k");
+    let by_base = Write { base: Some(stub.stamp), ..write(1, "k", Hlc(600), Vector::EMPTY) };
+    let writes = [
+        write(1, "k", Hlc(5), Vector::EMPTY),
+        write(1, "k", Hlc(600), Vector::EMPTY),
+        write(1, "k", Hlc(600), seen),
+        by_base,
+    ];
+    let expected = [
+        (Verdict::Lost { version: 5 }, 1, StubChange::Raised(5)),
+        (Verdict::Admitted { version: 5 }, 1, StubChange::Replaced),
+        (Verdict::Admitted { version: 5 }, 0, StubChange::Replaced),
+        (Verdict::Admitted { version: 5 }, 0, StubChange::Replaced),
+    ];
+    for (write, (verdict, conflicts, change)) in writes.into_iter().zip(expected) {
+        let upload = upload(vec![write]);
+        let mut with_row = planner_at(90, Planning { rows: vec![tombstone.clone()], ..Planning::default() });
+        let mut with_stub = planner_at(90, Planning { stubs: vec![stub.clone()], ..Planning::default() });
+        let answers = with_stub.upload(&upload);
+        assert_eq!(with_row.upload(&upload), answers);
+        assert_eq!(answers[0].verdict, verdict);
+        let ((row_commit, _), (commit, _)) = (with_row.finish().unwrap(), with_stub.finish().unwrap());
+        assert_eq!((&row_commit.rows, &row_commit.history), (&commit.rows, &commit.history));
+        assert_eq!(row_commit.conflicts, commit.conflicts);
+        assert_eq!(commit.conflicts.len(), conflicts);
+        assert_eq!(commit.stubs, [(at("k"), change)]);
+        assert_eq!((commit.raised, row_commit.stubs), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn versions_go_on_after_a_purge_and_what_only_looked_changes_no_stub() {
+    let (_, stub) = deleted_long_ago("k");
+    let planning = || Planning { stubs: vec![stub.clone()], ..Planning::default() };
+    let mut created = planner_at(90, planning());
+    let row = created.api(submission(vec![set("k", "1", Some(0))], false), &mut NoKeys).remove(0).unwrap();
+    assert_eq!((row.row.version, row.row.dot.position.seq), (5, 91));
+    let (commit, _) = created.finish().unwrap();
+    assert_eq!(
+        (commit.history[0].change_type, commit.stubs),
+        (ChangeType::Create, vec![(at("k"), StubChange::Replaced)])
+    );
+
+    let mut refused = planner_at(90, planning());
+    let delete = Operation { at: at("k"), action: OpAction::Delete, if_version: None };
+    let outcomes = refused.api(submission(vec![delete, set("other", "1", None)], false), &mut NoKeys);
+    assert_eq!(outcomes[0], Err(OpRefused::NotFound));
+    assert_eq!(refused.finish().unwrap().0.stubs, []);
+}
+
+#[test]
+fn a_write_that_loses_to_a_purged_deletion_and_one_that_wins_make_one_change() {
+    let (_, stub) = deleted_long_ago("k");
+    let mut planner = planner_at(90, Planning { stubs: vec![stub], ..Planning::default() });
+    let found = verdicts(
+        &mut planner,
+        vec![write(1, "k", Hlc(5), Vector::EMPTY), write(2, "k", Hlc(600), Vector::EMPTY)],
+    );
+    assert_eq!(found, [Verdict::Lost { version: 5 }, Verdict::Admitted { version: 6 }]);
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!((commit.stubs, commit.rows[0].top_version), (vec![(at("k"), StubChange::Replaced)], 6));
 }

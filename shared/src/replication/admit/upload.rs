@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Entering, Planner};
 use crate::entry::{ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
-use crate::name::{EntryKey, Subtree, Tenant};
+use crate::name::{Subtree, Tenant};
 use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
 use crate::store::{Conflict, Frontier, PlanningRequest};
 use crate::time::UnixMillis;
@@ -25,6 +25,8 @@ pub struct Upload {
     pub feeds: Vec<Feed>,
     pub environments: Environments,
     pub session: u64,
+    /// The first of its session.
+    pub first: bool,
     /// In the order of their counters.
     pub writes: Vec<Write>,
 }
@@ -43,10 +45,12 @@ impl Upload {
     }
 }
 
-/// SHA-256 over place and content: what makes a repeated write the same write.
-fn content_hash(at: &EntryKey, content: &Content) -> [u8; 32] {
+/// SHA-256 over place, content and change: what makes a repeated write the same write. Without the change, one that a
+/// copy of the replica made later, with the same content under the same number, would pass for it.
+fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(at.id().as_bytes());
+    context.update(write.at.id().as_bytes());
+    context.update(write.change.0.as_bytes());
     context.update(&content.hash());
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
@@ -67,19 +71,22 @@ fn hides(upload: &Upload, current: &HubRow) -> bool {
 }
 
 impl Planner {
-    /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history.
+    /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history, or
+    /// comes back under another incarnation.
     pub fn upload(&mut self, upload: &Upload) -> Vec<Answer> {
-        upload.writes.iter().map(|write| self.uploaded(upload, write)).collect()
+        let mut copied = self.rules.clones && self.is_of_copy(upload);
+        upload.writes.iter().map(|write| self.uploaded(upload, write, &mut copied)).collect()
     }
 
-    fn uploaded(&mut self, upload: &Upload, write: &Write) -> Answer {
-        let verdict = self.judge(upload, write);
-        let received = upload.feeds.iter().any(|feed| feed.contains(&write.at));
-        let current = self.rows.get(&write.at).filter(|_| received).map(|row| row.row.dot);
+    fn uploaded(&mut self, upload: &Upload, write: &Write, copied: &mut bool) -> Answer {
+        let verdict = self.judge(upload, write, copied);
+        // Named also where the edge is not to receive the key any more: until the switch that takes the key from its
+        // readers, they see their own write.
+        let current = self.rows.get(&write.at).map(|row| row.row.dot);
         Answer { id: write.id, verdict, current }
     }
 
-    fn judge(&mut self, upload: &Upload, write: &Write) -> Verdict {
+    fn judge(&mut self, upload: &Upload, write: &Write, copied: &mut bool) -> Verdict {
         if write.id.actor != upload.edge || write.at.scope.tenant != upload.tenant {
             // In nobody's name and nobody's history: an edge speaks for itself, in its own tenant.
             return Verdict::Denied(Denial::Namespace);
@@ -90,10 +97,9 @@ impl Planner {
             Action::Set { value, .. } => Content::Plain(value.clone()),
             Action::Delete => Content::Deleted,
         };
-        let hash = content_hash(&write.at, &content);
-        if write.id.counter <= last {
-            let reused = self.known_writes.get(&write.id).is_some_and(|known| *known != hash);
-            return if reused { Verdict::Denied(Denial::Reused) } else { Verdict::Duplicate };
+        let hash = content_hash(write, &content);
+        if let Some(verdict) = self.repetition(write, hash, last, copied) {
+            return verdict;
         }
         let moved = Frontier {
             edge: upload.edge,

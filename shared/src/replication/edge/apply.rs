@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::incoming::{Incoming, Part};
-use super::{EdgeReplica, Effect, Output, Published};
+use super::{EdgeReplica, Effect, FeedState, Output, Published};
 use crate::digest::FeedDigest;
 use crate::entry::Row;
 use crate::feed::{Environments, Feed};
@@ -82,6 +82,9 @@ impl EdgeReplica {
                 digest.remove(before);
             }
             digest.add(row);
+            if part.kind == Kind::Snapshot && self.holds(state, row) {
+                continue;
+            }
             changes.push((row.at.clone(), row.content.is_live().then(|| row.clone())));
         }
         if part.kind == Kind::Snapshot {
@@ -91,6 +94,13 @@ impl EdgeReplica {
             changes.extend(gone.map(|at| (at.clone(), None)));
         }
         (digest, changes)
+    }
+
+    /// Whether a snapshot names what readers of this feed see already. A feed that is fetched again because it differed
+    /// is written anew all the same: what lies on the disk may be what is wrong.
+    fn holds(&self, state: &FeedState, row: &Arc<Row>) -> bool {
+        let trusted = state.record.ready && !state.refetch;
+        trusted && self.rows.get(&row.at).is_some_and(|held| held == row)
     }
 
     fn commit_switch(

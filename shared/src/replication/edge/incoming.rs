@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase};
-use crate::entry::Row;
+use crate::entry::{Content, Row};
 use crate::feed::Feed;
 use crate::name::EntryKey;
 use crate::replication::frame::{EdgeFrame, HubFrame};
-use crate::segment::{Checkpoint, Kind, Rejected, SegmentHeader, verify, verify_checkpoint};
+use crate::segment::{Checkpoint, Held, Kind, Opened, Rejected, SegmentHeader, verify, verify_checkpoint};
 use crate::store::replica::{Batch, FeedRecord, Record, Slot};
 use crate::time::Instant;
 use crate::vector::Vector;
@@ -48,7 +48,7 @@ impl EdgeReplica {
             let result = match frame {
                 HubFrame::Segment { transfer, bytes } => self.handle_segment(transfer, &bytes, now),
                 HubFrame::Checkpoint { transfer: 0, bytes } => self.handle_heartbeat(&bytes, now),
-                HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes),
+                HubFrame::Checkpoint { transfer, bytes } => self.handle_checkpoint(transfer, &bytes, now),
                 HubFrame::End { transfer, feeds } => self.handle_end(transfer, feeds as usize, now),
                 HubFrame::Welcome(_)
                 | HubFrame::Refused { .. }
@@ -74,7 +74,7 @@ impl EdgeReplica {
         if !self.may_take(&header)? {
             return Ok(());
         }
-        let rows = verified.open()?;
+        let rows = self.resolve(&header.feed, verified.open()?)?;
         self.check_rows(&header, &rows)?;
         if self.rules.clock_receive {
             let bound = self.clock_bound(header.issued_at, now);
@@ -85,6 +85,28 @@ impl EdgeReplica {
         self.take_rows(transfer, &header, rows, now)?;
         self.spill_if_large(now);
         Ok(())
+    }
+
+    /// Values that came as patches, made whole from the replica's rows. Where those are not what the hub takes them for,
+    /// everything of the feed is fetched anew.
+    fn resolve(&mut self, feed: &Feed, opened: Opened) -> Result<Vec<Row>, Rejected> {
+        let named = self.rules.patch_base;
+        let opened = if named { opened } else { opened.unchecked() };
+        let rows = opened.resolve(|row, base| {
+            let mine = self.rows.get(&row.at)?;
+            let Content::Plain(value) = &mine.content else { return None };
+            let here = mine.dot.position.seq;
+            match mine.dot == row.dot {
+                true => Some(Held::Result(value)),
+                false => {
+                    (!named || (mine.dot.shard == row.dot.shard && here == base)).then_some(Held::Base(value))
+                }
+            }
+        });
+        if rows == Err(Rejected::Base) {
+            self.feed_state(feed).refetch = true;
+        }
+        rows
     }
 
     /// Whether the segment is for this edge and continues what it has. False for one that brings nothing new.
@@ -227,8 +249,9 @@ impl EdgeReplica {
         }
     }
 
-    fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes) -> Result<(), Rejected> {
+    fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
+        self.receive_clock(&checkpoint, now);
         let state = &self.feeds[&checkpoint.feed];
         let complete = !self.begins_anew(state) && state.record.vector.covers(&checkpoint.changed);
         let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);
@@ -265,6 +288,14 @@ impl EdgeReplica {
         Ok(())
     }
 
+    /// What a checkpoint covers has been seen here, also what was deleted before anybody told of it.
+    fn receive_clock(&mut self, checkpoint: &Checkpoint, now: Instant) {
+        if self.rules.clock_receive {
+            let bound = self.clock_bound(checkpoint.issued_at, now);
+            self.clock.receive(checkpoint.hlc, bound);
+        }
+    }
+
     /// A checkpoint that is the hub's, of a feed of this edge, and not older than what was heard before.
     fn verified_checkpoint(&self, bytes: &Bytes) -> Result<Checkpoint, Rejected> {
         let checkpoint = verify_checkpoint(bytes, &self.identity.keys)?;
@@ -297,6 +328,7 @@ impl EdgeReplica {
     fn handle_heartbeat(&mut self, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
         self.hear_time(checkpoint.issued_at, now);
+        self.receive_clock(&checkpoint, now);
         if now - self.last_sent > self.heartbeat_ms / 2 {
             self.send(EdgeFrame::Ack { transfer: 0 }, now);
         }
@@ -321,11 +353,13 @@ impl EdgeReplica {
 
     fn confirm(&mut self, checkpoint: Checkpoint, now: Instant) {
         self.state.confirmed_at = self.state.confirmed_at.max(checkpoint.issued_at.0);
+        if self.rules.floor {
+            // At once, as with a segment: while the batch is under way, an earlier checkpoint that a relay repeats must
+            // not lead to a switch that goes back.
+            self.feed_state(&checkpoint.feed).record.floor.join(&checkpoint.vector);
+        }
         let mut record = self.feeds[&checkpoint.feed].record.clone();
         record.vector.join(&checkpoint.vector);
-        if self.rules.floor {
-            record.floor.join(&checkpoint.vector);
-        }
         let moved = record.vector != self.feeds[&checkpoint.feed].record.vector;
         record.checkpoint_issued_at = record.checkpoint_issued_at.max(checkpoint.issued_at.0);
         let feeds = vec![(checkpoint.feed.clone(), record.clone())];

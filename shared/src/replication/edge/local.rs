@@ -113,9 +113,11 @@ impl EdgeReplica {
         if self.upload_in_flight != Some(batch) {
             return;
         }
+        let copied = answers.iter().any(|answer| answer.verdict == Verdict::Reidentify);
         let (mut kept, mut removed, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
         for answer in answers {
             let vector = self.outbox_vector(answer.id.counter);
+            self.note_decided(&answer);
             match self.outbox.answered(&answer, vector.as_ref()) {
                 Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => kept.push(*pending),
                 Some(outbox::Effect::Keep(pending)) => removed.push((answer.id.counter, pending.write.at)),
@@ -127,9 +129,24 @@ impl EdgeReplica {
         for pending in &kept {
             self.outbox.put(pending.clone());
         }
-        let put = kept.iter().cloned().map(Record::Pending).collect();
+        let mut put: Vec<Record> = kept.iter().cloned().map(Record::Pending).collect();
+        put.push(self.state_record());
         let remove = self.begin_removals(&removed);
+        self.reidentifying = copied;
         self.commit(Batch { put, remove }, Effect::Answered { kept, removed, verdicts }, now);
+        if copied {
+            self.reidentify(now);
+        }
+    }
+
+    /// A stamp that the hub took is never followed by a smaller one, whatever the next hub process knows of it.
+    fn note_decided(&mut self, answer: &Answer) {
+        let admitted =
+            matches!(answer.verdict, Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate);
+        let pending = self.outbox.iter().find(|pending| pending.write.id == answer.id);
+        if let Some(pending) = pending.filter(|_| admitted) {
+            self.state.decided_hlc = self.state.decided_hlc.max(pending.write.hlc);
+        }
     }
 
     fn outbox_vector(&self, counter: u64) -> Option<Vector> {
@@ -153,9 +170,10 @@ impl EdgeReplica {
     ) {
         let mut covered = Vec::new();
         for pending in kept {
-            // The row that the hub named may have arrived while the answer was being made durable.
+            // While the answer was being made durable, the row that the hub named may have arrived, or its feed have gone.
             let here = self.vector_to_go_by(&pending.write.at);
-            if here.zip(pending.decided).is_some_and(|(vector, dot)| vector.covers_dot(dot)) {
+            let reached = |dot| here.as_ref().is_none_or(|vector| vector.covers_dot(dot));
+            if pending.decided.is_some_and(reached) {
                 covered.push((pending.write.id.counter, pending.write.at));
             }
         }
@@ -171,7 +189,10 @@ impl EdgeReplica {
                 Verdict::Denied(reason) => {
                     self.outputs.push_back(Output::Alert(Alert::Denied { counter, reason: *reason }));
                 }
-                Verdict::Admitted { .. } | Verdict::Lost { .. } | Verdict::Duplicate => {}
+                Verdict::Admitted { .. }
+                | Verdict::Lost { .. }
+                | Verdict::Duplicate
+                | Verdict::Reidentify => {}
             }
             self.outputs.push_back(Output::Decided { counter, verdict });
         }

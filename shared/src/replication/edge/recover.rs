@@ -138,7 +138,7 @@ mod tests {
         let now = Instant(0);
         let mut edge = EdgeReplica::new(identity, Rules::ALL, records, 1, UnixMillis(0), now);
         edge.handle_timeout(now);
-        edge.handle(Input::Connected, now);
+        edge.handle(Input::Connected { spare: 2 }, now);
         edge.handle(Input::Committed, now);
         while edge.poll_output().is_some() {}
         let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
@@ -155,6 +155,7 @@ mod tests {
             default_environment: Environment::base(),
             write: Vec::new(),
             lost_history: statement,
+            copied: false,
         };
         edge.handle(Input::Frame(HubFrame::Welcome(welcome)), now);
         let outputs = std::iter::from_fn(|| edge.poll_output()).collect();

@@ -56,11 +56,12 @@ impl EdgeReplica {
         self.handle_disconnected(at_least_ms, now);
     }
 
-    pub(super) fn handle_connected(&mut self, now: Instant) {
+    pub(super) fn handle_connected(&mut self, spare: u64, now: Instant) {
         if self.phase != Phase::Connecting {
             return;
         }
         self.phase = Phase::Beginning;
+        self.spare = Some(spare);
         self.state.session += 1;
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
         self.commit(batch, Effect::SessionBegun, now);
@@ -163,6 +164,7 @@ impl EdgeReplica {
         }
         self.granted = welcome.feeds;
         self.state.write = welcome.write;
+        self.copied = welcome.copied;
         self.announced = Some((welcome.environments, welcome.default_environment));
         self.phase = Phase::Serving { subscribed: false };
         self.backlog = self.outbox.last_counter();
@@ -182,9 +184,10 @@ impl EdgeReplica {
     /// that was or may have been transmitted, which never was beyond the limit.
     fn fix_stamps(&mut self, physical: UnixMillis, hlc: Hlc) -> Vec<Record> {
         let limit = Hlc::from_physical(UnixMillis(physical.0 + self.epsilon_ms));
-        let renewed = if self.rules.restamp_hybrid { hlc } else { Hlc::from_physical(physical) };
+        let hybrid = hlc.max(self.state.decided_hlc);
+        let renewed = if self.rules.restamp_hybrid { hybrid } else { Hlc::from_physical(physical) };
         let restamped = self.outbox.restamp(limit, renewed);
-        let least = limit.max(hlc).max(self.outbox.last_hlc());
+        let least = limit.max(hybrid).max(self.outbox.last_hlc());
         if self.clock.last() > least {
             self.clock = Clock::resume(least);
         }
@@ -216,7 +219,15 @@ impl EdgeReplica {
     /// Uploads what waits; once nothing of before the session does, asks for what the hub has.
     pub(super) fn upload_or_subscribe(&mut self, now: Instant) {
         let Phase::Serving { subscribed } = self.phase else { return };
-        if !subscribed && self.outbox.first_undecided().is_none_or(|counter| counter > self.backlog) {
+        if self.reidentifying {
+            return;
+        }
+        let decided = self.outbox.first_undecided().is_none_or(|counter| counter > self.backlog);
+        if self.copied && decided && self.upload_in_flight.is_none() {
+            // What the other replica has uploaded as well is settled under the name that it has there.
+            return self.reidentify(now);
+        }
+        if !subscribed && !self.copied && decided {
             self.subscribe(now);
         }
         if self.upload_in_flight.is_none() {

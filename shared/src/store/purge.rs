@@ -1,0 +1,151 @@
+//! Purging deletions: what is taken, what stays of it, and from where on a replica can still be sent changes alone.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::entry::{ChangeId, Content, HubRow, Metadata, Row};
+use crate::name::EntryKey;
+use crate::stamp::Stamp;
+use crate::store::{Fence, Head};
+use crate::time::UnixMillis;
+use crate::vector::{Dot, Position, Vector};
+
+/// What is left of a purged tombstone: enough to judge a write whose author never saw the deletion, and to go on
+/// counting versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stub {
+    pub at: EntryKey,
+    pub dot: Dot,
+    pub stamp: Stamp,
+    pub version: u64,
+    pub top_version: u64,
+    pub plain_seq: u64,
+}
+
+impl Stub {
+    /// What stays of this row.
+    pub fn of(tombstone: &HubRow) -> Self {
+        let HubRow { row, top_version, plain_seq, .. } = tombstone;
+        Self {
+            at: row.at.clone(),
+            dot: row.dot,
+            stamp: row.stamp,
+            version: row.version,
+            top_version: *top_version,
+            plain_seq: *plain_seq,
+        }
+    }
+
+    /// The tombstone again, as far as a rule of admission asks for it: so both are judged alike.
+    pub fn tombstone(self) -> HubRow {
+        let nobody: Arc<str> = "".into();
+        let metadata = Metadata {
+            created_at: UnixMillis(0),
+            created_by: Arc::clone(&nobody),
+            updated_at: UnixMillis(0),
+            updated_by: nobody,
+            tags: Vec::new(),
+            description: None,
+        };
+        HubRow {
+            row: Row {
+                at: self.at,
+                dot: self.dot,
+                stamp: self.stamp,
+                version: self.version,
+                content: Content::Deleted,
+                metadata,
+                change: ChangeId(Uuid::nil()),
+            },
+            top_version: self.top_version,
+            plain_seq: self.plain_seq,
+            context: Vector::EMPTY,
+            base: None,
+        }
+    }
+}
+
+/// What a commit does to a stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StubChange {
+    /// A row stands in its place again. That row says all that the stub said, so the stub goes.
+    Replaced,
+    /// A write lost to it and took this version, the highest so far.
+    Raised(u64),
+}
+
+/// Which tombstones are to be purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purge {
+    pub fence: Fence,
+    /// Those that the hub admitted then or earlier, the oldest first.
+    pub admitted_by: UnixMillis,
+    pub limit: usize,
+}
+
+/// What a purge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// How many tombstones are stubs now.
+    pub count: usize,
+    /// The shard's horizon afterwards.
+    pub horizon: u64,
+}
+
+impl Head {
+    /// What a receiver at `from` is served from: from nothing where deletions are gone that it has not heard of.
+    pub fn served_from(&self, from: &Vector) -> Vector {
+        if from.seq(self.shard) < self.horizon { Vector::EMPTY } else { from.clone() }
+    }
+
+    /// Where the part of a receiver at `from` begins that others could share from `shared` on, which is not above `from`.
+    /// The horizon is the earliest place: whoever were given a part from below it would miss deletions.
+    pub fn shared_from(&self, from: &Vector, shared: Vector) -> Vector {
+        let served = self.served_from(from);
+        if served.is_empty() {
+            return served;
+        }
+        if shared.seq(self.shard) >= self.horizon {
+            return shared;
+        }
+        Vector::at(self.shard, Position { epoch: self.position.epoch, seq: self.horizon })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Hlc;
+    use crate::vector::{EpochTable, ShardId};
+
+    const SHARD: ShardId = ShardId(Uuid::from_u128(1));
+
+    fn head(horizon: u64) -> Head {
+        let position = Position { epoch: 7, seq: 100 };
+        Head { shard: SHARD, position, hlc: Hlc(0), horizon, epochs: EpochTable::default() }
+    }
+
+    fn at(seq: u64) -> Vector {
+        Vector::at(SHARD, Position { epoch: 7, seq })
+    }
+
+    #[test]
+    fn who_has_not_heard_of_every_purged_deletion_is_served_from_nothing() {
+        assert_eq!(head(40).served_from(&at(39)), Vector::EMPTY);
+        assert_eq!(head(40).served_from(&at(40)), at(40));
+        assert_eq!(head(40).served_from(&Vector::EMPTY), Vector::EMPTY);
+        assert_eq!(head(0).served_from(&at(1)), at(1), "nothing was ever purged");
+        let elsewhere = Vector::at(ShardId(Uuid::from_u128(2)), Position { epoch: 7, seq: 90 });
+        assert_eq!(head(40).served_from(&elsewhere), Vector::EMPTY, "it has seen nothing of this shard");
+    }
+
+    #[test]
+    fn a_shared_part_never_begins_below_the_horizon() {
+        assert_eq!(head(40).shared_from(&at(50), at(45)), at(45));
+        assert_eq!(head(40).shared_from(&at(50), at(30)), at(40));
+        assert_eq!(head(40).shared_from(&at(39), at(30)), Vector::EMPTY);
+        assert_eq!(head(0).shared_from(&at(50), at(30)), at(30));
+        assert_eq!(head(0).shared_from(&Vector::EMPTY, Vector::EMPTY), Vector::EMPTY);
+    }
+}
