@@ -90,7 +90,9 @@ impl World {
             return Err(Violation::new("floor", detail));
         }
         self.stats.count("edges brought back");
-        self.truth.readers[edge] = Reader::default();
+        // Its own writes it has numbered, whatever became of them.
+        let own = std::mem::take(&mut self.truth.readers[edge].own);
+        self.truth.readers[edge] = Reader { own, ..Reader::default() };
         Ok(())
     }
 }
