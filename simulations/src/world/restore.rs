@@ -59,9 +59,8 @@ impl World {
             host.astray |= astray;
             host.go_back(cut as u64);
         }
-        if let Some(image) = &mut self.image {
-            image.told = image.told.min(cut as u64);
-        }
+        // An image may hold what is lost now, and nobody keeps what its readers knew of that.
+        self.image = None;
         Ok(())
     }
 

@@ -27,12 +27,15 @@ impl EdgeReplica {
         Ok(())
     }
 
-    /// Writes that the hub had admitted in what it lost wait for it again.
+    /// Writes that the hub had admitted in what it lost wait for it again, also where this edge heard of nothing else that
+    /// is lost. One that a late hub does not know of yet is sent once more, and answered as a repetition.
     pub(super) fn take_up_again(&mut self) -> Vec<Record> {
-        let Some(head) = &self.recovering else { return Vec::new() };
+        if !self.rules.lost_history {
+            return Vec::new();
+        }
         let taken = self.outbox.take_up_again(|dot| {
-            let told = Vector::at(dot.shard, dot.position);
-            self.epochs.holds(&told, head)
+            let head = self.recovering.as_ref().map_or(u64::MAX, |head| head.seq(dot.shard));
+            self.epochs.contains(dot.position, head)
         });
         taken.into_iter().map(Record::Pending).collect()
     }
