@@ -59,7 +59,7 @@ async fn an_edge_that_saw_more_comes_back_to_a_restored_hub_with_what_it_wrote()
     let key = recovery_key(&scratch, &said);
     set(&hub.client(), "old", 2).await.expect(200);
     set(&hub.client(), "lost", 2).await.expect(200);
-    hub.client().delete(&path("deleted-later")).await.expect(200);
+    hub.client().delete(&path("deleted-later")).await.expect(204);
     edge.client().until_value(&path("lost"), 2).await;
     let (api, sync) = (hub.api, hub.sync);
     hub.kill();

@@ -10,11 +10,12 @@ use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::registry::Registry as _;
 use llm_config_hub::secrets::keyring_of;
 use llm_config_shared::entry::Content;
-use llm_config_shared::store::{FeedRows, FeedSnapshot, Journal as _, Loss, Page};
+use llm_config_shared::store::purge::Purge;
+use llm_config_shared::store::{FeedRows, FeedSnapshot, Fence, Journal as _, Loss, Page, PlanningRequest};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
 
-use super::book::{Book, EPOCH, at, feed, plain, secret, tenant};
+use super::book::{Book, EPOCH, NOW, at, feed, plain, secret, tenant};
 use super::{on_postgres, on_sqlite};
 
 const PAGE: Page = Page { before: None, limit: 100 };
@@ -40,6 +41,9 @@ impl Backed {
         book.put(&at("app/llm", "key"), secret("s3cret"));
         book.put(&at("app", "k1"), Content::Deleted);
         book.commit(journal).await;
+        let fence = Fence { shard: book.shard, position: book.position };
+        let purge = Purge { fence, admitted_by: NOW, limit: 100 };
+        assert_eq!(journal.purge(&purge).await.unwrap().count, 1);
         let file = folder.path().join("backup");
         let mut shown = String::new();
         let show = |key: &str| {
@@ -70,6 +74,9 @@ async fn are_equal(one: &Database<impl Dialect>, other: &Database<impl Dialect>)
     for key in [at("app", "k1"), at("app/llm", "key")] {
         assert_eq!(one.history(&key, PAGE).await.unwrap(), other.history(&key, PAGE).await.unwrap());
     }
+    let request = PlanningRequest { keys: vec![at("app", "k1")], ..PlanningRequest::default() };
+    let (mine, theirs) = (one.planning(&request).await.unwrap(), other.planning(&request).await.unwrap());
+    assert_eq!((mine.stubs.len(), mine.stubs), (1, theirs.stubs));
     let (mine, theirs) =
         (one.changes(&tenant("acme"), PAGE).await, other.changes(&tenant("acme"), PAGE).await);
     assert_eq!(mine.unwrap(), theirs.unwrap());

@@ -28,7 +28,15 @@ fn greet(floor: Vector, leads: bool, lost: Vec<(Loss, Bytes)>) -> (HubSession, H
     let epochs = EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)]);
     let position = Position { epoch: 22, seq: 60 };
     let head = Head { shard: SHARD, position, hlc: Hlc(0), horizon: 0, epochs };
-    let report = HeadReport { head, physical: UnixMillis(0), hlc: Hlc(0), epsilon_ms: 500, leads, copied: false, lost };
+    let report = HeadReport {
+        head,
+        physical: UnixMillis(0),
+        hlc: Hlc(0),
+        epsilon_ms: 500,
+        leads,
+        copied: false,
+        lost,
+    };
     session.handle(Input::Head(report), Instant(0));
     match session.poll_output() {
         Some(Output::Send(frame)) => (session, frame),
