@@ -372,6 +372,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Alert::Held { .. } => notes.count_held(),
             Alert::Denied { .. } => notes.count_denied(),
             Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
+            Alert::LostHistory => drop(notes.warn(Topic::Hub, alert.to_string())),
             Alert::Copied { .. } => {
                 metrics::counter!("sync_copied_replicas_total").increment(1);
                 notes.warn(Topic::Copy, alert.to_string());
@@ -394,6 +395,7 @@ fn reason_label(reason: &Rejected) -> &'static str {
         Rejected::BelowFloor => "older_than_seen",
         Rejected::Gap { .. } => "gap",
         Rejected::UnknownEpoch => "unknown_history",
+        Rejected::LostHistory => "lost_history",
         Rejected::Hash => "hash",
         Rejected::Inflate => "inflate",
         Rejected::Decode(_) => "unreadable",

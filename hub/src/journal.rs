@@ -14,8 +14,8 @@ use llm_config_shared::settled::ConflictState;
 use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
-    Paged, Planning, PlanningRequest, Read,
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
+    Page, Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
 use uuid::Uuid;
@@ -38,6 +38,7 @@ mod rows;
 mod scopes;
 pub mod sqlite;
 mod stubs;
+pub mod whole;
 
 use dialect::{Answer, Dialect, Transact};
 
@@ -102,6 +103,13 @@ impl<D: Dialect> Journal for Database<D> {
         let mut tx = self.dialect.begin_write().await?;
         append::append(&mut tx, commit).await?;
         tx.commit().await
+    }
+
+    async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let losses = head::losses(&mut tx).await?;
+        tx.commit().await?;
+        Ok(losses)
     }
 
     async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {

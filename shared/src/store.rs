@@ -67,6 +67,18 @@ impl Head {
     }
 }
 
+/// A part of a shard's history that is gone: the database was filled from a backup, and what was written after the backup
+/// is nowhere but, perhaps, with those who were told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub shard: ShardId,
+    /// The last leadership that is known, and its last seq.
+    pub epoch: u64,
+    pub cut: u64,
+    /// The leadership that began after it.
+    pub new_epoch: u64,
+}
+
 /// The last write of one edge incarnation that was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontier {
@@ -296,6 +308,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Writes a commit in one transaction, fence first; durable when it returns `Ok`.
     fn append(&self, commit: &Commit) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// What was ever lost of this shard, newest first, once somebody has led it since.
+    fn losses(&self) -> impl Future<Output = Result<Vec<Loss>, JournalError>> + Send;
 
     /// How far the shard has come.
     fn head(&self) -> impl Future<Output = Result<Head, JournalError>> + Send;

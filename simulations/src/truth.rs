@@ -9,7 +9,12 @@ use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::vector::{EpochTable, Position};
 use llm_config_shared::write::{Action, Write};
+
+mod backup;
+
+pub use backup::HubSide;
 
 /// Writes of one key.
 pub type Past = BTreeSet<WriteId>;
@@ -25,6 +30,8 @@ pub struct Made {
     /// The edge's application heard that it is queued.
     pub acknowledged: bool,
     pub status: Option<Status>,
+    /// How far its author's feed had come, where an edge made it.
+    pub context: Option<Position>,
     /// The name under which the hub decided it.
     pub decided: Option<WriteId>,
 }
@@ -89,6 +96,10 @@ pub struct Truth {
     /// The last counter and time admitted, by edge and incarnation.
     pub last_admitted: BTreeMap<(ActorId, u64), (u64, Hlc)>,
     pub readers: Vec<Reader>,
+    /// The leaderships of the hub's history, once a part of it was lost.
+    pub cut_history: Option<EpochTable>,
+    /// Leaderships that are lost as a whole, with where the history was cut before them.
+    pub lost_epochs: BTreeMap<u64, u64>,
     /// How edges' writes are known here. Their numbers tell them apart only where nothing was copied, and change where a
     /// copy goes on under an incarnation of its own.
     pub names: BTreeMap<ChangeId, WriteId>,
@@ -140,6 +151,7 @@ impl Truth {
             content,
             acknowledged: false,
             status: None,
+            context: write.context.iter().next().map(|(_, position)| position),
             decided: None,
         };
         self.writes.insert(name, made);

@@ -32,6 +32,7 @@ mod publisher;
 mod purger;
 mod relay;
 mod rest;
+mod restore;
 mod writer;
 
 use clients::Clients;
@@ -40,6 +41,7 @@ use edge::EdgeHost;
 use hub::HubProcess;
 use publisher::{Encodings, Signer};
 use relay::Relay;
+use restore::Kept;
 
 /// The wall clock of the world at its beginning.
 const WALL_AT_START_MS: u64 = 1_795_000_000_000;
@@ -193,6 +195,8 @@ pub struct World {
     signer: Signer,
     encodings: Encodings,
     truth: Truth,
+    /// The newest backup of the hub, if there is one.
+    kept: Option<Box<Kept>>,
     stats: Stats,
     trace: Trace,
     /// A copy of some edge's disk.
@@ -252,6 +256,7 @@ impl World {
             signer: Signer::new(),
             encodings: Encodings::default(),
             truth,
+            kept: None,
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
             image: None,

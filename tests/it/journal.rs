@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use llm_config_hub::journal::{PostgresJournal, SqliteJournal};
 
+mod backup;
 mod book;
 mod decisions;
 mod feeds;
@@ -133,6 +134,11 @@ suite! {
         names_of_edges_are_not_shared,
         a_token_of_many_uses_numbers_its_edges,
         one_use_is_not_taken_twice_at_once,
+    }
+    backup {
+        what_was_backed_up_comes_back_on_either_database,
+        a_damaged_backup_changes_nothing,
+        the_recovery_key_is_shown_once,
     }
     secrets {
         a_secret_opens_after_a_restart,

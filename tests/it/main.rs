@@ -33,4 +33,5 @@ mod outage;
 mod published_api;
 mod published_bugs;
 mod replica_store;
+mod restore;
 mod tidy;

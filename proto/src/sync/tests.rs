@@ -111,6 +111,7 @@ fn welcome() -> Welcome {
         environments: Environments::standard(),
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
+        lost_history: None,
         copied: false,
     }
 }
@@ -155,6 +156,7 @@ fn hub_frames() -> Vec<HubFrame> {
     ];
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
+        HubFrame::Welcome(Welcome { lost_history: Some(Bytes::from_static(b"statement")), ..welcome() }),
         HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
         HubFrame::Grants(vec![grant]),

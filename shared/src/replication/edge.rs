@@ -29,6 +29,7 @@ mod apply;
 mod copies;
 mod incoming;
 mod local;
+mod recover;
 mod session;
 
 use apply::Switch;
@@ -163,6 +164,10 @@ pub enum Alert {
     #[error("the hub did not admit write {counter}: {reason}")]
     Denied { counter: u64, reason: crate::write::Denial },
     #[error(
+        "the hub was restored from a backup: what it lost is dropped here, and everything is fetched anew"
+    )]
+    LostHistory,
+    #[error(
         "the data of this edge was copied, or set back to an earlier state; it goes on under an identity of its own, \
          and {again} writes that wait are sent again"
     )]
@@ -264,6 +269,9 @@ pub struct EdgeReplica {
     upload_in_flight: Option<u64>,
     last_batch: u64,
     incoming: Option<Incoming>,
+    /// The hub of this session lost a part of what this edge has seen: where the hub was at the handshake. Everything is
+    /// fetched anew then.
+    recovering: Option<Vector>,
     /// Frames that wait until a switch is complete.
     inbox: VecDeque<HubFrame>,
     /// A switch or its folding is not durable yet.
@@ -322,6 +330,7 @@ impl EdgeReplica {
             upload_in_flight: None,
             last_batch: 0,
             incoming: None,
+            recovering: None,
             inbox: VecDeque::new(),
             switching: false,
             folding: VecDeque::new(),

@@ -10,7 +10,7 @@ use crate::limits::{UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::EntryKey;
 use crate::stamp::{Hlc, Stamp};
 use crate::store::replica::PendingRecord;
-use crate::vector::Vector;
+use crate::vector::{Dot, Vector};
 use crate::write::{Answer, Verdict, Write};
 
 /// Pending writes by counter.
@@ -189,6 +189,18 @@ impl Outbox {
             changed.push(record.clone());
         }
         changed
+    }
+
+    /// Takes back what the hub decided of writes whose place it does not know any more: they wait again. Gives the changed
+    /// records, to be written.
+    pub fn take_up_again(&mut self, is_known: impl Fn(Dot) -> bool) -> Vec<PendingRecord> {
+        let entries = self.pending.values_mut().filter(|entry| !entry.leaving);
+        let lost = entries.filter(|entry| entry.record.decided.is_some_and(|dot| !is_known(dot)));
+        let again = |entry: &mut Entry| {
+            entry.record.decided = None;
+            entry.record.clone()
+        };
+        lost.map(again).collect()
     }
 
     /// Gives every write that the hub has not decided to another incarnation, durable or not. Numbers, times and order

@@ -27,6 +27,9 @@ pub struct Rules {
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
+    /// A position counts only within the history that the table of epochs describes; an edge beyond it is served only
+    /// with the hub's statement of what was lost, and then from nothing.
+    pub lost_history: bool,
     /// A patch is applied to the value that it names and to no other, and gives what the hub holds.
     pub patch_base: bool,
     /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
@@ -51,6 +54,7 @@ impl Rules {
         clock_receive: true,
         restamp_hybrid: true,
         vector_per_feed: true,
+        lost_history: true,
         patch_base: true,
         clones: true,
         restamp_winner: true,

@@ -10,7 +10,7 @@ use llm_config_shared::settled::{Settled, Waited};
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::store::purge::Stub;
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Repeat,
+    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat,
 };
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{Epoch, Position, ShardId};
@@ -53,7 +53,7 @@ pub(super) struct StoredChange {
 }
 
 /// All tables, by version.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) shard: Option<ShardId>,
     pub(super) marks: Vec<Mark>,
@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) changes: Vec<StoredChange>,
     pub(super) by_change: BTreeMap<(Tenant, ChangeId), usize>,
     pub(super) repeats: Vec<(usize, Repeat)>,
+    /// What was lost whenever the database was filled from a backup: where it had come, and who led it afterwards.
+    pub(super) restored: Vec<(Position, Option<u64>)>,
 }
 
 pub(super) fn corrupt(what: &str) -> JournalError {
@@ -99,9 +101,21 @@ impl State {
             self.marks.last().map_or((0, Hlc(0), 0), |mark| (mark.position.seq, mark.hlc, mark.horizon));
         let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
         self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
+        for (_, new_epoch) in &mut self.restored {
+            new_epoch.get_or_insert(epoch);
+        }
         let position = Position { epoch, seq };
         self.marks.push(Mark { position, hlc, horizon, epochs: self.epochs.len() });
         Leadership { shard, position, hlc }
+    }
+
+    /// Newest first.
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        let Some(shard) = self.shard else { return Vec::new() };
+        let loss = |(cut, new_epoch): &(Position, Option<u64>)| {
+            new_epoch.map(|new_epoch| Loss { shard, epoch: cut.epoch, cut: cut.seq, new_epoch })
+        };
+        self.restored.iter().rev().filter_map(loss).collect()
     }
 
     /// Everything of the commit, or nothing.

@@ -50,7 +50,8 @@ impl World {
                 self.edges[edge].disk_slow = !self.edges[edge].disk_slow;
                 Ok(())
             }
-            _ => self.edge_asks(),
+            97..99 => self.edge_asks(),
+            _ => self.hub_is_backed_up_or_restored(),
         }
     }
 

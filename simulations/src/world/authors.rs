@@ -61,7 +61,9 @@ impl World {
             return Ok(());
         }
         // Who writes has looked, and knows also of what is not there any more.
-        reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+        if !self.is_astray(edge) {
+            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+        }
         let action = if self.rng.random_range(0..100) < 25 {
             Action::Delete
         } else {

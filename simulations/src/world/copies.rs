@@ -78,6 +78,10 @@ impl World {
     fn take_image(&mut self) {
         let awake = self.awake();
         let edge = awake[self.rng.random_range(0..awake.len())];
+        if self.is_astray(edge) {
+            // What readers learned of the lost part is not kept with an image.
+            return;
+        }
         let mut disk = self.edges[edge].disk.clone();
         disk.cut_power(0);
         let waiting: BTreeSet<WriteId> =
@@ -117,6 +121,8 @@ impl World {
         let host = &mut self.edges[edge];
         host.disk = image.disk;
         (host.told, host.heard) = (image.told, image.told);
+        // No image outlives a restore, and none is taken of who still shows what was lost.
+        (host.astray, host.excused) = (false, false);
         self.truth.readers[edge] = Reader { own: image.own, ..Reader::default() };
         self.truth.copied.insert(self.actor(edge));
         self.start_edge(edge, self.edges[edge].life)

@@ -59,6 +59,10 @@ pub(super) struct EdgeHost {
     fresh: bool,
     /// The next commit holds a new write.
     pub(super) expecting: bool,
+    /// The hub has said that it lost a part of what this edge has seen.
+    pub(super) excused: bool,
+    /// Readers here were shown what the hub has lost since.
+    pub(super) astray: bool,
     /// Writes that are not durable yet, and the batch that makes them so.
     unsynced: Vec<(u64, WriteId)>,
 }
@@ -86,6 +90,8 @@ impl EdgeHost {
             foreign: false,
             fresh: true,
             expecting: false,
+            excused: false,
+            astray: false,
             unsynced: Vec::new(),
         }
     }
@@ -101,6 +107,15 @@ impl EdgeHost {
         let up = local.0.saturating_sub(1_000) as i64;
         let at = self.booted_at + (up - up * self.drift_ppm / 1_000_000).max(0) as u64;
         (at..at + 1_000).find(|at| self.local(*at) >= local).unwrap_or(at + 1_000)
+    }
+
+    /// The hub goes back to `cut`: nobody remembers more of it.
+    pub(super) fn go_back(&mut self, cut: u64) {
+        self.told = self.told.min(cut);
+        self.heard = self.heard.min(cut);
+        for (_, seq) in &mut self.told_soon {
+            *seq = (*seq).min(cut);
+        }
     }
 
     /// How far hubs have told this edge that they had come, as far as it must remember.
@@ -167,6 +182,9 @@ impl World {
 
     /// What readers saw before is still there, or something later.
     fn check_readers_after_restart(&mut self, edge: usize) -> Check {
+        if self.is_astray(edge) {
+            return Ok(());
+        }
         let keys: Vec<_> = self.truth.readers[edge].seen.keys().cloned().collect();
         for at in keys {
             reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
@@ -341,7 +359,11 @@ impl World {
         }
         if !down.injected {
             if let Some(seq) = down.to_seq {
-                self.check_told(edge, seq)?;
+                let excuse =
+                    matches!(&down.frame, HubFrame::Welcome(welcome) if welcome.lost_history.is_some());
+                if !excuse {
+                    self.check_told(edge, seq)?;
+                }
                 self.edges[edge].heard = self.edges[edge].heard.max(seq);
             }
             self.relay.overhears(edge, id, &down.frame);
@@ -467,9 +489,24 @@ impl World {
         }
         let before = self.edges[edge].view.clone();
         self.edges[edge].view.apply(published);
+        if self.is_astray(edge) {
+            // Nothing can be compared, but what they are shown they have seen.
+            for (at, row) in published.rows.iter().filter_map(|(at, row)| Some((at, row.as_ref()?))) {
+                let id = self.truth.identity(row.stamp.id, row.change);
+                self.truth.learn(edge, at, id);
+            }
+            (self.edges[edge].astray, self.edges[edge].fresh) = (true, false);
+            return Ok(());
+        }
         let host = &mut self.edges[edge];
         let seen = host.view.feeds.values().map(|vector| vector.seq(shard)).max().unwrap_or(0);
         host.told = host.told.max(seen.min(host.heard));
+        let before = if std::mem::take(&mut self.edges[edge].astray) {
+            self.comes_back(edge)?;
+            View::default()
+        } else {
+            before
+        };
         reads::forget_dropped(&mut self.truth, edge, &before, &self.edges[edge].view);
         let view = &self.edges[edge].view;
         vectors::never_ahead(&self.journal, edge, &before, view, published)?;
@@ -530,6 +567,12 @@ impl World {
             }
             Alert::Differs(feed) => {
                 return Err(Violation::new("convergence", format!("edge {edge} differs in {feed:?}")));
+            }
+            Alert::LostHistory => {
+                self.trace.write(self.now, format_args!("edge {edge} hears that history was lost"));
+                self.edges[edge].excused = true;
+                // What was on its way when the hub was lost may have told more since.
+                self.edges[edge].go_back(self.truth.winners.len() as u64);
             }
             Alert::Held { .. } => self.stats.count("held"),
             Alert::Denied { .. } => self.stats.count("denied"),

@@ -20,7 +20,7 @@ use crate::journal::{SimJournal, ready};
 const CHECKPOINT_MS: u64 = 3_000;
 /// One of so many encodings is opened and compared.
 const OPENED_EACH: u64 = 4;
-const KEY_ID: u64 = 7;
+pub(super) const KEY_ID: u64 = 7;
 
 /// The hub's signing key, the same in every world.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Signer {
         Self(Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed of 32 bytes"))
     }
 
-    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+    pub(super) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(message).as_ref().try_into().expect("Ed25519 signatures have 64 bytes")
     }
 

@@ -85,6 +85,9 @@ impl World {
             if host.disk.waiting() > 0 {
                 return Some(format!("edge {edge}'s disk is busy"));
             }
+            if self.is_astray(edge) {
+                return Some(format!("edge {edge} still shows what the hub lost"));
+            }
             let feeds = self.profile(edge).feeds;
             let why = convergence::unrest(replica, &host.view, &feeds, &self.truth)?;
             Some(format!("edge {edge} {why}"))

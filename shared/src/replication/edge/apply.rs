@@ -31,6 +31,8 @@ pub(super) struct Switch {
     environments: Option<(Environments, Environment)>,
     folding: Vec<Batch>,
     confirmed_at: u64,
+    /// The places of before are of a history that is gone.
+    replaces: bool,
 }
 
 impl EdgeReplica {
@@ -49,10 +51,7 @@ impl EdgeReplica {
                 return self.differs(feed.clone());
             }
             changes.extend(changed);
-            let mut record = self.feeds[feed].record.clone();
-            record.vector.join(&checkpoint.vector);
-            record.checkpoint_issued_at = record.checkpoint_issued_at.max(checkpoint.issued_at.0);
-            record.ready = true;
+            let mut record = self.moved(&self.feeds[feed].record, checkpoint);
             record.folding = part.spilled > 0 && !part.in_place;
             feeds.push((feed.clone(), record, digest));
         }
@@ -156,6 +155,7 @@ impl EdgeReplica {
             environments,
             folding,
             confirmed_at,
+            replaces: self.recovering.is_some(),
         };
         self.commit(batch, Effect::Switched(Box::new(switch)), now);
     }
@@ -231,12 +231,17 @@ impl EdgeReplica {
         for (feed, record, digest) in switch.feeds {
             feeds.push((feed.clone(), Some(record.vector.clone())));
             let state = self.feeds.entry(feed).or_default();
-            // A floor that rose while the batch was written does not fall again.
             let mut floor = record.floor.clone();
-            floor.join(&state.record.floor);
+            if !switch.replaces {
+                // A floor that rose while the batch was written does not fall again.
+                floor.join(&state.record.floor);
+            }
             state.record = FeedRecord { floor, ..record };
             state.digest = digest;
             state.refetch = false;
+        }
+        if switch.replaces {
+            self.recovering = None;
         }
         for feed in switch.dropped {
             self.feeds.remove(&feed);

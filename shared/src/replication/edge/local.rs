@@ -161,7 +161,14 @@ impl EdgeReplica {
 
     fn outbox_vector(&self, counter: u64) -> Option<Vector> {
         let pending = self.outbox.iter().find(|pending| pending.write.id.counter == counter)?;
-        self.vector_of(&pending.write.at).cloned()
+        self.vector_to_go_by(&pending.write.at)
+    }
+
+    /// How far the feed of this entry has come in the hub's order: not at all, where what it has is of a history that is
+    /// gone.
+    fn vector_to_go_by(&self, at: &EntryKey) -> Option<Vector> {
+        let vector = self.vector_of(at)?;
+        Some(if self.recovering.is_some() { Vector::EMPTY } else { vector.clone() })
     }
 
     pub(super) fn complete_answers(
@@ -174,8 +181,8 @@ impl EdgeReplica {
         let mut covered = Vec::new();
         for pending in kept {
             // While the answer was being made durable, the row that the hub named may have arrived, or its feed have gone.
-            let here = self.vector_of(&pending.write.at);
-            let reached = |dot| here.is_none_or(|vector| vector.covers_dot(dot));
+            let here = self.vector_to_go_by(&pending.write.at);
+            let reached = |dot| here.as_ref().is_none_or(|vector| vector.covers_dot(dot));
             if pending.decided.is_some_and(reached) {
                 covered.push((pending.write.id.counter, pending.write.at));
             }

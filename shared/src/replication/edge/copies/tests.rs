@@ -127,6 +127,7 @@ impl Machine {
             feeds: Vec::new(),
             environments: Environments::standard(),
             default_environment: Environment::base(),
+            lost_history: None,
             write: vec![Subtree::ALL],
             copied,
         })));
