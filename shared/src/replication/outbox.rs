@@ -43,13 +43,13 @@ pub enum Effect {
 }
 
 /// Whether a write stands below a row. The hub may have put an own write further ahead than a later one, where a policy
-/// made it win; so between own writes their counters decide.
+/// made it win; so an own later write is never below an earlier one. Its counter alone does not put it there: where a
+/// replica was set back, a row with a larger one may be of the life that is gone, and older.
 fn is_hidden(write: &Write, row: &Row, own_by_counter: bool) -> bool {
     let (own, winner) = (write.id, row.stamp.id);
-    if own_by_counter && own.actor == winner.actor && own.incarnation == winner.incarnation {
-        return own.counter <= winner.counter;
-    }
-    write.stamp() <= row.stamp
+    let same = own.actor == winner.actor && own.incarnation == winner.incarnation;
+    let later = own_by_counter && same && own.counter > winner.counter;
+    !later && write.stamp() <= row.stamp
 }
 
 impl Outbox {
