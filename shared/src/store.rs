@@ -99,7 +99,8 @@ pub struct Planning {
     pub frontiers: Vec<Frontier>,
     /// Answers to batches that were repeated, by (tenant, change, batch).
     pub repeats: Vec<Repeat>,
-    /// Content hashes of writes in the history, for those asked about.
+    /// Writes in the history that an edge gave a number asked about, under any of its incarnations, with their content
+    /// hashes.
     pub known_writes: Vec<(WriteId, [u8; 32])>,
     /// Of the tenants asked for.
     pub policies: Policies,
@@ -114,7 +115,8 @@ pub struct PlanningRequest {
     pub keys: Vec<EntryKey>,
     pub frontiers: Vec<(ActorId, u64)>,
     pub repeats: Vec<(Tenant, ChangeId, u64)>,
-    pub writes: Vec<WriteId>,
+    /// Edges and counters.
+    pub writes: Vec<(ActorId, u64)>,
     pub policies: Vec<Tenant>,
     pub conflicts: Vec<Uuid>,
     pub past: Vec<WriteId>,

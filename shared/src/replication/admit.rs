@@ -32,6 +32,7 @@ mod upload;
 pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
+use copies::KnownWrites;
 pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
 
@@ -92,7 +93,7 @@ pub struct Planner {
     touched: BTreeSet<Scope>,
     frontiers: BTreeMap<(ActorId, u64), Frontier>,
     moved: BTreeSet<(ActorId, u64)>,
-    known_writes: BTreeMap<WriteId, [u8; 32]>,
+    known_writes: KnownWrites,
     known_repeats: Vec<Repeat>,
     history: Vec<HistoryRow>,
     superseded: Vec<WriteId>,
@@ -167,7 +168,7 @@ impl Planner {
             touched: BTreeSet::new(),
             frontiers: planning.frontiers.into_iter().map(|f| ((f.edge, f.incarnation), f)).collect(),
             moved: BTreeSet::new(),
-            known_writes: planning.known_writes.into_iter().collect(),
+            known_writes: KnownWrites::new(planning.known_writes),
             known_repeats: planning.repeats,
             history: Vec::new(),
             superseded: Vec::new(),

@@ -58,7 +58,6 @@ fn decided(
     let id = truth.identity(row.stamp.id, row.change);
     let current = truth.current.get(&row.at).copied();
     let by_hub = id.actor.0 == commit.fence.shard.0;
-    let copied = truth.copied.contains(&id.actor);
     if by_hub {
         let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
         let made = Made {
@@ -77,11 +76,8 @@ fn decided(
         return Err(Violation::new("order", format!("{id:?} was never made")));
     };
     made.status = Some(row.status);
-    match made.decided.replace(row.stamp.id) {
-        // Two copies had it, and one of them did not know what became of the other's.
-        Some(other) if copied && other != row.stamp.id => stats.count("writes decided once for each copy"),
-        Some(_) => return Err(Violation::new("order", format!("{id:?} was decided twice"))),
-        None => {}
+    if made.decided.replace(row.stamp.id).is_some() {
+        return Err(Violation::new("order", format!("{id:?} was decided twice")));
     }
     if made.content != row.content.hash() || made.at != row.at {
         return Err(Violation::new("acknowledged", format!("{id:?} is not what its author wrote")));

@@ -27,9 +27,14 @@ fn seq(vector: &Vector) -> u64 {
 }
 
 fn visible(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
-    if let Some(write) = view.pending.get(at) {
-        return Visible::Write(truth.identity(write.id, write.change));
+    match view.pending.get(at) {
+        Some(write) => Visible::Write(truth.identity(write.id, write.change)),
+        None => replicated(truth, view, journal, at),
     }
+}
+
+/// The same without what is pending here.
+fn replicated(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
     if let Some(row) = view.rows.get(at) {
         return Visible::Write(truth.identity(row.stamp.id, row.change));
     }
@@ -83,6 +88,14 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
     truth.readers[edge].seen.insert(at.clone(), id);
     truth.learn(edge, at, id);
     Ok(())
+}
+
+/// Somebody is about to write here, and knows what the replica has: under an own pending write too, and of a deletion that
+/// no feed shows, for the place that the feed has come to says that nothing is there.
+pub fn know(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, at: &EntryKey) {
+    if let Visible::Write(id) = replicated(truth, view, journal, at) {
+        truth.learn(edge, at, id);
+    }
 }
 
 fn forget(truth: &mut Truth, edge: usize, at: &EntryKey) {

@@ -5,7 +5,7 @@ use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::settled::{ConflictState, held_id};
-use llm_config_shared::stamp::WriteId;
+use llm_config_shared::stamp::{ActorId, WriteId};
 use llm_config_shared::store::{
     Base, ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged,
     Planning, PlanningRequest,
@@ -46,14 +46,12 @@ impl State {
         rows.filter(move |row| row.row.dot.position.seq > after)
     }
 
-    /// The plain value that the entry had at a place in the order.
-    fn base(&self, at: &EntryKey, seq: u64) -> Option<(EntryKey, Base)> {
-        let before = |row: &&HubRow| row.row.dot.position.seq <= seq;
-        let row = &self.rows.get(at)?.newest_that(before)?.row;
+    /// The plain value that the entry had at a place in the order, also in the midst of a commit.
+    fn base(&self, at: &EntryKey, place: u64) -> Option<(EntryKey, Base)> {
+        let winners = self.history.iter().rev().filter_map(|stored| Some((stored.row.seq?, &stored.row)));
+        let (seq, row) = winners.filter(|(_, row)| row.at == *at).find(|(seq, _)| *seq <= place)?;
         match &row.content {
-            Content::Plain(value) => {
-                Some((at.clone(), Base { seq: row.dot.position.seq, value: value.clone() }))
-            }
+            Content::Plain(value) => Some((at.clone(), Base { seq, value: value.clone() })),
             Content::Secret(_) | Content::Deleted => None,
         }
     }
@@ -93,9 +91,14 @@ impl State {
             })
         };
         let repeats = self.repeats.iter().filter(|(since, repeat)| *since <= version && wanted(repeat));
-        let known = |id| {
-            let stored = &self.history[*self.by_write.get(id)?];
-            (stored.since <= version).then_some((*id, stored.row.content_hash))
+        let known = |(actor, counter): &(ActorId, u64)| {
+            let (actor, counter) = (*actor, *counter);
+            let lives = self.frontiers.range((actor, 0)..=(actor, u64::MAX));
+            lives.filter_map(move |((_, incarnation), _)| {
+                let id = WriteId { actor, incarnation: *incarnation, counter };
+                let stored = &self.history[*self.by_write.get(&id)?];
+                (stored.since <= version).then_some((id, stored.row.content_hash))
+            })
         };
         Planning {
             rows: keys.iter().filter_map(|at| self.row(at, version).cloned()).collect(),
@@ -111,7 +114,7 @@ impl State {
                 .filter_map(|edge| self.frontiers.get(edge)?.at(version).copied())
                 .collect(),
             repeats: repeats.map(|(_, repeat)| repeat.clone()).collect(),
-            known_writes: request.writes.iter().filter_map(known).collect(),
+            known_writes: request.writes.iter().flat_map(known).collect(),
             policies: self.policies.clone(),
             conflicts: {
                 let asked = |known: &&StoredConflict| request.conflicts.contains(&known.row.id);
@@ -126,8 +129,8 @@ impl State {
         let wanted = |at: &EntryKey| {
             let scope = &at.scope;
             let inside = match (listing.recursive, listing.subtree.top()) {
-                (true, _) | (false, None) => listing.subtree.contains(&scope.namespace),
-                (false, Some(top)) => scope.namespace == *top,
+                (true, _) => listing.subtree.contains(&scope.namespace),
+                (false, top) => top == Some(&scope.namespace),
             };
             let begins = listing.key_prefix.as_ref().is_none_or(|prefix| at.key.as_str().starts_with(prefix));
             let after =

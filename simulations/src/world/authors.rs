@@ -60,9 +60,13 @@ impl World {
         if self.edges[edge].replica.is_none() {
             return Ok(());
         }
-        // Who writes has looked, and knows also of what is not there any more.
+        let view = &self.edges[edge].view;
         if !self.is_astray(edge) {
-            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, &at)?;
+            reads::look(&mut self.truth, &self.journal, edge, view, &at)?;
+        }
+        // Of an edge that is astray perhaps only other feeds are.
+        if !view.feed_of(&at).is_some_and(|(_, vector)| self.is_in_what_is_lost(vector)) {
+            reads::know(&mut self.truth, &self.journal, edge, view, &at);
         }
         let action = if self.rng.random_range(0..100) < 25 {
             Action::Delete

@@ -393,10 +393,11 @@ impl World {
         stream: StreamId,
         request: FeedsWanted,
     ) -> Check {
-        if self.hubs[hub].life != life || !self.hubs[hub].sessions.contains_key(&stream) {
+        if self.hubs[hub].life != life {
             return Ok(());
         }
-        let (to, epochs, parts) = self.publish(hub, request)?;
+        let Some(edge) = self.hubs[hub].sessions.get(&stream).map(|host| host.edge) else { return Ok(()) };
+        let (to, epochs, parts) = self.publish(hub, edge, request)?;
         let host = self.hubs[hub].sessions.get_mut(&stream).expect("looked at above");
         outside::parts(&host.feeds, &parts)?;
         host.to_seq = to.iter().map(|(_, position)| position.seq).next();

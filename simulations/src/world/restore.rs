@@ -84,9 +84,13 @@ impl World {
 
     /// Whether readers at this edge are still shown what the hub has lost: then nothing can be compared with the hub.
     pub(super) fn is_astray(&self, edge: usize) -> bool {
+        self.edges[edge].view.feeds.values().any(|vector| self.is_in_what_is_lost(vector))
+    }
+
+    /// Whether a feed has come to a place that the hub does not have any more.
+    pub(super) fn is_in_what_is_lost(&self, vector: &Vector) -> bool {
         let head = self.truth.winners.len() as u64;
-        let mut places = self.edges[edge].view.feeds.values().flat_map(Vector::iter);
-        places.any(|(_, position)| self.truth.is_lost(position, head))
+        vector.iter().any(|(_, position)| self.truth.is_lost(position, head))
     }
 
     /// An edge that was astray is back. Readers there begin anew; that they do is only right if the hub said so.

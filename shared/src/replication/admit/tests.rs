@@ -234,6 +234,25 @@ fn a_session_number_counts_once_and_what_is_known_stays_known() {
 }
 
 #[test]
+fn what_two_copies_both_had_is_decided_once() {
+    let mut planner = planner();
+    let both = write(1, "k", Hlc(5), Vector::EMPTY);
+    assert_eq!(verdicts(&mut planner, vec![both.clone()]), [Verdict::Admitted { version: 1 }]);
+    let renamed = Write { id: WriteId { incarnation: 5, ..both.id }, ..both };
+    let after = write(2, "k", Hlc(6), Vector::EMPTY);
+    let own = WriteId { incarnation: 5, ..after.id };
+    let after = Write { id: own, base: Some(renamed.stamp()), ..after };
+    let other = Write { change: ChangeId(Uuid::from_u128(77)), ..renamed.clone() };
+    let found = verdicts(&mut planner, vec![renamed, after]);
+    assert_eq!(found, [Verdict::Duplicate, Verdict::Admitted { version: 2 }]);
+    let (commit, _) = planner.clone().finish().unwrap();
+    assert_eq!(commit.conflicts, [], "what followed it follows it");
+    let other = Write { id: WriteId { incarnation: 6, ..other.id }, ..other };
+    let found = verdicts(&mut planner, vec![other]);
+    assert_eq!(found, [Verdict::Lost { version: 3, to: 2 }], "the number alone is no proof");
+}
+
+#[test]
 fn times_of_one_replica_that_do_not_rise_are_of_two() {
     let mut planner = planner();
     verdicts(&mut planner, vec![write(1, "k", Hlc(9), Vector::EMPTY)]);

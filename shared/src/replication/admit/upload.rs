@@ -7,7 +7,7 @@ use super::{Entering, Planner};
 use crate::entry::{ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::name::{Subtree, Tenant};
-use crate::stamp::{ActorId, Hlc};
+use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
 use crate::vector::{Dot, Vector};
@@ -35,7 +35,8 @@ impl Upload {
     pub fn needs(&self, request: &mut PlanningRequest) {
         for write in &self.writes {
             request.keys.push(write.at.clone());
-            request.writes.push(write.id);
+            let own_base = write.base.map(|base| base.id).filter(|base| base.actor == self.edge);
+            request.writes.extend(own_base.iter().chain([&write.id]).map(|id| (id.actor, id.counter)));
             let frontier = (self.edge, write.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -57,16 +58,6 @@ fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Whether the author of a write had seen the row that is current now. The row's stamp may be the hub's, where a policy
-/// made it win; its id is what the author knew.
-fn has_seen(write: &Entering, current: &HubRow) -> bool {
-    let row = &current.row;
-    let own_earlier = row.stamp.id.actor == write.stamp.id.actor
-        && row.stamp.id.incarnation == write.stamp.id.incarnation
-        && row.stamp.id.counter < write.stamp.id.counter;
-    write.context.covers_dot(row.dot) || write.base.is_some_and(|base| base.id == row.stamp.id) || own_earlier
-}
-
 /// Whether the edge's feeds leave this row out: its vector may cover a secret that nobody there can have seen.
 fn hides(upload: &Upload, current: &HubRow) -> bool {
     let at = &current.row.at;
@@ -74,6 +65,19 @@ fn hides(upload: &Upload, current: &HubRow) -> bool {
 }
 
 impl Planner {
+    /// Whether the author of a write had seen the row that is current now. The row's stamp may be the hub's, where a policy
+    /// made it win; its id is what the author knew.
+    fn has_seen(&self, write: &Entering, current: &HubRow) -> bool {
+        let row = &current.row;
+        let own_earlier = row.stamp.id.actor == write.stamp.id.actor
+            && row.stamp.id.incarnation == write.stamp.id.incarnation
+            && row.stamp.id.counter < write.stamp.id.counter;
+        let follows = |base: WriteId| {
+            base == row.stamp.id || self.is_known_as(write.stamp.id.actor, base, row.stamp.id)
+        };
+        write.context.covers_dot(row.dot) || own_earlier || write.base.is_some_and(|base| follows(base.id))
+    }
+
     /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history, or
     /// comes back under another incarnation.
     pub fn upload(&mut self, upload: &Upload) -> Vec<Answer> {
@@ -135,7 +139,7 @@ impl Planner {
         if current.row.stamp.id == write.stamp.id {
             return Verdict::Duplicate;
         }
-        let concurrent = !has_seen(&write, current) || hides(upload, current);
+        let concurrent = !self.has_seen(&write, current) || hides(upload, current);
         if concurrent && current.row.content.is_secret() {
             return self.hold(&write, HeldReason::ConcurrentSecret);
         }
