@@ -30,6 +30,8 @@ pub struct Made {
     /// The edge's application heard that it is queued.
     pub acknowledged: bool,
     pub status: Option<Status>,
+    /// It was held or denied by a hub that has lost that since; the answer may still be on its way.
+    pub once_set_aside: bool,
     /// How far its author's feed had come, where an edge made it.
     pub context: Option<Position>,
     /// The name under which the hub decided it.
@@ -109,10 +111,19 @@ pub struct Truth {
     pub policies: Policies,
 }
 
+fn is_set_aside(status: Option<Status>) -> bool {
+    matches!(status, Some(Status::Held | Status::Denied))
+}
+
 impl Truth {
     /// What is done with a concurrent write of this key.
     pub fn policy(&self, at: &EntryKey) -> ConflictPolicy {
         self.policies.of(&at.scope.tenant, &at.scope.namespace)
+    }
+
+    /// Whether a hub has held or denied the write: it is gone from where it was made.
+    pub fn is_set_aside(&self, id: WriteId) -> bool {
+        self.writes.get(&id).is_some_and(|made| made.once_set_aside || is_set_aside(made.status))
     }
 
     /// Whether `earlier` was known to the author of `later`.
@@ -151,6 +162,7 @@ impl Truth {
             content,
             acknowledged: false,
             status: None,
+            once_set_aside: false,
             context: write.context.iter().next().map(|(_, position)| position),
             decided: None,
         };

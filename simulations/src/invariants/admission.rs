@@ -67,6 +67,7 @@ fn decided(
             content: row.content.hash(),
             acknowledged: false,
             status: None,
+            once_set_aside: false,
             context: None,
             decided: None,
         };

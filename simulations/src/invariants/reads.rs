@@ -1,7 +1,6 @@
 //! 2 and 3: what a reader sees of a key never goes back, to something that the author of what it saw had seen, or to
 //! anything that it saw before; restarts change nothing about that. A reader's own writes are among what it saw.
 
-use llm_config_shared::entry::Status;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::WriteId;
@@ -52,9 +51,7 @@ fn replicated(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -
 /// When it sees what it must not see any more.
 pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, at: &EntryKey) -> Check {
     let before = truth.readers[edge].seen.get(at).copied();
-    let set_aside = before
-        .and_then(|before| truth.writes.get(&before))
-        .is_some_and(|made| matches!(made.status, Some(Status::Held | Status::Denied)));
+    let set_aside = before.is_some_and(|before| truth.is_set_aside(before));
     let id = match visible(truth, view, journal, at) {
         Visible::NotReceived => {
             forget(truth, edge, at);

@@ -10,7 +10,7 @@ use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::vector::{EpochTable, Position};
 
-use super::{Atomic, Current, Made, Truth, Winner};
+use super::{Atomic, Current, Made, Truth, Winner, is_set_aside};
 
 /// What is true of the hub alone.
 #[derive(Clone, Debug)]
@@ -54,6 +54,7 @@ impl Truth {
             if made.status.is_some() && before.is_none() {
                 undone.insert(*id);
                 made.acknowledged = false;
+                made.once_set_aside |= is_set_aside(made.status);
             }
             (made.status, made.decided) = before.map_or((None, None), |(status, by)| (Some(status), by));
         }
