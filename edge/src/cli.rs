@@ -2,6 +2,7 @@
 
 mod address;
 mod changes;
+mod conflicts;
 mod connection;
 mod doctor;
 mod document;
@@ -73,8 +74,12 @@ enum Command {
     /// One change
     #[command(subcommand)]
     Change(changes::ChangeCommand),
-    /// Concurrent writes, with what was kept of the loser
-    Conflicts(changes::ConflictsArgs),
+    /// Concurrent writes: which there are, both sides, and the loser back by one command
+    Conflicts(conflicts::ConflictsArgs),
+    /// Writes that wait for a person: which there are, to be released or dropped
+    Held(conflicts::HeldArgs),
+    /// What a folder does with concurrent writes
+    Policy(conflicts::PolicyArgs),
     /// The hub's edges
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
@@ -130,7 +135,9 @@ async fn ask(cli: &Cli) -> Result<(), Failure> {
         Command::Export(args) => export::export(connection, args).await,
         Command::Changes(args) => changes::changes(connection, args, json).await,
         Command::Change(command) => changes::change(connection, command, json).await,
-        Command::Conflicts(args) => changes::conflicts(connection, args, json).await,
+        Command::Conflicts(args) => conflicts::conflicts(connection, args, json).await,
+        Command::Held(args) => conflicts::held(connection, args, json).await,
+        Command::Policy(args) => conflicts::policy(connection, args, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
         Command::Edge(_) | Command::Doctor => Ok(()),
@@ -177,6 +184,15 @@ mod tests {
             "llm-config changes",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
             "llm-config conflicts",
+            "llm-config conflicts --state open --limit 5 --json",
+            "llm-config conflicts show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --reveal",
+            "llm-config conflicts restore 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --if-version 3 --message why",
+            "llm-config conflicts dismiss 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
+            "llm-config held",
+            "llm-config held release 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --over-secret",
+            "llm-config held drop 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --json",
+            "llm-config policy app/llm --conflicts hub_wins",
+            "llm-config policy app/llm --inherit",
             "llm-config --socket s status",
             "llm-config doctor --json",
         ] {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use llm_config_proto::rest::service::{Clash, HeldAtHub, Told};
 use llm_config_proto::sync::{Dial, SyncError};
+use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::{Alert, EdgeReplica, Input, LocalWrite, Output, WriteRefused};
 use llm_config_shared::replication::frame::{HubFrame, Response};
 use llm_config_shared::segment::Rejected;
@@ -328,7 +330,8 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
                     let _ = answer.send(Err(reason));
                 }
             }
-            Output::Decided { counter, verdict } => {
+            Output::Decided { counter, at, verdict } => {
+                self.tell_decision(at, &verdict);
                 if let Some(answer) = self.requests.decisions.remove(&counter) {
                     let _ = answer.send(verdict);
                 }
@@ -336,6 +339,34 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Output::Replied { ticket, response } => self.answer_call(ticket, Some(response)),
             Output::CallFailed { ticket } => self.answer_call(ticket, None),
             Output::Alert(alert) => self.note(&alert),
+        }
+    }
+
+    /// What became of an own write that is nobody's value now.
+    fn tell_decision(&self, at: EntryKey, verdict: &Verdict) {
+        match verdict {
+            Verdict::Lost { version, to } => {
+                self.around.notes.count_lost();
+                metrics::counter!("sync_conflicts_total").increment(1);
+                tracing::warn!(
+                    entry = %at.id(), version, winner = to,
+                    "a write of this edge lost to one made at the same time; the hub's history has it"
+                );
+                self.around.view.tell(Told::Conflict(Clash {
+                    conflict: None,
+                    at,
+                    winner_version: Some(*to).filter(|version| *version > 0),
+                    loser_version: *version,
+                    winner: None,
+                    loser: None,
+                    position: None,
+                }));
+            }
+            Verdict::Held(reason) => {
+                let reason = reason.to_string().into();
+                self.around.view.tell(Told::Held(HeldAtHub { at, reason }));
+            }
+            Verdict::Admitted { .. } | Verdict::Denied(_) | Verdict::Duplicate | Verdict::Reidentify => {}
         }
     }
 
@@ -359,6 +390,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Alert::Held { .. } => notes.count_held(),
             Alert::Denied { .. } => notes.count_denied(),
             Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
+            Alert::LostHistory => drop(notes.warn(Topic::Hub, alert.to_string())),
             Alert::Copied { .. } => {
                 metrics::counter!("sync_copied_replicas_total").increment(1);
                 notes.warn(Topic::Copy, alert.to_string());
@@ -387,6 +419,7 @@ fn reason_label(reason: &Rejected) -> &'static str {
         Rejected::BelowFloor => "older_than_seen",
         Rejected::Gap { .. } => "gap",
         Rejected::UnknownEpoch => "unknown_history",
+        Rejected::LostHistory => "lost_history",
         Rejected::Hash => "hash",
         Rejected::Inflate => "inflate",
         Rejected::Decode(_) => "unreadable",

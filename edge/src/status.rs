@@ -40,6 +40,8 @@ pub struct Status {
     /// Writes that the hub holds for a person, and that it did not admit, since the daemon began.
     pub held: u64,
     pub denied: u64,
+    /// Writes that lost to others made at the same time, and are kept in the history, since the daemon began.
+    pub lost: u64,
     pub default_environment: String,
     pub subscriptions: Vec<Subscription>,
     pub certificate_expires_at: String,
@@ -103,6 +105,7 @@ impl Reporter {
             pending: summary.pending,
             held,
             denied,
+            lost: self.notes.lost(),
             default_environment: self.view.default_environment().to_string(),
             subscriptions: summary.feeds.iter().map(|(feed, _)| subscription(feed)).collect(),
             certificate_expires_at: valid_until.to_rfc3339(),

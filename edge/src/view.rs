@@ -143,6 +143,12 @@ impl View {
         }
     }
 
+    /// Tells followers something that readers do not see.
+    pub fn tell(&self, told: Told) {
+        // Nobody follows: nothing to tell.
+        let _ = self.events.send(Arc::from([told]));
+    }
+
     /// Whether the hub serves this edge now.
     pub fn set_connected(&self, connected: bool) {
         let changed = {

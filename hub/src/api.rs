@@ -28,11 +28,13 @@ mod admin;
 mod bulk;
 mod changes;
 mod configs;
+mod conflicts;
 mod edges;
 mod environments;
 mod events;
 mod history;
 mod list;
+mod policies;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -428,6 +428,15 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_lacks_only_what_is_of_its_machine() {
+        let example = include_str!("../../deploy/hub.toml");
+        let found = Config::parse(example, Path::new("/etc/llm-config-hub"), &variables(&[]));
+        let problems = found.expect_err("nobody has these certificates here").problems;
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["listen.tls.cert", "listen.tls.key"]);
+    }
+
+    #[test]
     fn deletions_are_kept_for_thirty_days_or_as_long_as_is_said() {
         let kept = |retention: &str| {
             let text = format!("[database]\nurl = \"sqlite:x\"\n[retention]\n{retention}\n");

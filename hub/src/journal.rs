@@ -10,14 +10,18 @@
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::settled::ConflictState;
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
-    Paged, Planning, PlanningRequest, Read,
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
+    Page, Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
+use uuid::Uuid;
 
 mod append;
+mod conflicts;
 pub mod dialect;
 mod encoding;
 mod entries;
@@ -34,6 +38,7 @@ mod rows;
 mod scopes;
 pub mod sqlite;
 mod stubs;
+pub mod whole;
 
 use dialect::{Answer, Dialect, Transact};
 
@@ -98,6 +103,13 @@ impl<D: Dialect> Journal for Database<D> {
         let mut tx = self.dialect.begin_write().await?;
         append::append(&mut tx, commit).await?;
         tx.commit().await
+    }
+
+    async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let losses = head::losses(&mut tx).await?;
+        tx.commit().await?;
+        Ok(losses)
     }
 
     async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {
@@ -178,9 +190,40 @@ impl<D: Dialect> Journal for Database<D> {
         Ok(found)
     }
 
-    async fn conflicts(&self, tenant: &Tenant, page: Page) -> Result<Paged<Conflict>, JournalError> {
+    async fn conflicts(
+        &self,
+        tenant: &Tenant,
+        state: Option<ConflictState>,
+        page: Page,
+    ) -> Result<Paged<Conflict>, JournalError> {
         let mut tx = self.dialect.begin_read().await?;
-        let rows = history::conflicts(&mut tx, tenant, page).await?;
+        let rows = conflicts::page(&mut tx, tenant, state, page).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    async fn conflict(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Conflict>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let found = conflicts::one(&mut tx, tenant, id).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    async fn conflict_mark(&self, tenant: &Tenant, seq: Option<u64>) -> Result<u64, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let mark = conflicts::mark(&mut tx, tenant, seq).await?;
+        tx.commit().await?;
+        Ok(mark)
+    }
+
+    async fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Conflict)>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let rows = conflicts::after(&mut tx, tenant, after, limit).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -188,6 +231,20 @@ impl<D: Dialect> Journal for Database<D> {
     async fn held(&self, tenant: &Tenant, page: Page) -> Result<Paged<HistoryRow>, JournalError> {
         let mut tx = self.dialect.begin_read().await?;
         let rows = history::held(&mut tx, tenant, page).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let found = conflicts::held(&mut tx, tenant, id).await?;
+        tx.commit().await?;
+        Ok(found)
+    }
+
+    async fn writes(&self, ids: &[WriteId]) -> Result<Vec<HistoryRow>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let rows = conflicts::writes(&mut tx, ids).await?;
         tx.commit().await?;
         Ok(rows)
     }

@@ -1,6 +1,7 @@
 //! The hub: holds the truth, orders writes, and streams them to edges.
 
 pub mod api;
+pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod data_directory;

@@ -7,7 +7,9 @@ use std::future::Future;
 
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::{Binding, Environments, InvalidParent};
-use llm_config_shared::name::{EdgeName, Environment, Subtree, Tenant};
+use llm_config_shared::limits::POLICIES_MAX;
+use llm_config_shared::name::{EdgeName, Environment, Namespace, Subtree, Tenant};
+use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
@@ -133,6 +135,15 @@ pub enum SetEnvironmentError {
     Journal(#[from] JournalError),
 }
 
+/// A change of policies that was refused, or a database that was not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetPolicyError {
+    #[error("{POLICIES_MAX} namespaces have a policy of their own already, and no more are taken")]
+    TooMany,
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
 type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
@@ -151,6 +162,17 @@ pub trait Registry: Send + Sync + 'static {
         environment: &Environment,
         parent: Option<&Environment>,
     ) -> impl Future<Output = Result<Environments, SetEnvironmentError>> + Send;
+
+    /// What the tenant's namespaces do with concurrent writes, as it was set.
+    fn policies(&self, tenant: &Tenant) -> impl Future<Output = Answer<Policies>> + Send;
+    /// Sets what a namespace and everything below it does, or lets it do again what holds above it. What holds
+    /// afterwards.
+    fn set_policy(
+        &self,
+        tenant: &Tenant,
+        namespace: &Namespace,
+        policy: Option<ConflictPolicy>,
+    ) -> impl Future<Output = Result<Policies, SetPolicyError>> + Send;
 
     /// Stores a token.
     fn add_token(&self, token: &ApiToken) -> impl Future<Output = Answer<()>> + Send;

@@ -23,7 +23,7 @@ mod local;
 mod sealer;
 
 use keys::Roots;
-pub use local::{KeyringError, LocalKeyring};
+pub use local::{KeyringError, LocalKeyring, NewKeyring};
 pub use sealer::PreparedSealer;
 
 /// The name under which a database keeps something that its keyring wrapped, to know it again.
@@ -40,6 +40,8 @@ pub enum SecretError {
     NoRoot,
     #[error(transparent)]
     CannotOpen(#[from] CannotOpen),
+    #[error("no hub has been started on this database yet")]
+    NoKeyring,
     #[error("the edge's key cannot be sealed to; let it join again")]
     BadSealingKey,
 }
@@ -158,14 +160,27 @@ impl<R: Registry> SecretStore<R> {
 /// When it is missing, is another database's, or cannot be used; or the database cannot.
 pub async fn keyring_of<R: Registry>(registry: &R, path: &Path) -> Result<LocalKeyring, SecretError> {
     if let Some(mark) = registry.wrapped_key(KEYRING_MARK).await? {
-        let keyring = LocalKeyring::open(path)?;
-        keyring.unwrap(KEYRING_MARK, &mark)?;
-        return Ok(keyring);
+        return known_keyring(path, &mark);
     }
     let keyring = LocalKeyring::open_or_create(path)?;
     let mark = keyring.wrap(KEYRING_MARK, b"")?;
     // Another process may have been first, with a keyring of its own.
     let stored = registry.put_wrapped_key(KEYRING_MARK, &mark).await?;
     keyring.unwrap(KEYRING_MARK, &stored)?;
+    Ok(keyring)
+}
+
+/// The keyring of a database that has been used.
+///
+/// # Errors
+/// As [`keyring_of`], and when no hub was ever started on the database.
+pub async fn existing_keyring<R: Registry>(registry: &R, path: &Path) -> Result<LocalKeyring, SecretError> {
+    let mark = registry.wrapped_key(KEYRING_MARK).await?.ok_or(SecretError::NoKeyring)?;
+    known_keyring(path, &mark)
+}
+
+fn known_keyring(path: &Path, mark: &[u8]) -> Result<LocalKeyring, SecretError> {
+    let keyring = LocalKeyring::open(path)?;
+    keyring.unwrap(KEYRING_MARK, mark)?;
     Ok(keyring)
 }

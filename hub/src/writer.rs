@@ -8,7 +8,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use llm_config_shared::name::{Environment, Tenant};
-use llm_config_shared::replication::admit::{ApiSubmission, OpOutcome, Sealer, Upload};
+use llm_config_shared::replication::admit::{
+    ApiSubmission, OpOutcome, Sealer, SettleOutcome, SettleSubmission, Upload,
+};
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::Vector;
 use llm_config_shared::write::Answer;
@@ -93,6 +95,10 @@ pub(crate) enum Job {
         upload: Upload,
         reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>,
     },
+    Settle {
+        submission: SettleSubmission,
+        reply: oneshot::Sender<Result<SettleOutcome, WriteError>>,
+    },
 }
 
 /// A writer that has taken the lead.
@@ -139,6 +145,16 @@ impl WriterHandle {
     pub async fn upload(&self, upload: Upload) -> Result<Vec<Answer>, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Upload { upload, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// Judges and commits what a person decided about a conflict or a held write.
+    ///
+    /// # Errors
+    /// When it was not judged.
+    pub async fn settle(&self, submission: SettleSubmission) -> Result<SettleOutcome, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Settle { submission, reply })?;
         answer.await.unwrap_or(Err(WriteError::Stopping))
     }
 

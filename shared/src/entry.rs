@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::name::EntryKey;
 use crate::secret::SealedSecret;
+use crate::settled::Settled;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
@@ -126,6 +127,10 @@ pub enum Status {
     SupersededConcurrent,
     /// Waits for a person.
     Held,
+    /// Was held, and a person had it written anew.
+    Released,
+    /// Was held, and a person decided against it.
+    Dropped,
     /// Was not allowed.
     Denied,
 }
@@ -137,15 +142,23 @@ impl Status {
             Self::Applied => "applied",
             Self::SupersededConcurrent => "superseded_concurrent",
             Self::Held => "held",
+            Self::Released => "released",
+            Self::Dropped => "dropped",
             Self::Denied => "denied",
         }
     }
 
     /// The inverse of [`Status::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Applied, Self::SupersededConcurrent, Self::Held, Self::Denied]
-            .into_iter()
-            .find(|status| status.as_str() == text)
+        let all = [
+            Self::Applied,
+            Self::SupersededConcurrent,
+            Self::Held,
+            Self::Released,
+            Self::Dropped,
+            Self::Denied,
+        ];
+        all.into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -201,4 +214,6 @@ pub struct HistoryRow {
     pub seq: Option<u64>,
     pub context: Vector,
     pub base: Option<Stamp>,
+    /// What a person decided, once it was held.
+    pub settled: Option<Settled>,
 }

@@ -63,6 +63,8 @@ pub const PATCH_BYTES_MIN: usize = 64;
 pub const SHARDS_MAX: usize = 8;
 /// Most feeds of an edge.
 pub const FEEDS_MAX: usize = 256;
+/// Most namespaces of a tenant that have a policy of their own.
+pub const POLICIES_MAX: usize = 256;
 /// Longest chain of environments.
 pub const ENVIRONMENT_CHAIN_MAX: usize = 16;
 /// Counters an edge may use before it writes down the next ceiling.

@@ -16,12 +16,14 @@ mod build;
 mod checkpoint;
 mod columns;
 mod header;
+mod lost;
 mod open;
 mod patched;
 
 pub use build::{Draft, SegmentPart, draft};
 pub use checkpoint::{Checkpoint, CheckpointDraft, verify_checkpoint};
 pub use header::{Kind, SectionCodec, SegmentHeader};
+pub use lost::{LostHistory, LostHistoryDraft, verify_lost_history};
 pub use open::{Verified, verify};
 pub use patched::{Held, Opened, Outgoing, Patch};
 
@@ -69,6 +71,8 @@ pub enum Rejected {
     Gap { from: Vector },
     #[error("of an unknown history of the hub")]
     UnknownEpoch,
+    #[error("the hub says that it lost a part of its history, and that does not fit what it said before")]
+    LostHistory,
     #[error("the content's hash does not fit")]
     Hash,
     #[error("inflates to more than was signed, or than is allowed")]

@@ -14,6 +14,8 @@ use crate::entry::{ChangeId, ChangeType, Content, HistoryRow, HubRow};
 use crate::feed::Feed;
 use crate::limits::PATCH_BYTES_MIN;
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use crate::policy::Policies;
+use crate::settled::{ConflictState, Settled, Settlement};
 use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
@@ -65,6 +67,18 @@ impl Head {
     }
 }
 
+/// A part of a shard's history that is gone: the database was filled from a backup, and what was written after the backup
+/// is nowhere but, perhaps, with those who were told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub shard: ShardId,
+    /// The last leadership that is known, and its last seq.
+    pub epoch: u64,
+    pub cut: u64,
+    /// The leadership that began after it.
+    pub new_epoch: u64,
+}
+
 /// The last write of one edge incarnation that was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frontier {
@@ -85,8 +99,14 @@ pub struct Planning {
     pub frontiers: Vec<Frontier>,
     /// Answers to batches that were repeated, by (tenant, change, batch).
     pub repeats: Vec<Repeat>,
-    /// Content hashes of writes in the history, for those asked about.
+    /// Writes in the history that an edge gave a number asked about, under any of its incarnations, with their content
+    /// hashes.
     pub known_writes: Vec<(WriteId, [u8; 32])>,
+    /// Of the tenants asked for.
+    pub policies: Policies,
+    /// Conflicts and writes of the history, for those asked about.
+    pub conflicts: Vec<Conflict>,
+    pub past: Vec<HistoryRow>,
 }
 
 /// What [`Journal::planning`] is asked for.
@@ -95,7 +115,11 @@ pub struct PlanningRequest {
     pub keys: Vec<EntryKey>,
     pub frontiers: Vec<(ActorId, u64)>,
     pub repeats: Vec<(Tenant, ChangeId, u64)>,
-    pub writes: Vec<WriteId>,
+    /// Edges and counters.
+    pub writes: Vec<(ActorId, u64)>,
+    pub policies: Vec<Tenant>,
+    pub conflicts: Vec<Uuid>,
+    pub past: Vec<WriteId>,
 }
 
 /// The answer to a batch of a caller's own change, kept so that a repeated request gets it again.
@@ -132,6 +156,8 @@ pub struct Conflict {
     pub winner_version: u64,
     pub loser_version: u64,
     pub detected_at: UnixMillis,
+    /// None while nobody has decided about it.
+    pub settled: Option<Settled>,
 }
 
 /// What must still be true when a commit begins.
@@ -162,6 +188,8 @@ pub struct Commit {
     /// be in `history` of the same commit.
     pub superseded: Vec<WriteId>,
     pub conflicts: Vec<Conflict>,
+    /// What people decided: each of these was open until now, except that a dismissed conflict may be restored.
+    pub settled: Vec<Settlement>,
     pub frontiers: Vec<Frontier>,
     pub digests: Vec<(Scope, ScopeDigest)>,
     /// New changes, and writes added to known ones: `writes` counts those of this commit.
@@ -283,6 +311,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Writes a commit in one transaction, fence first; durable when it returns `Ok`.
     fn append(&self, commit: &Commit) -> impl Future<Output = Result<(), JournalError>> + Send;
 
+    /// What was ever lost of this shard, newest first, once somebody has led it since.
+    fn losses(&self) -> impl Future<Output = Result<Vec<Loss>, JournalError>> + Send;
+
     /// How far the shard has come.
     fn head(&self) -> impl Future<Output = Result<Head, JournalError>> + Send;
 
@@ -335,12 +366,36 @@ pub trait Journal: Send + Sync + 'static {
         change: ChangeId,
     ) -> impl Future<Output = Result<Option<(ChangeRow, Vec<HistoryRow>)>, JournalError>> + Send;
 
-    /// Conflicts of a tenant, newest first.
+    /// Conflicts of a tenant in that state, or in any, newest first.
     fn conflicts(
         &self,
         tenant: &Tenant,
+        state: Option<ConflictState>,
         page: Page,
     ) -> impl Future<Output = Result<Paged<Conflict>, JournalError>> + Send;
+
+    /// One conflict of a tenant.
+    fn conflict(
+        &self,
+        tenant: &Tenant,
+        id: Uuid,
+    ) -> impl Future<Output = Result<Option<Conflict>, JournalError>> + Send;
+
+    /// Where one who follows conflicts begins: the number of the last that was found before the shard came to `seq`,
+    /// or of the last of all.
+    fn conflict_mark(
+        &self,
+        tenant: &Tenant,
+        seq: Option<u64>,
+    ) -> impl Future<Output = Result<u64, JournalError>> + Send;
+
+    /// Conflicts of a tenant with a number above `after`, oldest first, at most `limit`, with their numbers.
+    fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(u64, Conflict)>, JournalError>> + Send;
 
     /// Writes of a tenant that wait for a person, newest first.
     fn held(
@@ -348,6 +403,16 @@ pub trait Journal: Send + Sync + 'static {
         tenant: &Tenant,
         page: Page,
     ) -> impl Future<Output = Result<Paged<HistoryRow>, JournalError>> + Send;
+
+    /// The write of a tenant that is or was held under this id.
+    fn held_write(
+        &self,
+        tenant: &Tenant,
+        id: Uuid,
+    ) -> impl Future<Output = Result<Option<HistoryRow>, JournalError>> + Send;
+
+    /// The writes of these ids, those that the history has, in no certain order.
+    fn writes(&self, ids: &[WriteId]) -> impl Future<Output = Result<Vec<HistoryRow>, JournalError>> + Send;
 
     /// Applied changes of a tenant with a seq above `after`, oldest first, at most `limit`.
     fn events_after(

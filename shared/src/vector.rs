@@ -137,6 +137,20 @@ impl EpochTable {
         self.0.last().copied()
     }
 
+    /// Whether all that somebody was told of lies in this history, of which `head` is the end.
+    pub fn holds(&self, told: &Vector, head: &Vector) -> bool {
+        let inside = |(shard, position)| self.contains(position, head.seq(shard));
+        head.covers(told) && told.iter().all(inside)
+    }
+
+    /// How much of what is seen at `position` lies in this history: all of it, or what there was when the next leadership
+    /// began. None when nothing is known of its epoch.
+    pub fn clamp(&self, position: Position) -> Option<Position> {
+        let at = self.0.iter().position(|epoch| epoch.epoch == position.epoch)?;
+        let seq = self.0.get(at + 1).map_or(position.seq, |next| position.seq.min(next.start_seq));
+        Some(Position { seq, ..position })
+    }
+
     /// Whether `position` lies in the history that this table describes: its epoch is known and its seq is not beyond
     /// the start of the next one. The newest epoch is bounded by `head`, which only the leader knows for certain.
     pub fn contains(&self, position: Position, head: u64) -> bool {
@@ -184,5 +198,13 @@ mod tests {
         assert!(table.contains(Position { epoch: 22, seq: 50 }, 50));
         assert!(!table.contains(Position { epoch: 22, seq: 51 }, 50));
         assert!(!table.contains(Position { epoch: 33, seq: 1 }, 50));
+        let clamped = |epoch, seq| table.clamp(Position { epoch, seq }).map(|position| position.seq);
+        assert_eq!(
+            (clamped(11, 30), clamped(11, 41), clamped(22, 51), clamped(33, 1)),
+            (Some(30), Some(40), Some(51), None)
+        );
+        let told = |epoch, seq| Vector::at(shard(1), Position { epoch, seq });
+        assert!(table.holds(&told(11, 40), &told(22, 50)) && !table.holds(&told(11, 41), &told(22, 50)));
+        assert!(!table.holds(&told(22, 51), &told(22, 50)) && table.holds(&Vector::EMPTY, &told(22, 50)));
     }
 }

@@ -61,6 +61,10 @@ pub enum Denial {
     Environment,
     #[error("the same write was sent before with other content")]
     Reused,
+    #[error(
+        "it was made without having seen the current value, and such writes are not admitted in that namespace"
+    )]
+    Policy,
 }
 
 /// Why a write waits for a person.
@@ -70,6 +74,10 @@ pub enum HeldReason {
     ClockAhead,
     #[error("the key holds a secret, and the write was made without having seen it")]
     ConcurrentSecret,
+    #[error(
+        "it was made without having seen the current value, and in that namespace a person decides about such writes"
+    )]
+    Policy,
 }
 
 /// What became of an uploaded write.
@@ -81,6 +89,8 @@ pub enum Verdict {
     /// In the history with this version, but a concurrent write is the entry's value.
     Lost {
         version: u64,
+        /// The version of that other write; 0 from a hub that did not say it yet.
+        to: u64,
     },
     Held(HeldReason),
     Denied(Denial),

@@ -11,12 +11,16 @@ use std::task::{Context, Poll, Waker};
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::policy::Policies;
+use llm_config_shared::settled::ConflictState;
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Page,
-    Paged, Planning, PlanningRequest, Read,
+    ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
+    Page, Paged, Planning, PlanningRequest, Read,
 };
 use llm_config_shared::vector::{ShardId, Vector};
+use uuid::Uuid;
 
 mod cell;
 mod purge;
@@ -47,6 +51,10 @@ pub struct SimJournal {
     shows_horizon: bool,
     finds_stubs: bool,
 }
+
+/// The whole database at one moment.
+#[derive(Clone, Debug)]
+pub struct Backup(State);
 
 impl Default for SimJournal {
     fn default() -> Self {
@@ -113,7 +121,26 @@ impl SimJournal {
 
     /// Every conflict ever found.
     pub fn whole_conflicts(&self) -> Vec<Conflict> {
-        self.state().conflicts.iter().map(|(_, conflict)| conflict.clone()).collect()
+        let state = self.state();
+        state.conflicts.iter().map(|stored| stored.at(state.versions())).collect()
+    }
+
+    /// What namespaces do with concurrent writes from now on.
+    pub fn set_policies(&self, policies: Policies) {
+        self.state().policies = policies;
+    }
+
+    /// Everything that is in the database now.
+    pub fn back_up(&self) -> Backup {
+        Backup(self.state().clone())
+    }
+
+    /// The database as it was then, with the mark that what came after it is lost. It was led before.
+    pub fn restore(&self, backup: &Backup) {
+        let mut state = backup.0.clone();
+        let cut = state.marks.last().map(|mark| mark.position);
+        state.restored.extend(cut.map(|cut| (cut, None)));
+        *self.state() = state;
     }
 
     /// A head as this connection is told of it.
@@ -150,6 +177,10 @@ impl Journal for SimJournal {
 
     async fn append(&self, commit: &Commit) -> Result<(), JournalError> {
         self.state().append(commit, self.fenced)
+    }
+
+    async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
+        Ok(self.state().losses())
     }
 
     async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {
@@ -200,12 +231,42 @@ impl Journal for SimJournal {
         self.read(|state, version| Ok(state.change_with_writes(tenant, change, version)))
     }
 
-    async fn conflicts(&self, tenant: &Tenant, page: Page) -> Result<Paged<Conflict>, JournalError> {
-        self.read(|state, version| Ok(state.conflict_page(tenant, page, version)))
+    async fn conflicts(
+        &self,
+        tenant: &Tenant,
+        wanted: Option<ConflictState>,
+        page: Page,
+    ) -> Result<Paged<Conflict>, JournalError> {
+        self.read(|state, version| Ok(state.conflict_page(tenant, wanted, page, version)))
+    }
+
+    async fn conflict(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Conflict>, JournalError> {
+        self.read(|state, version| Ok(state.conflict(tenant, id, version)))
+    }
+
+    async fn conflict_mark(&self, tenant: &Tenant, seq: Option<u64>) -> Result<u64, JournalError> {
+        self.read(|state, version| Ok(state.conflict_mark(tenant, seq, version)))
+    }
+
+    async fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Conflict)>, JournalError> {
+        self.read(|state, version| Ok(state.conflicts_after(tenant, after, limit, version)))
     }
 
     async fn held(&self, tenant: &Tenant, page: Page) -> Result<Paged<HistoryRow>, JournalError> {
         self.read(|state, version| Ok(state.held_page(tenant, page, version)))
+    }
+
+    async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
+        self.read(|state, version| Ok(state.held_write(tenant, id, version)))
+    }
+
+    async fn writes(&self, ids: &[WriteId]) -> Result<Vec<HistoryRow>, JournalError> {
+        self.read(|state, version| Ok(state.writes(ids, version)))
     }
 
     async fn events_after(
@@ -326,6 +387,24 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_was_restored_says_what_it_lost_once_it_is_led() {
+        let journal = SimJournal::new();
+        let first = lead(&journal, 11);
+        let (commit, first) = planned(&journal, &first, 1);
+        ready(journal.append(&commit)).unwrap();
+        let backup = journal.back_up();
+        let (later, _) = planned(&journal, &first, 2);
+        ready(journal.append(&later)).unwrap();
+        journal.restore(&backup);
+        assert_eq!(ready(journal.head()).unwrap().position.seq, 1);
+        assert_eq!(ready(journal.losses()).unwrap(), []);
+        let new = lead(&journal, 22);
+        lead(&journal, 33);
+        let shard = new.fence().shard;
+        assert_eq!(ready(journal.losses()).unwrap(), [Loss { shard, epoch: 11, cut: 1, new_epoch: 22 }]);
+    }
+
+    #[test]
     fn a_purge_takes_old_deletions_and_leaves_what_late_writes_are_judged_by() {
         let journal = SimJournal::new();
         let leader = lead(&journal, 11);
@@ -344,6 +423,10 @@ mod tests {
         assert_eq!(done, Purged { count: 1, horizon: 2 });
         assert_eq!(ready(journal.entries(&[entry()])).unwrap().value, [None]);
         assert!(journal.row_at(&entry(), 2).is_some(), "what it was is still known to the checks");
+        let elsewhere = SimJournal::new();
+        elsewhere.restore(&journal.back_up());
+        lead(&elsewhere, 33);
+        assert_eq!(ready(elsewhere.head()).unwrap().horizon, 2, "it comes with the backup");
         assert_eq!(
             (ready(journal.head()).unwrap().horizon, ready(journal.standby(3).head()).unwrap().horizon),
             (2, 0)

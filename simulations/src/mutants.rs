@@ -53,7 +53,10 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "fence", rule: "2.4", setup: Setup { fence: false, ..Setup::REAL } },
     Mutant { name: "vector per feed", rule: "2.1", setup: without(Rules { vector_per_feed: false, ..ALL }) },
     Mutant { name: "digest", rule: "2.11", setup: without(Rules { digest: false, ..ALL }) },
+    Mutant { name: "lost history", rule: "2.4", setup: without(Rules { lost_history: false, ..ALL }) },
     Mutant { name: "patch base", rule: "2.5", setup: without(Rules { patch_base: false, ..ALL }) },
+    Mutant { name: "restamp winner", rule: "2.13", setup: without(Rules { restamp_winner: false, ..ALL }) },
+    Mutant { name: "own by counter", rule: "2.13", setup: without(Rules { own_by_counter: false, ..ALL }) },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

@@ -7,8 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::vector::{EpochTable, Position};
 use llm_config_shared::write::{Action, Write};
+
+mod backup;
+
+pub use backup::HubSide;
 
 /// Writes of one key.
 pub type Past = BTreeSet<WriteId>;
@@ -24,6 +30,10 @@ pub struct Made {
     /// The edge's application heard that it is queued.
     pub acknowledged: bool,
     pub status: Option<Status>,
+    /// It was held or denied by a hub that has lost that since; the answer may still be on its way.
+    pub once_set_aside: bool,
+    /// How far its author's feed had come, where an edge made it.
+    pub context: Option<Position>,
     /// The name under which the hub decided it.
     pub decided: Option<WriteId>,
 }
@@ -88,14 +98,34 @@ pub struct Truth {
     /// The last counter and time admitted, by edge and incarnation.
     pub last_admitted: BTreeMap<(ActorId, u64), (u64, Hlc)>,
     pub readers: Vec<Reader>,
+    /// The leaderships of the hub's history, once a part of it was lost.
+    pub cut_history: Option<EpochTable>,
+    /// Leaderships that are lost as a whole, with where the history was cut before them.
+    pub lost_epochs: BTreeMap<u64, u64>,
     /// How edges' writes are known here. Their numbers tell them apart only where nothing was copied, and change where a
     /// copy goes on under an incarnation of its own.
     pub names: BTreeMap<ChangeId, WriteId>,
     /// Edges of which there was a copy.
     pub copied: BTreeSet<ActorId>,
+    /// What namespaces do with concurrent writes.
+    pub policies: Policies,
+}
+
+fn is_set_aside(status: Option<Status>) -> bool {
+    matches!(status, Some(Status::Held | Status::Denied))
 }
 
 impl Truth {
+    /// What is done with a concurrent write of this key.
+    pub fn policy(&self, at: &EntryKey) -> ConflictPolicy {
+        self.policies.of(&at.scope.tenant, &at.scope.namespace)
+    }
+
+    /// Whether a hub has held or denied the write: it is gone from where it was made.
+    pub fn is_set_aside(&self, id: WriteId) -> bool {
+        self.writes.get(&id).is_some_and(|made| made.once_set_aside || is_set_aside(made.status))
+    }
+
     /// Whether `earlier` was known to the author of `later`.
     pub fn is_past(&self, earlier: WriteId, later: WriteId) -> bool {
         self.writes.get(&later).is_some_and(|made| made.past.contains(&earlier))
@@ -132,6 +162,8 @@ impl Truth {
             content,
             acknowledged: false,
             status: None,
+            once_set_aside: false,
+            context: write.context.iter().next().map(|(_, position)| position),
             decided: None,
         };
         self.writes.insert(name, made);

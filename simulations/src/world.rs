@@ -34,6 +34,7 @@ mod publisher;
 mod purger;
 mod relay;
 mod rest;
+mod restore;
 mod rot;
 mod writer;
 
@@ -43,6 +44,7 @@ use edge::EdgeHost;
 use hub::HubProcess;
 use publisher::{Encodings, Signer};
 use relay::Relay;
+use restore::Kept;
 
 /// The wall clock of the world at its beginning.
 const WALL_AT_START_MS: u64 = 1_795_000_000_000;
@@ -204,6 +206,8 @@ pub struct World {
     signer: Signer,
     encodings: Encodings,
     truth: Truth,
+    /// The newest backup of the hub, if there is one.
+    kept: Option<Box<Kept>>,
     stats: Stats,
     trace: Trace,
     /// A copy of some edge's disk.
@@ -214,6 +218,9 @@ pub struct World {
     retention_ms: u64,
     /// How much goes wrong; none while the world heals.
     chaos: bool,
+    /// Disks rot in this world. There are no copies of them, no lost hubs and no policies then: each of those also excuses
+    /// what readers are shown, and what is excused twice would not be checked.
+    rots: bool,
     actions_left: u32,
     last_value: u64,
 }
@@ -241,7 +248,10 @@ impl World {
         // The last is a machine without a disk, until it gets a copy of another's.
         let who = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
         let edges: Vec<EdgeHost> = who.into_iter().map(|who| EdgeHost::new(who, &mut rng)).collect();
-        let truth = Truth { readers: vec![Reader::default(); edges.len()], ..Truth::default() };
+        let policies = places::policies(seed);
+        let journal = setup.database();
+        journal.set_policies(policies.clone());
+        let truth = Truth { readers: vec![Reader::default(); edges.len()], policies, ..Truth::default() };
         let relay = Relay::new(edges.len());
         Self {
             setup,
@@ -251,7 +261,7 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
-            journal: setup.database(),
+            journal,
             hubs,
             edges,
             network: Network::default(),
@@ -260,6 +270,7 @@ impl World {
             signer: Signer::new(),
             encodings: Encodings::default(),
             truth,
+            kept: None,
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
             image: None,
@@ -267,6 +278,7 @@ impl World {
             batch_changes_max,
             retention_ms,
             chaos: true,
+            rots: setup.rot && seed % 4 == 2,
             actions_left: 150,
             last_value: 0,
         }

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 mod bad_input;
 mod clones;
 mod confidentiality;
+mod conflicts;
 mod enrolment;
 mod hostile_edge;
 mod journal;
@@ -33,4 +34,5 @@ mod published_api;
 mod published_bugs;
 mod repair;
 mod replica_store;
+mod restore;
 mod tidy;

@@ -1,5 +1,6 @@
 //! A hub as a process, on embedded defaults or with a configuration of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::http::Client;
 use crate::postgres;
-use crate::process::{Process, free_address, limited, program};
+use crate::process::{Process, Said, free_address, limited, program, run};
 use crate::scratch::Scratch;
 use crate::wait::eventually;
 
@@ -193,6 +194,15 @@ impl Hub {
         let environments = ["development", "staging", "production", "base", "edge"];
         let body = json!({"name": name, "namespaces": namespaces, "environments": environments, "write": namespaces});
         self.join_token(body).await
+    }
+
+    /// Runs the CLI against its API, with the first administrator's token.
+    pub async fn cli(&self, scratch: &Scratch, args: &[&str]) -> Said {
+        let token = scratch.file("cli.token", self.token.trim());
+        let mut all: Vec<OsString> = vec!["--hub".into(), format!("http://{}", self.api).into()];
+        all.extend(["--token-file".into(), token.into_os_string()]);
+        all.extend(args.iter().map(Into::into));
+        run("llm-config", all).await
     }
 
     /// The folder of its data.

@@ -1,4 +1,4 @@
-//! What happened: changes, one change with its writes, conflicts.
+//! What happened: changes, and one change with its writes.
 
 use http::Method;
 use serde::Deserialize;
@@ -24,13 +24,6 @@ pub(crate) enum ChangeCommand {
         /// Its id, as `changes` and every write print it
         id: uuid::Uuid,
     },
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct ConflictsArgs {
-    /// How many, newest first
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    limit: usize,
 }
 
 /// A change as the REST API gives it.
@@ -94,53 +87,6 @@ pub(crate) async fn change(
     let shown: Shown = answer.parsed()?;
     let head: Vec<&str> = ["entry", "environment"].into_iter().chain(PAST_HEAD).collect();
     output::table(&head, shown.entries.iter().map(|write| row(write)).collect::<Result<Vec<_>, _>>()?)
-}
-
-/// Two concurrent writes of one entry.
-#[derive(Debug, Deserialize)]
-struct Conflict {
-    namespace: String,
-    key: String,
-    environment: String,
-    winner: Side,
-    loser: Side,
-    detected_at: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Side {
-    version: u64,
-    value: Option<Box<RawValue>>,
-    created_by: String,
-}
-
-impl Side {
-    fn told(&self) -> String {
-        let value = self.value.as_deref().map_or_else(|| "deleted".to_owned(), super::entries::plain);
-        format!("{} (version {}, {})", output::shortened(&value, 40), self.version, self.created_by)
-    }
-}
-
-pub(crate) async fn conflicts(
-    connection: &Connection,
-    args: &ConflictsArgs,
-    json: bool,
-) -> Result<(), Failure> {
-    let address = Address::new(&["conflicts"]).with("limit", &args.limit.to_string());
-    let answer = connection.ask(Method::GET, &address, None).await?;
-    if json {
-        return output::line(answer.text());
-    }
-    let rows = answer.parsed::<Vec<Conflict>>()?.into_iter().map(|conflict| {
-        vec![
-            format!("{} {}", conflict.namespace, conflict.key),
-            conflict.environment,
-            conflict.winner.told(),
-            conflict.loser.told(),
-            conflict.detected_at,
-        ]
-    });
-    output::table(&["entry", "environment", "won", "kept in the history", "noticed"], rows)
 }
 
 #[cfg(test)]

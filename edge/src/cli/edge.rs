@@ -205,6 +205,8 @@ struct Status {
     pending: u64,
     held: u64,
     denied: u64,
+    #[serde(default)]
+    lost: u64,
     default_environment: String,
     subscriptions: Vec<Subscription>,
     certificate_expires_at: String,
@@ -253,6 +255,12 @@ fn lines(status: &Status) -> Vec<String> {
         let (pending, held, denied) = (status.pending, status.held, status.denied);
         lines.push(format!(
             "  own writes: {pending} waiting for the hub, {held} held for a person, {denied} not admitted"
+        ));
+    }
+    if status.lost > 0 {
+        let lost = output::count(status.lost);
+        lines.push(format!(
+            "  {lost} own writes lost to others made at the same time; the hub's history has them"
         ));
     }
     for subscription in &status.subscriptions {
@@ -326,6 +334,12 @@ mod tests {
         assert_eq!(told[3], "  receives everything in production (default)");
         assert_eq!(told[4], "  receives app in staging, without secrets");
         assert_eq!(told[6], "  look: the disk is nearly full");
+        let text = text.replace("\"denied\":1", "\"denied\":1,\"lost\":3");
+        let told = lines(&serde_json::from_str(&text).unwrap());
+        assert_eq!(
+            told[3],
+            "  3 own writes lost to others made at the same time; the hub's history has them"
+        );
     }
 
     #[test]

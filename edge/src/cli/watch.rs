@@ -41,6 +41,52 @@ impl Told {
     }
 }
 
+/// Two writes that met, as the stream tells it.
+#[derive(Debug, Deserialize)]
+struct Clash {
+    conflict: Option<String>,
+    namespace: String,
+    key: String,
+    environment: String,
+    winner_version: Option<u64>,
+    loser_version: u64,
+}
+
+impl Clash {
+    fn line(&self) -> String {
+        let Self { conflict, namespace, key, environment, winner_version, loser_version } = self;
+        let winner = winner_version.map_or_else(String::new, |version| format!(" to version {version}"));
+        let id = conflict.as_ref().map_or_else(String::new, |id| format!(" (conflict {id})"));
+        format!("{environment} {namespace} {key}: conflict, version {loser_version} lost{winner}{id}")
+    }
+}
+
+/// A write that waits for a person, as the stream tells it.
+#[derive(Debug, Deserialize)]
+struct Held {
+    namespace: String,
+    key: String,
+    environment: String,
+    reason: String,
+}
+
+impl Held {
+    fn line(&self) -> String {
+        let Self { namespace, key, environment, reason } = self;
+        format!("{environment} {namespace} {key}: held for a person: {reason}")
+    }
+}
+
+/// What is told of an event; none for one that cannot be told on its own.
+fn line_of(event: &ServerEvent) -> Option<String> {
+    let data = &event.data;
+    match event.event.as_str() {
+        "conflict" => serde_json::from_str(data).ok().map(|told: Clash| told.line()),
+        "held" => serde_json::from_str(data).ok().map(|told: Held| told.line()),
+        _ => serde_json::from_str(data).ok().map(|told: Told| told.line()),
+    }
+}
+
 /// Runs until it is interrupted; when the stream breaks, it is opened again where it was.
 pub(crate) async fn watch(connection: &Connection, args: &WatchArgs, json: bool) -> Result<(), Failure> {
     let address = Address::new(&["events"])
@@ -69,9 +115,9 @@ fn tell(event: &ServerEvent, json: bool) -> Result<(), Failure> {
     if json {
         return output::line(&event.data);
     }
-    match serde_json::from_str::<Told>(&event.data) {
-        Ok(told) => output::line(told.line()),
-        Err(_) => {
+    match line_of(event) {
+        Some(line) => output::line(line),
+        None => {
             output::note("some changes cannot be told one by one: read again what matters to you");
             Ok(())
         }
@@ -86,7 +132,17 @@ mod tests {
     fn a_change_is_one_line() {
         let data = r#"{"id":"i","namespace":"app/llm","key":"model","environment":"base","version":3,"change":"c",
             "change_type":"update","secret":false,"author":"token:admin","at":"t","position":"p"}"#;
-        let told: Told = serde_json::from_str(data).unwrap();
-        assert_eq!(told.line(), "base app/llm model: update, version 3 by token:admin");
+        let line = |event: &str, data: &str| {
+            line_of(&ServerEvent { event: event.into(), data: data.into(), ..ServerEvent::default() })
+        };
+        let told = line("change", data).unwrap();
+        assert_eq!(told, "base app/llm model: update, version 3 by token:admin");
+        let clash = r#"{"conflict":"c","id":"i","namespace":"app","key":"k","environment":"base","winner_version":4,
+            "loser_version":3}"#;
+        let told = line("conflict", clash).unwrap();
+        assert_eq!(told, "base app k: conflict, version 3 lost to version 4 (conflict c)");
+        let held = r#"{"id":"i","namespace":"app","key":"k","environment":"base","reason":"it is ahead"}"#;
+        assert_eq!(line("held", held).unwrap(), "base app k: held for a person: it is ahead");
+        assert_eq!(line("reset", r#"{"position":"p"}"#), None);
     }
 }

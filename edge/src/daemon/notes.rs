@@ -23,6 +23,7 @@ struct Inner {
     warnings: BTreeMap<Topic, String>,
     held: u64,
     denied: u64,
+    lost: u64,
 }
 
 impl Notes {
@@ -54,6 +55,15 @@ impl Notes {
 
     pub(crate) fn count_denied(&self) {
         self.inner().denied += 1;
+    }
+
+    pub(crate) fn count_lost(&self) {
+        self.inner().lost += 1;
+    }
+
+    /// Writes that lost to others made at the same time, since the daemon began.
+    pub fn lost(&self) -> u64 {
+        self.inner().lost
     }
 
     /// Writes that the hub holds for a person, and that it did not admit, since the daemon began.

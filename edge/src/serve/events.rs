@@ -58,12 +58,13 @@ async fn send(sender: &mpsc::Sender<Told>, told: Told, stop: &CancellationToken)
 }
 
 fn is_wanted(request: &Follow, told: &Told) -> bool {
-    match told {
-        Told::Reset(_) => true,
-        Told::Change(change) => {
-            let scope = &change.at.scope;
-            request.subtree.as_ref().is_none_or(|subtree| subtree.contains(&scope.namespace))
-                && request.environment.as_ref().is_none_or(|environment| *environment == scope.environment)
-        }
-    }
+    let at = match told {
+        Told::Reset(_) => return true,
+        Told::Change(change) => &change.at,
+        Told::Conflict(clash) => &clash.at,
+        Told::Held(held) => &held.at,
+    };
+    let scope = &at.scope;
+    request.subtree.as_ref().is_none_or(|subtree| subtree.contains(&scope.namespace))
+        && request.environment.as_ref().is_none_or(|environment| *environment == scope.environment)
 }

@@ -163,10 +163,11 @@ impl EdgeService {
             None | Some(Verdict::Reidentify) => Ok(waits),
             Some(Verdict::Admitted { version }) => Ok(Fate::Admitted { version }),
             Some(Verdict::Duplicate) => Ok(Fate::Admitted { version: last_version }),
-            Some(Verdict::Lost { version }) => Err(ApiError::conflict(
+            Some(Verdict::Lost { version, to }) => Err(ApiError::conflict(
                 "another write of this entry was made at the same time and counts; yours is kept in the history",
             )
             .detail("version", version)
+            .detail("winner_version", to)
             .detail("status", "superseded_concurrent")),
             Some(Verdict::Held(reason)) => {
                 Err(ApiError::conflict(format!("the hub holds this write for a person to decide: {reason}"))
@@ -236,7 +237,7 @@ fn denied(reason: Denial) -> ApiError {
     match reason {
         Denial::Namespace => ApiError::forbidden(reason.to_string()),
         Denial::Environment => ApiError::bad_request(reason.to_string()).detail("field", "env"),
-        Denial::Reused => ApiError::conflict(reason.to_string()),
+        Denial::Reused | Denial::Policy => ApiError::conflict(reason.to_string()),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The admin routes of the hub.
 
 use llm_config_proto::rest::admin::{
-    AdminService, Answer, ChangeInfo, ConflictInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf,
-    ShownJoinToken, ShownToken, TenantInfo, TokenInfo,
+    AdminService, Answer, ChangeInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, ShownJoinToken, ShownToken,
+    TenantInfo, TokenInfo,
 };
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::entry::ChangeId;
@@ -74,13 +74,5 @@ impl<S: Journal + Registry> AdminService for Api<S> {
 
     async fn change(&self, caller: &Caller, id: ChangeId) -> Answer<ChangeInfo> {
         self.one_change(caller, id).await
-    }
-
-    async fn conflicts(&self, caller: &Caller, page: Page) -> Answer<Paged<ConflictInfo>> {
-        self.all_conflicts(caller, page).await
-    }
-
-    async fn held(&self, caller: &Caller, page: Page) -> Answer<Paged<PastOf>> {
-        self.all_held(caller, page).await
     }
 }

@@ -1,10 +1,10 @@
-//! Changes, conflicts and what waits for a person.
+//! Changes, with what they wrote.
 
-use llm_config_proto::rest::admin::{ChangeInfo, ConflictInfo, PastOf};
+use llm_config_proto::rest::admin::{ChangeInfo, PastOf};
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::entry::{ChangeId, HistoryRow};
-use llm_config_shared::store::{ChangeRow, Conflict, Journal, Page, Paged};
+use llm_config_shared::store::{ChangeRow, Journal, Page, Paged};
 
 use super::Api;
 use crate::guard;
@@ -37,43 +37,7 @@ impl<S: Journal + Registry> Api<S> {
         Ok(ChangeInfo { change, writes })
     }
 
-    pub(super) async fn all_conflicts(
-        &self,
-        caller: &Caller,
-        page: Page,
-    ) -> Result<Paged<ConflictInfo>, ApiError> {
-        guard::may_read_all(caller)?;
-        let conflicts = self.parts.store.conflicts(&caller.tenant, page).await?;
-        let mut rows = Vec::with_capacity(conflicts.rows.len());
-        for conflict in conflicts.rows {
-            rows.push(self.conflict(caller, conflict).await?);
-        }
-        Ok(Paged { rows, next: conflicts.next })
-    }
-
-    async fn conflict(&self, caller: &Caller, conflict: Conflict) -> Result<ConflictInfo, ApiError> {
-        let winner = self.past(&conflict.at, conflict.winner_version).await?;
-        let loser = self.past(&conflict.at, conflict.loser_version).await?;
-        Ok(ConflictInfo {
-            id: conflict.id,
-            winner: self.told(caller, winner, false).await?,
-            loser: self.told(caller, loser, false).await?,
-            at: conflict.at,
-            detected_at: conflict.detected_at,
-        })
-    }
-
-    pub(super) async fn all_held(&self, caller: &Caller, page: Page) -> Result<Paged<PastOf>, ApiError> {
-        guard::may_read_all(caller)?;
-        let held = self.parts.store.held(&caller.tenant, page).await?;
-        let mut rows = Vec::with_capacity(held.rows.len());
-        for row in held.rows {
-            rows.push(self.past_of(caller, row).await?);
-        }
-        Ok(Paged { rows, next: held.next })
-    }
-
-    async fn past_of(&self, caller: &Caller, row: HistoryRow) -> Result<PastOf, ApiError> {
+    pub(super) async fn past_of(&self, caller: &Caller, row: HistoryRow) -> Result<PastOf, ApiError> {
         Ok(PastOf { at: row.at.clone(), past: self.told(caller, row, false).await? })
     }
 }

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use llm_config_proto::rest::error::ApiError;
-use llm_config_proto::rest::service::{Caller, Events, Follow, Told};
+use llm_config_proto::rest::service::{Caller, Clash, Events, Follow, Told};
 use llm_config_shared::access::Permission;
-use llm_config_shared::name::Environment;
-use llm_config_shared::store::{Event, Head, Journal};
-use llm_config_shared::vector::Vector;
+use llm_config_shared::name::{EntryKey, Environment};
+use llm_config_shared::store::{Conflict, Head, Journal, JournalError};
+use llm_config_shared::vector::{Position, Vector};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +32,15 @@ impl<S: Journal + Registry> Api<S> {
         let heads = self.parts.tail.subscribe();
         let head = Arc::clone(&heads.borrow());
         let begin = beginning(&head, request.after.as_ref());
+        let told_from = request.after.as_ref().map(|after| after.seq(head.shard));
+        let conflicts = self.parts.store.conflict_mark(&caller.tenant, told_from).await?;
         let (tell, told) = mpsc::channel(AHEAD_MAX);
         let following = Following {
             store: Arc::clone(&self.parts.store),
             caller: caller.clone(),
             request: Follow { environment, ..request },
             heads,
+            conflicts,
             tell,
             stop: self.parts.stop.clone(),
         };
@@ -71,6 +74,8 @@ struct Following<S> {
     caller: Caller,
     request: Follow,
     heads: watch::Receiver<Arc<Head>>,
+    /// The number of the last conflict that was told.
+    conflicts: u64,
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
 }
@@ -99,6 +104,9 @@ impl<S: Journal> Following<S> {
             if up_to > after {
                 after = self.tell_after(after, up_to).await?;
             }
+            if !self.tell_conflicts(after).await? {
+                continue;
+            }
             if after >= up_to {
                 tokio::select! {
                     changed = self.heads.changed() => changed.ok()?,
@@ -113,8 +121,7 @@ impl<S: Journal> Following<S> {
         let events = match self.store.events_after(&self.caller.tenant, after, READ_MAX).await {
             Ok(events) => events,
             Err(error) => {
-                tracing::warn!(%error, "changes could not be read for a follower");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                later(&error).await;
                 return Some(after);
             }
         };
@@ -125,20 +132,72 @@ impl<S: Journal> Following<S> {
             None => up_to,
         };
         for event in events {
-            if self.wanted(&event) {
+            if self.wanted(&event.at) {
                 self.tell.send(Told::Change(event)).await.ok()?;
             }
         }
         Some(come_to)
     }
 
-    fn wanted(&self, event: &Event) -> bool {
-        let scope = &event.at.scope;
+    /// Tells the conflicts that were found since; false when that has to be tried again.
+    async fn tell_conflicts(&mut self, after: u64) -> Option<bool> {
+        loop {
+            let found = self.store.conflicts_after(&self.caller.tenant, self.conflicts, READ_MAX).await;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    later(&error).await;
+                    return Some(false);
+                }
+            };
+            let more = found.len() == READ_MAX;
+            for (number, conflict) in found {
+                if self.wanted(&conflict.at) {
+                    match self.clash(conflict, after).await {
+                        Ok(clash) => self.tell.send(Told::Conflict(clash)).await.ok()?,
+                        Err(error) => {
+                            later(&error).await;
+                            return Some(false);
+                        }
+                    }
+                }
+                self.conflicts = number;
+            }
+            if !more {
+                return Some(true);
+            }
+        }
+    }
+
+    async fn clash(&self, conflict: Conflict, after: u64) -> Result<Clash, JournalError> {
+        let sides = self.store.writes(&[conflict.winner, conflict.loser]).await?;
+        let author = |id| sides.iter().find(|row| row.stamp.id == id).map(|row| row.author.name.clone());
+        let head = self.heads.borrow().clone();
+        let position = Position { epoch: head.position.epoch, seq: after };
+        Ok(Clash {
+            conflict: Some(conflict.id),
+            winner_version: Some(conflict.winner_version),
+            loser_version: conflict.loser_version,
+            winner: author(conflict.winner),
+            loser: author(conflict.loser),
+            position: Some(Vector::at(head.shard, position)),
+            at: conflict.at,
+        })
+    }
+
+    fn wanted(&self, at: &EntryKey) -> bool {
+        let scope = &at.scope;
         let in_environment = |environment: &Environment| *environment == scope.environment;
         self.request.subtree.as_ref().is_none_or(|subtree| subtree.contains(&scope.namespace))
             && self.request.environment.as_ref().is_none_or(in_environment)
-            && guard::may_read(&self.caller, &event.at).is_ok()
+            && guard::may_read(&self.caller, at).is_ok()
     }
+}
+
+/// The database being away only delays.
+async fn later(error: &JournalError) {
+    tracing::warn!(%error, "changes could not be read for a follower");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl<S: Journal + Registry> Api<S> {
             change: row.change,
             status: row.status,
             reason: row.reason,
+            settled: row.settled,
         })
     }
 

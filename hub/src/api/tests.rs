@@ -20,6 +20,8 @@ use crate::journal::SqliteJournal;
 use crate::secrets::LocalKeyring;
 use crate::writer;
 
+mod conflicts;
+
 struct Hub {
     api: Api<SqliteJournal>,
     _directory: tempfile::TempDir,

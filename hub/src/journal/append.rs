@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llm_config_shared::entry::HubRow;
+use llm_config_shared::entry::{HubRow, Status};
 use llm_config_shared::name::{EntryKey, Scope};
+use llm_config_shared::settled::held_id;
 use llm_config_shared::stamp::{ActorId, WriteId};
 use llm_config_shared::store::{ChangeRow, Commit, Fence, Frontier, JournalError};
 
 use super::dialect::{Answer, Column, Transact};
-use super::encoding;
 use super::failure::corrupt;
-use super::{scopes, stubs};
+use super::{conflicts, encoding, scopes, stubs};
 
 mod statements;
 
@@ -44,6 +44,7 @@ pub(super) async fn append<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<(
     put_history(tx, &numbers, commit).await?;
     supersede(tx, &commit.superseded).await?;
     put_conflicts(tx, &numbers, commit).await?;
+    conflicts::settle(tx, &commit.settled).await?;
     put_changes(tx, &commit.changes).await?;
     put_repeats(tx, commit).await?;
     move_head(tx, commit).await
@@ -150,6 +151,10 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
         Column::ints_or_null(rows.iter().map(|row| row.seq)),
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
         Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
+        Column::blobs_or_null(
+            rows.iter()
+                .map(|row| (row.status == Status::Held).then(|| held_id(row.stamp.id).as_bytes().to_vec())),
+        ),
     ];
     expect("writes of the history", rows.len(), tx.execute_each(statements::HISTORY, columns).await?)
 }
@@ -181,6 +186,7 @@ async fn put_conflicts<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Comm
         Column::ints(rows.iter().map(|row| row.winner_version)),
         Column::ints(rows.iter().map(|row| row.loser_version)),
         Column::ints(rows.iter().map(|row| row.detected_at.0)),
+        Column::ints(rows.iter().map(|_| commit.seq)),
     ];
     expect("conflicts", rows.len(), tx.execute_each(statements::CONFLICT, columns).await?)
 }

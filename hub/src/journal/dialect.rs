@@ -5,6 +5,8 @@ use std::future::Future;
 
 use llm_config_shared::store::JournalError;
 
+use super::whole::Table;
+
 /// The answer of a database.
 pub type Answer<T> = Result<T, JournalError>;
 
@@ -172,6 +174,19 @@ pub trait Transact: Send {
         columns: Vec<Column<'_>>,
     ) -> impl Future<Output = Answer<u64>> + Send;
 
+    /// The rows of a statement made of names from the catalog, one by one, however many there are.
+    fn each_row<E: From<JournalError> + Send>(
+        &mut self,
+        select: String,
+        take: impl FnMut(&Self::Row) -> Result<(), E> + Send,
+    ) -> impl Future<Output = Result<(), E>> + Send;
+
+    /// Puts rows into a table as they are, given by its columns.
+    fn fill(&mut self, table: &Table, columns: Vec<Column<'_>>) -> impl Future<Output = Answer<u64>> + Send;
+
+    /// Numbers that the database gives out in this table go on above those that were put there.
+    fn renumber(&mut self, table: &Table) -> impl Future<Output = Answer<()>> + Send;
+
     /// Durable when it returns.
     fn commit(self) -> impl Future<Output = Answer<()>> + Send;
 }
@@ -188,6 +203,9 @@ pub trait Dialect: Send + Sync + 'static {
 
     /// Brings the tables up to date.
     fn migrate(&self) -> impl Future<Output = Answer<()>> + Send;
+
+    /// The same up to a step and no further.
+    fn migrate_to(&self, step: i64) -> impl Future<Output = Answer<()>> + Send;
 
     /// What [`migrate`](Self::migrate) would apply, without applying it.
     fn pending_migrations(&self) -> impl Future<Output = Answer<Vec<String>>> + Send;

@@ -1,7 +1,7 @@
 //! How far the shard has come, and who leads it.
 
 use llm_config_shared::stamp::Hlc;
-use llm_config_shared::store::{Head, JournalError, Leadership};
+use llm_config_shared::store::{Head, JournalError, Leadership, Loss};
 use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId, Vector};
 
 use super::dialect::{Answer, Cells, Sql, Transact};
@@ -20,6 +20,10 @@ const READ: Sql = Sql::same("SELECT shard, epoch, seq, hlc, f_seq FROM shard_hea
 const EPOCHS: Sql = Sql::same("SELECT ord, epoch, start_seq FROM shard_epoch WHERE shard = $1 ORDER BY ord");
 const NEW_EPOCH: Sql =
     Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, $2, $3, $4)");
+const AFTER_LOSS: Sql = Sql::same("UPDATE restored SET new_epoch = $1 WHERE new_epoch IS NULL");
+const LOSSES: Sql = Sql::same(
+    "SELECT shard, epoch, cut, new_epoch FROM restored WHERE new_epoch IS NOT NULL ORDER BY n DESC LIMIT 64",
+);
 const TAKE: Sql = Sql::same("UPDATE shard_head SET epoch = $2 WHERE shard = $1");
 
 /// Locks the head and appends an epoch. Of two processes that create the shard at once, the second waits and finds the
@@ -32,6 +36,7 @@ pub(super) async fn lead<T: Transact>(tx: &mut T, epoch: u64, new_shard: ShardId
     let row = vec![id.into(), u64::from(ordinal).into(), epoch.into(), position.seq.into()];
     tx.execute(NEW_EPOCH, row).await?;
     tx.execute(TAKE, vec![id.into(), epoch.into()]).await?;
+    tx.execute(AFTER_LOSS, vec![epoch.into()]).await?;
     Ok(Leadership { shard, position: Position { epoch, seq: position.seq }, hlc })
 }
 
@@ -39,6 +44,14 @@ pub(super) async fn head<T: Transact>(tx: &mut T) -> Answer<Head> {
     let Found { shard, position, hlc, horizon } = one(tx.fetch(READ, vec![]).await?)?;
     let epochs = epochs(tx, shard).await?;
     Ok(Head { shard, position, hlc, horizon, epochs })
+}
+
+pub(super) async fn losses<T: Transact>(tx: &mut T) -> Answer<Vec<Loss>> {
+    let loss = |row: &T::Row| {
+        let (epoch, cut, new_epoch) = (row.int(1)?, row.int(2)?, row.int(3)?);
+        Ok(Loss { shard: ShardId(uuid(row, 0)?), epoch, cut, new_epoch })
+    };
+    tx.fetch(LOSSES, vec![]).await?.iter().map(loss).collect()
 }
 
 pub(super) async fn vector<T: Transact>(tx: &mut T) -> Answer<Vector> {

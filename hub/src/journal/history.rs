@@ -1,8 +1,8 @@
-//! What was: history, changes, conflicts, held writes, events. Newest first, a page at a time.
+//! What was: history, changes, held writes, events. Newest first, a page at a time.
 
 use llm_config_shared::entry::{ChangeId, ChangeType, HistoryRow};
 use llm_config_shared::name::{EntryKey, Key, Tenant};
-use llm_config_shared::store::{ChangeRow, Conflict, Event, Page, Paged};
+use llm_config_shared::store::{ChangeRow, Event, Page, Paged};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{Dot, Position, ShardId};
 
@@ -42,11 +42,6 @@ const CHANGES: Sql = Sql::same(
 );
 const CHANGE: Sql =
     Sql::same("SELECT n, id, created_at, author, message, writes FROM change WHERE tenant = $1 AND id = $2");
-const CONFLICTS: Sql = Sql::same(
-    "SELECT c.n, c.id, c.key, c.winner_actor, c.winner_inc, c.winner_ctr, c.loser_actor, c.loser_inc, c.loser_ctr,
-            c.winner_version, c.loser_version, c.detected_at, s.tenant, s.environment, s.namespace
-     FROM conflict c JOIN scope s ON s.id = c.scope WHERE c.tenant = $1 AND c.n < $2 ORDER BY c.n DESC LIMIT $3",
-);
 const EVENTS: Sql = Sql::same(
     "SELECT s.tenant, s.environment, s.namespace, h.key, h.epoch, h.seq, h.version, h.change_id, h.change_type, h.kind,
             h.author, h.created_at
@@ -64,12 +59,12 @@ fn entry_args(at: &EntryKey) -> Vec<Arg<'_>> {
 }
 
 /// Where to begin, and one row more than wanted, to know whether more follow.
-fn page_args<'a>(page: Page) -> [Arg<'a>; 2] {
+pub(super) fn page_args<'a>(page: Page) -> [Arg<'a>; 2] {
     [bound(page.before.unwrap_or(u64::MAX)).into(), bound(page.limit as u64).saturating_add(1).into()]
 }
 
 /// Cuts the row too many off; `number` is the column that pages are counted by.
-fn paged<R: Cells, T>(
+pub(super) fn paged<R: Cells, T>(
     mut rows: Vec<R>,
     page: Page,
     number: usize,
@@ -139,26 +134,6 @@ fn change_row(row: &impl Cells, tenant: &Tenant) -> Answer<ChangeRow> {
         author: written(row.blob(3)?)?,
         message: written_or_null(row, 4)?,
         writes: row.int(5)?,
-    })
-}
-
-pub(super) async fn conflicts<T: Transact>(
-    tx: &mut T,
-    tenant: &Tenant,
-    page: Page,
-) -> Answer<Paged<Conflict>> {
-    let mut args = vec![tenant.as_str().into()];
-    args.extend(page_args(page));
-    paged(tx.fetch(CONFLICTS, args).await?, page, 0, |row| {
-        Ok(Conflict {
-            id: uuid(row, 1)?,
-            at: EntryKey { scope: rows::scope(row, 12)?, key: name(Key::parse(row.text(2)?))? },
-            winner: rows::write_id(row, 3)?,
-            loser: rows::write_id(row, 6)?,
-            winner_version: row.int(9)?,
-            loser_version: row.int(10)?,
-            detected_at: UnixMillis(row.int(11)?),
-        })
     })
 }
 

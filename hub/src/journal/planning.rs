@@ -8,8 +8,9 @@ use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::{Frontier, Planning, PlanningRequest, Repeat};
 
 use super::dialect::{Answer, Cells, Column, Sql, Transact};
+use super::registry::policies;
 use super::rows::{self, name, uuid, written};
-use super::{entries, scopes, stubs};
+use super::{conflicts, entries, scopes, stubs};
 
 const FRONTIERS: Sql = Sql {
     sqlite: "SELECT edge, inc, last_ctr, session FROM frontier WHERE edge = $1 AND inc = $2",
@@ -24,9 +25,10 @@ const REPEATS: Sql = Sql {
                JOIN repeat ON tenant = t AND change_id = c AND batch = b",
 };
 const WRITES: Sql = Sql {
-    sqlite: "SELECT actor, inc, ctr, content_hash FROM history WHERE actor = $1 AND inc = $2 AND ctr = $3",
-    postgres: "SELECT actor, inc, ctr, content_hash FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (x, i, c)
-               JOIN history ON actor = x AND inc = i AND ctr = c",
+    sqlite: "SELECT actor, h.inc, ctr, content_hash FROM frontier AS f
+             JOIN history AS h ON actor = f.edge AND h.inc = f.inc AND ctr = $2 WHERE f.edge = $1",
+    postgres: "SELECT actor, h.inc, ctr, content_hash FROM unnest($1::bytea[], $2::bigint[]) AS a (x, c)
+               JOIN frontier AS f ON f.edge = x JOIN history AS h ON actor = x AND h.inc = f.inc AND ctr = c",
 };
 
 pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest) -> Answer<Planning> {
@@ -35,6 +37,9 @@ pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest)
     let mut planning = Planning {
         rows: entries::rows(tx, &request.keys).await?,
         digests: scopes::digests(tx, &scopes).await?,
+        policies: policies::of(tx, &request.policies).await?,
+        conflicts: conflicts::each(tx, &request.conflicts).await?,
+        past: conflicts::writes(tx, &request.past).await?,
         ..Planning::default()
     };
     planning.rows.sort_by(|a, b| a.row.at.cmp(&b.row.at));
@@ -75,9 +80,8 @@ pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest)
 
     let writes = &request.writes;
     let columns = vec![
-        Column::blobs(writes.iter().map(|id| id.actor.0.as_bytes().as_slice())),
-        Column::ints(writes.iter().map(|id| id.incarnation)),
-        Column::ints(writes.iter().map(|id| id.counter)),
+        Column::blobs(writes.iter().map(|(actor, _)| actor.0.as_bytes().as_slice())),
+        Column::ints(writes.iter().map(|(_, counter)| *counter)),
     ];
     for row in &tx.fetch_each(WRITES, columns).await? {
         planning.known_writes.push((rows::write_id(row, 0)?, rows::hash(row, 3)?));

@@ -6,16 +6,19 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use llm_config_shared::store::JournalError;
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres as Driver,
 };
 use sqlx::query::Query;
-use sqlx::{Connection as _, Executor as _, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr, Transaction};
+use tokio_stream::StreamExt as _;
 
 use super::Database;
 use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
+use super::whole::{CellKind, Table, TableColumn};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -26,6 +29,11 @@ const READERS: u32 = 8;
 
 /// A server without its default asks for less than a durable commit would break the hub's promise.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Columns of a table whose numbers the database gives out.
+const NUMBERED: &str = "SELECT a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+     WHERE c.relnamespace = current_schema()::text::regnamespace AND c.relname::text = $1 AND a.attidentity <> ''
+       AND NOT a.attisdropped";
 
 /// A PostgreSQL database.
 pub struct Postgres {
@@ -83,6 +91,10 @@ impl Dialect for Postgres {
         MIGRATIONS.run(&self.writers).await.map_err(of_migration)
     }
 
+    async fn migrate_to(&self, step: i64) -> Answer<()> {
+        MIGRATIONS.run_to(step, &self.writers).await.map_err(of_migration)
+    }
+
     async fn pending_migrations(&self) -> Answer<Vec<String>> {
         let known = "SELECT 1 WHERE to_regclass('_sqlx_migrations') IS NOT NULL";
         let applied = if sqlx::query(known).fetch_optional(&self.readers).await.map_err(of_sql)?.is_some() {
@@ -115,8 +127,8 @@ fn bound(sql: Sql, args: Vec<Arg<'_>>) -> Statement<'static> {
 }
 
 /// Every column as one array.
-fn bound_columns(sql: Sql, columns: Vec<Column<'_>>) -> Statement<'static> {
-    let mut query = sqlx::query(sql.postgres);
+fn bound_columns(sql: impl SqlSafeStr, columns: Vec<Column<'_>>) -> Statement<'static> {
+    let mut query = sqlx::query(sql);
     for column in columns {
         query = match column {
             Column::Ints(numbers) => query.bind(numbers),
@@ -146,14 +158,54 @@ impl Transact for Transaction<'static, Driver> {
         if nothing_to_do(&columns) {
             return Ok(Vec::new());
         }
-        bound_columns(sql, columns).fetch_all(&mut **self).await.map_err(of_sql)
+        bound_columns(sql.postgres, columns).fetch_all(&mut **self).await.map_err(of_sql)
     }
 
     async fn execute_each(&mut self, sql: Sql, columns: Vec<Column<'_>>) -> Answer<u64> {
         if nothing_to_do(&columns) {
             return Ok(0);
         }
-        Ok(bound_columns(sql, columns).execute(&mut **self).await.map_err(of_sql)?.rows_affected())
+        Ok(bound_columns(sql.postgres, columns).execute(&mut **self).await.map_err(of_sql)?.rows_affected())
+    }
+
+    async fn each_row<E: From<JournalError> + Send>(
+        &mut self,
+        select: String,
+        mut take: impl FnMut(&PgRow) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut **self);
+        while let Some(row) = rows.try_next().await.map_err(of_sql)? {
+            take(&row)?;
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, table: &Table, columns: Vec<Column<'_>>) -> Answer<u64> {
+        if nothing_to_do(&columns) {
+            return Ok(0);
+        }
+        let array = |(n, column): (usize, &TableColumn)| {
+            let kind = match column.kind {
+                CellKind::Int => "bigint",
+                CellKind::Text => "text",
+                CellKind::Blob => "bytea",
+            };
+            format!("${}::{kind}[]", n + 1)
+        };
+        let arrays: Vec<String> = table.columns.iter().enumerate().map(array).collect();
+        let insert = format!("{} SELECT * FROM unnest({})", table.insert(), arrays.join(", "));
+        let filled = bound_columns(AssertSqlSafe(insert), columns).execute(&mut **self).await;
+        Ok(filled.map_err(of_sql)?.rows_affected())
+    }
+
+    async fn renumber(&mut self, table: &Table) -> Answer<()> {
+        let numbered =
+            sqlx::query(NUMBERED).bind(&table.name).fetch_all(&mut **self).await.map_err(of_sql)?;
+        for row in &numbered {
+            let renumber = table.renumber(row.text(0)?)?;
+            sqlx::query(AssertSqlSafe(renumber)).execute(&mut **self).await.map_err(of_sql)?;
+        }
+        Ok(())
     }
 
     async fn commit(self) -> Answer<()> {

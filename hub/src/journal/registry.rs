@@ -1,7 +1,8 @@
 //! The hub's tables beside the journal: tenants and environments, tokens, edges, wrapped keys.
 
 use llm_config_shared::feed::Environments;
-use llm_config_shared::name::{EdgeName, Environment, Tenant};
+use llm_config_shared::name::{EdgeName, Environment, Namespace, Tenant};
+use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -9,13 +10,14 @@ use uuid::Uuid;
 use super::Database;
 use super::dialect::{Answer, Dialect, Transact};
 use crate::registry::{
-    ApiToken, Edge, EdgeKeys, GrantRow, JoinOutcome, JoinToken, Registry, SetEnvironmentError, TenantRow,
-    TokenHash, WrappedRoot,
+    ApiToken, Edge, EdgeKeys, GrantRow, JoinOutcome, JoinToken, Registry, SetEnvironmentError,
+    SetPolicyError, TenantRow, TokenHash, WrappedRoot,
 };
 
 mod edges;
 mod joining;
 mod keys;
+pub(super) mod policies;
 mod tenants;
 mod tokens;
 
@@ -51,6 +53,25 @@ impl<D: Dialect> Registry for Database<D> {
         let environments = tenants::set_environment(&mut tx, tenant, environment, parent).await?;
         tx.commit().await?;
         Ok(environments)
+    }
+
+    async fn policies(&self, tenant: &Tenant) -> Answer<Policies> {
+        let mut tx = self.dialect.begin_read().await?;
+        let policies = policies::of(&mut tx, std::slice::from_ref(tenant)).await?;
+        tx.commit().await?;
+        Ok(policies)
+    }
+
+    async fn set_policy(
+        &self,
+        tenant: &Tenant,
+        namespace: &Namespace,
+        policy: Option<ConflictPolicy>,
+    ) -> Result<Policies, SetPolicyError> {
+        let mut tx = self.dialect.begin_write().await?;
+        let policies = policies::set(&mut tx, tenant, namespace, policy).await?;
+        tx.commit().await?;
+        Ok(policies)
     }
 
     async fn add_token(&self, token: &ApiToken) -> Answer<()> {

@@ -4,6 +4,7 @@
 use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{Author, ChangeId, ChangeType, HistoryRow, HubRow, Row, Status};
 use llm_config_shared::name::{EntryKey, Environment, InvalidName, Key, Namespace, Scope, Tenant};
+use llm_config_shared::settled::Settled;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
@@ -30,7 +31,8 @@ macro_rules! history_columns {
     () => {
         "h.key, h.version, h.hlc, h.actor, h.inc, h.ctr, h.claimed_hlc, h.kind, h.value, h.content_hash, h.author, \
          h.claimed_author, h.created_at, h.message, h.change_type, h.change_id, h.status, h.reason, h.seq, h.context, \
-         h.base, s.tenant, s.environment, s.namespace, h.id"
+         h.base, s.tenant, s.environment, s.namespace, h.id, h.settled_by, h.settled_at, h.settled_change, \
+         h.settled_version"
     };
 }
 /// Where [`history_columns`] has the row's number for paging.
@@ -84,6 +86,16 @@ pub(super) fn digest(row: &impl Cells, column: usize) -> Answer<ScopeDigest> {
     })
 }
 
+/// Who settled something, when, and what that wrote, from `column` on; none while nobody has.
+pub(super) fn settled(row: &impl Cells, column: usize) -> Answer<Option<Settled>> {
+    let Some(by) = written_or_null(row, column)? else { return Ok(None) };
+    let wrote = match row.int_or_null(column + 3)? {
+        Some(version) => Some((ChangeId(uuid(row, column + 2)?), version)),
+        None => None,
+    };
+    Ok(Some(Settled { by, at: UnixMillis(row.int(column + 1)?), wrote }))
+}
+
 /// Actor, incarnation and counter, from `column` on.
 pub(super) fn write_id(row: &impl Cells, column: usize) -> Answer<WriteId> {
     Ok(WriteId {
@@ -133,5 +145,6 @@ pub(super) fn history(row: &impl Cells) -> Answer<HistoryRow> {
         seq: row.int_or_null(18)?,
         context: to_vector(row.blob(19)?)?,
         base: row.blob_or_null(20)?.map(to_stamp).transpose()?,
+        settled: settled(row, 25)?,
     })
 }

@@ -7,19 +7,23 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Transaction;
+use llm_config_shared::store::JournalError;
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite as Driver, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
+use sqlx::{AssertSqlSafe, SqlSafeStr, Transaction};
+use tokio_stream::StreamExt as _;
 
 use super::Database;
 use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
+use super::whole::Table;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -105,6 +109,10 @@ impl Dialect for Sqlite {
         MIGRATIONS.run(&self.writer).await.map_err(of_migration)
     }
 
+    async fn migrate_to(&self, step: i64) -> Answer<()> {
+        MIGRATIONS.run_to(step, &self.writer).await.map_err(of_migration)
+    }
+
     async fn pending_migrations(&self) -> Answer<Vec<String>> {
         let known = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
         let applied = if sqlx::query(known).fetch_optional(&self.readers).await.map_err(of_sql)?.is_some() {
@@ -137,8 +145,8 @@ fn bound(sql: Sql, args: Vec<Arg<'_>>) -> Statement<'static> {
 }
 
 /// One row of the columns.
-fn bound_row(sql: Sql, columns: &[Column<'_>], row: usize) -> Statement<'static> {
-    let mut query = sqlx::query(sql.sqlite);
+fn bound_row(sql: impl SqlSafeStr, columns: &[Column<'_>], row: usize) -> Statement<'static> {
+    let mut query = sqlx::query(sql);
     for column in columns {
         query = match column {
             Column::Ints(numbers) => query.bind(numbers[row]),
@@ -163,7 +171,7 @@ impl Transact for Transaction<'static, Driver> {
     async fn fetch_each(&mut self, sql: Sql, columns: Vec<Column<'_>>) -> Answer<Vec<SqliteRow>> {
         let mut found = Vec::new();
         for row in 0..columns.first().map_or(0, Column::len) {
-            found.extend(bound_row(sql, &columns, row).fetch_all(&mut **self).await.map_err(of_sql)?);
+            found.extend(bound_row(sql.sqlite, &columns, row).fetch_all(&mut **self).await.map_err(of_sql)?);
         }
         Ok(found)
     }
@@ -171,10 +179,38 @@ impl Transact for Transaction<'static, Driver> {
     async fn execute_each(&mut self, sql: Sql, columns: Vec<Column<'_>>) -> Answer<u64> {
         let mut changed = 0;
         for row in 0..columns.first().map_or(0, Column::len) {
-            let done = bound_row(sql, &columns, row).execute(&mut **self).await.map_err(of_sql)?;
+            let done = bound_row(sql.sqlite, &columns, row).execute(&mut **self).await.map_err(of_sql)?;
             changed += done.rows_affected();
         }
         Ok(changed)
+    }
+
+    async fn each_row<E: From<JournalError> + Send>(
+        &mut self,
+        select: String,
+        mut take: impl FnMut(&SqliteRow) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut **self);
+        while let Some(row) = rows.try_next().await.map_err(of_sql)? {
+            take(&row)?;
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, table: &Table, columns: Vec<Column<'_>>) -> Answer<u64> {
+        let places: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
+        let insert: Arc<str> = format!("{} VALUES ({})", table.insert(), places.join(", ")).into();
+        let mut filled = 0;
+        for row in 0..columns.first().map_or(0, Column::len) {
+            let insert = bound_row(AssertSqlSafe(Arc::clone(&insert)), &columns, row);
+            filled += insert.execute(&mut **self).await.map_err(of_sql)?.rows_affected();
+        }
+        Ok(filled)
+    }
+
+    /// SQLite goes on above the highest by itself.
+    async fn renumber(&mut self, _table: &Table) -> Answer<()> {
+        Ok(())
     }
 
     async fn commit(self) -> Answer<()> {

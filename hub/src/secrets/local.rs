@@ -35,6 +35,8 @@ pub enum KeyringError {
     UnknownKey,
     #[error("a stored key cannot be unwrapped")]
     CannotOpen(#[from] CannotOpen),
+    #[error("there is another keyring at {path}; move it away first")]
+    Another { path: PathBuf },
     #[error("the system has no randomness")]
     NoRandomness,
 }
@@ -75,6 +77,18 @@ impl LocalKeyring {
             }
             other => other,
         }
+    }
+
+    /// The file's text, to be kept elsewhere.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(4_096));
+        text.push_str(HEADER);
+        text.push('\n');
+        for (_, key) in &self.keys {
+            STANDARD_NO_PAD.encode_string(key.expose(), &mut text);
+            text.push('\n');
+        }
+        text
     }
 
     /// Wraps a small key under the current key-encryption key, bound to its name.
@@ -133,24 +147,68 @@ fn context(name: &str) -> Vec<u8> {
     [b"llm-config wrapped key 1 ".as_slice(), name.as_bytes()].concat()
 }
 
-/// Written under another name, synced, and then given its own only if nobody has it: a crash leaves no half a keyring,
-/// and of two processes that start at once one's file stays.
+/// A keyring of a random key. Of two processes that start at once one's file stays.
 fn create(path: &Path) -> Result<(), KeyringError> {
     let key: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
     let mut text = Zeroizing::new(format!("{HEADER}\n"));
     STANDARD_NO_PAD.encode_string(key.as_slice(), &mut text);
     text.push('\n');
+    put_whole(path, &text).map(|_| ())
+}
+
+/// Written under another name, synced, and then given its own only if nobody has it: a crash leaves no half a keyring.
+/// False when somebody has it.
+fn put_whole(path: &Path, text: &str) -> Result<bool, KeyringError> {
     let unique = u64::from_be_bytes(random()?);
     let draft = path.with_extension(format!("{unique:016x}.new"));
-    let written = write_once(&draft, text.as_bytes()).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    let linked = write_once(&draft, text.as_bytes()).and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+        Ok(()) => Ok(true),
     });
     let removed = fs::remove_file(&draft);
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    written.and(removed).and(synced).map_err(|source| KeyringError::File { path: path.to_owned(), source })
+    let done = linked.and_then(|put| removed.and(synced).map(|()| put));
+    done.map_err(|source| KeyringError::File { path: path.to_owned(), source })
+}
+
+/// A keyring that comes back from a backup: it goes again unless what needs it has come back too.
+pub struct NewKeyring {
+    /// None when the same keyring was there before.
+    written: Option<PathBuf>,
+}
+
+impl NewKeyring {
+    /// Writes a keyring's text where there is none, or the same.
+    ///
+    /// # Errors
+    /// When another keyring is there, or the text is none.
+    pub fn write(path: &Path, text: &str) -> Result<Self, KeyringError> {
+        let malformed = |line| KeyringError::Malformed { path: path.to_owned(), line };
+        LocalKeyring::parse(text).map_err(malformed)?;
+        if put_whole(path, text)? {
+            return Ok(Self { written: Some(path.to_owned()) });
+        }
+        if LocalKeyring::open(path)?.to_text().as_str() == text {
+            return Ok(Self { written: None });
+        }
+        Err(KeyringError::Another { path: path.to_owned() })
+    }
+
+    /// It stays.
+    pub fn keep(mut self) {
+        self.written = None;
+    }
+}
+
+impl Drop for NewKeyring {
+    fn drop(&mut self) {
+        if let Some(path) = &self.written {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -216,6 +274,25 @@ mod tests {
             assert!(matches!(refused, KeyringError::Malformed { line: at, .. } if at == line), "{refused}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_keyring_comes_back_whole_or_goes_again() {
+        let folder = folder();
+        let (path, back) = (folder.path().join("keyring"), folder.path().join("back"));
+        let text = LocalKeyring::open_or_create(&path).unwrap().to_text();
+        assert_eq!(*text, fs::read_to_string(&path).unwrap());
+        drop(NewKeyring::write(&back, &text).unwrap());
+        assert!(!back.exists(), "what needs it did not come back");
+        NewKeyring::write(&back, &text).unwrap().keep();
+        assert_eq!(fs::metadata(&back).unwrap().mode() & 0o777, 0o600);
+        drop(NewKeyring::write(&back, &text).unwrap());
+        assert_eq!(fs::read_to_string(&back).unwrap(), *text, "what was there before stays");
+
+        let other = LocalKeyring::open_or_create(&folder.path().join("other")).unwrap().to_text();
+        assert!(matches!(NewKeyring::write(&back, &other), Err(KeyringError::Another { .. })));
+        assert!(matches!(NewKeyring::write(&back, "other"), Err(KeyringError::Malformed { .. })));
+        assert_eq!(fs::read_to_string(&back).unwrap(), *text);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>) -> Router {
     let routes = router::health_routes::<Api<S>>()
         .merge(router::value_routes::<Api<S>>())
         .merge(router::admin_routes::<Api<S>>())
+        .merge(router::conflict_routes::<Api<S>>())
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use llm_config_proto::sync::{EdgeFrames, SyncError};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::limits::{CLOCK_EPSILON_MS, PROGRESS_MS_MAX};
@@ -16,8 +17,9 @@ use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output,
 use llm_config_shared::replication::repair::Job;
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::replication::seats::Greeting;
+use llm_config_shared::segment::LostHistory;
 use llm_config_shared::stamp::Hlc;
-use llm_config_shared::store::{Head, Journal};
+use llm_config_shared::store::{Head, Journal, JournalError, Loss};
 use llm_config_shared::time::Instant;
 use llm_config_shared::vector::Vector;
 use llm_config_shared::write::{Answer, Verdict, Write};
@@ -263,18 +265,20 @@ impl<J: Journal, R: Registry> Session<J, R> {
         let (parts, floor, copied) = (Arc::clone(&self.parts), running.floor.clone(), running.copied);
         running.jobs.spawn(async move {
             let mut head = (*parts.tail.head()).clone();
+            let mut lost = Vec::new();
             // Whoever has just asked the database knows for certain that there is no more.
-            let leads = !head.vector().covers(&floor);
+            let leads = !head.epochs.holds(&floor, &head.vector());
             if leads {
-                head = match parts.journal.head().await {
-                    Ok(head) => head,
+                (head, lost) = match asked(&parts).await {
+                    Ok(asked) => asked,
                     Err(error) => return unavailable(&error, "the head"),
                 };
             }
             let physical = clock::now();
             let hlc = head.hlc.max(Hlc::from_physical(physical));
             let epsilon_ms = CLOCK_EPSILON_MS;
-            Done::Other(Input::Head(HeadReport { head, physical, hlc, epsilon_ms, leads, copied }))
+            let report = HeadReport { head, physical, hlc, epsilon_ms, leads, copied, lost };
+            Done::Other(Input::Head(report))
         });
     }
 
@@ -360,6 +364,19 @@ impl<J: Journal, R: Registry> Session<J, R> {
     fn heard(&self, running: &Running) {
         self.parts.presence.heard(self.edge.id, clock::now(), running.acknowledged_seq);
     }
+}
+
+/// How far the database has come, and what it ever lost, said anew: an edge takes only what is newer than all that it
+/// heard before.
+async fn asked<J: Journal, R>(parts: &Parts<J, R>) -> Result<(Head, Vec<(Loss, Bytes)>), JournalError> {
+    let (head, losses) = (parts.journal.head().await?, parts.journal.losses().await?);
+    let signing = parts.identity.signing();
+    let said = |loss: Loss| {
+        let draft = LostHistory { loss, issued_at: clock::now(), key_id: signing.id() }.draft();
+        let signature = signing.sign(&draft.message());
+        (loss, draft.signed(&signature))
+    };
+    Ok((head, losses.into_iter().map(said).collect()))
 }
 
 /// The edge is told to come back; why is only for the log.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use llm_config_shared::name::Scope;
-use llm_config_shared::replication::admit::{ApiSubmission, Leader, OpOutcome, Planner, Sealer};
+use llm_config_shared::replication::admit::{
+    ApiSubmission, Leader, OpOutcome, Planner, Sealer, SettleOutcome,
+};
 use llm_config_shared::store::{Commit, Planning, PlanningRequest, Repeat};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
@@ -19,6 +21,7 @@ impl Job {
         match self {
             Self::Api { submission, .. } => submission.operations.len().max(1),
             Self::Upload { upload, .. } => upload.writes.len().max(1),
+            Self::Settle { .. } => 1,
         }
     }
 
@@ -27,6 +30,7 @@ impl Job {
         match self {
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::Settle { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }
@@ -35,6 +39,7 @@ impl Job {
 pub(super) enum Waiting {
     Api { reply: oneshot::Sender<Result<Written, WriteError>>, outcome: Judged },
     Upload { reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>, answers: Vec<Answer> },
+    Settle { reply: oneshot::Sender<Result<SettleOutcome, WriteError>>, outcome: SettleOutcome },
 }
 
 pub(super) enum Judged {
@@ -48,6 +53,7 @@ impl Waiting {
     pub(super) fn answer(self, position: &Vector) {
         match self {
             Self::Upload { reply, answers } => drop(reply.send(Ok(answers))),
+            Self::Settle { reply, outcome } => drop(reply.send(Ok(outcome))),
             Self::Api { reply, outcome } => drop(reply.send(match outcome {
                 Judged::Now(outcomes) => Ok(Written::Now { outcomes, position: position.clone() }),
                 Judged::Before(answer) => Ok(Written::Before { answer, position: position.clone() }),
@@ -60,6 +66,7 @@ impl Waiting {
     pub(super) fn refuse(self, error: WriteError) {
         match self {
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
         }
     }
@@ -72,6 +79,7 @@ pub(super) fn needs(jobs: &[Job]) -> PlanningRequest {
         match job {
             Job::Api { submission, .. } => submission.needs(&mut request),
             Job::Upload { upload, .. } => upload.needs(&mut request),
+            Job::Settle { submission, .. } => submission.needs(&mut request),
         }
     }
     request.keys.sort();
@@ -99,6 +107,9 @@ pub(super) fn plan(
         .into_iter()
         .map(|job| match job {
             Job::Upload { upload, reply } => Waiting::Upload { reply, answers: planner.upload(&upload) },
+            Job::Settle { submission, reply } => {
+                Waiting::Settle { reply, outcome: planner.settle(&submission, sealer) }
+            }
             Job::Api { submission, render, reply } => {
                 let outcome = judge(&mut planner, submission, render, sealer);
                 Waiting::Api { reply, outcome }

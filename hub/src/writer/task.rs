@@ -190,9 +190,10 @@ fn refusal(error: &JournalError) -> WriteError {
 }
 
 fn places_to_seal_in(jobs: &[Job]) -> BTreeSet<(Tenant, Environment)> {
-    let submissions = jobs.iter().filter_map(|job| match job {
-        Job::Api { submission, .. } => Some(submission),
-        Job::Upload { .. } => None,
+    let places = jobs.iter().flat_map(|job| match job {
+        Job::Api { submission, .. } => submission.seals_in(),
+        Job::Settle { submission, .. } => submission.seals_in(),
+        Job::Upload { .. } => BTreeSet::new(),
     });
-    submissions.flat_map(|submission| submission.seals_in()).collect()
+    places.collect()
 }

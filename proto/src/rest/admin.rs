@@ -111,16 +111,6 @@ pub struct ChangeInfo {
     pub writes: Vec<PastOf>,
 }
 
-/// Two concurrent writes of one entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConflictInfo {
-    pub id: Uuid,
-    pub at: EntryKey,
-    pub winner: Past,
-    pub loser: Past,
-    pub detected_at: UnixMillis,
-}
-
 /// An answer, or why there is none.
 pub type Answer<T> = Result<T, ApiError>;
 
@@ -176,12 +166,4 @@ pub trait AdminService: Send + Sync + 'static {
     fn changes(&self, caller: &Caller, page: Page) -> impl Future<Output = Answer<Paged<ChangeRow>>> + Send;
     /// 404 when there is none.
     fn change(&self, caller: &Caller, id: ChangeId) -> impl Future<Output = Answer<ChangeInfo>> + Send;
-    /// Newest first.
-    fn conflicts(
-        &self,
-        caller: &Caller,
-        page: Page,
-    ) -> impl Future<Output = Answer<Paged<ConflictInfo>>> + Send;
-    /// Writes that wait for a person, newest first.
-    fn held(&self, caller: &Caller, page: Page) -> impl Future<Output = Answer<Paged<PastOf>>> + Send;
 }

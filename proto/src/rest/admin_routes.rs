@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::admin::AdminService;
 use super::admin_types::{
-    ChangeBody, ConflictBody, EdgeBody, EnvironmentBody, EnvironmentRequest, FleetBody, JoinTokenBody,
-    JoinTokenRequest, PlacedBody, TenantBody, TenantRequest, TokenBody, TokenRequest,
+    ChangeBody, EdgeBody, EnvironmentBody, EnvironmentRequest, FleetBody, JoinTokenBody, JoinTokenRequest,
+    TenantBody, TenantRequest, TokenBody, TokenRequest,
 };
 use super::answer::{ErrorBody, more};
 use super::error::ApiError;
@@ -45,8 +45,6 @@ pub fn admin_routes<A: AdminService>() -> Router<Arc<A>> {
         .merge(routed::<__path_fleet, _, Arc<A>>(fleet::<A>))
         .merge(routed::<__path_list_changes, _, Arc<A>>(list_changes::<A>))
         .merge(routed::<__path_get_change, _, Arc<A>>(get_change::<A>))
-        .merge(routed::<__path_list_conflicts, _, Arc<A>>(list_conflicts::<A>))
-        .merge(routed::<__path_list_held, _, Arc<A>>(list_held::<A>))
 }
 
 #[utoipa::path(post, path = "/api/v1/join-tokens", operation_id = "createJoinToken", tag = "fleet",
@@ -89,7 +87,7 @@ async fn remove_token<A: AdminService>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn uuid(text: &str) -> Result<Uuid> {
+pub(super) fn uuid(text: &str) -> Result<Uuid> {
     Uuid::try_parse(text).map_err(|_| ApiError::bad_request("id must be a UUID").detail("field", "id"))
 }
 
@@ -189,14 +187,14 @@ async fn fleet<A: AdminService>(State(service): Service<A>, caller: Caller) -> R
     Ok(Json(service.fleet(&caller).await?.into()))
 }
 
-fn page(mut query: Query) -> Result<Page> {
+pub(super) fn page(mut query: Query) -> Result<Page> {
     let limit = query.limit(PAGE_LIMIT, PAGE_LIMIT_MAX)?;
     let page = Page { before: query.number("cursor")?, limit };
     query.end()?;
     Ok(page)
 }
 
-fn paged<T, B: Serialize + From<T>>(paged: Paged<T>, uri: &Uri) -> Response {
+pub(super) fn paged<T, B: Serialize + From<T>>(paged: Paged<T>, uri: &Uri) -> Response {
     let rows: Vec<B> = paged.rows.into_iter().map(B::from).collect();
     let mut response = Json(rows).into_response();
     if let Some(next) = paged.next {
@@ -226,30 +224,4 @@ async fn get_change<A: AdminService>(
     caller: Caller,
 ) -> Result<Json<ChangeBody>> {
     Ok(Json(service.change(&caller, ChangeId(uuid(&id)?)).await?.into()))
-}
-
-#[utoipa::path(get, path = "/api/v1/conflicts", operation_id = "listConflicts", tag = "changes",
-    params(("limit" = Option<u64>, Query), ("cursor" = Option<u64>, Query)),
-    responses((status = 200, body = Vec<ConflictBody>, description = "Newest first, with both values")))]
-async fn list_conflicts<A: AdminService>(
-    State(service): Service<A>,
-    query: Query,
-    uri: Uri,
-    caller: Caller,
-) -> Result<Response> {
-    let conflicts = service.conflicts(&caller, page(query)?).await?;
-    Ok(paged::<_, ConflictBody>(conflicts, &uri))
-}
-
-#[utoipa::path(get, path = "/api/v1/held", operation_id = "listHeld", tag = "changes",
-    params(("limit" = Option<u64>, Query), ("cursor" = Option<u64>, Query)),
-    responses((status = 200, body = Vec<PlacedBody>, description = "Writes that wait for a person, newest first")))]
-async fn list_held<A: AdminService>(
-    State(service): Service<A>,
-    query: Query,
-    uri: Uri,
-    caller: Caller,
-) -> Result<Response> {
-    let held = service.held(&caller, page(query)?).await?;
-    Ok(paged::<_, PlacedBody>(held, &uri))
 }

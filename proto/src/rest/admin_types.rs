@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::Environments;
-use llm_config_shared::name::{EdgeName, EntryKey, Environment, Subtree, Tenant};
+use llm_config_shared::name::{EdgeName, Environment, Subtree, Tenant};
 use llm_config_shared::store::ChangeRow;
 use llm_config_shared::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::admin::{
-    ChangeInfo, ConflictInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, ShownJoinToken, ShownToken,
-    TenantInfo, TokenInfo,
+    ChangeInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, ShownJoinToken, ShownToken, TenantInfo,
+    TokenInfo,
 };
 use super::duration;
 use super::error::ApiError;
@@ -339,33 +339,6 @@ impl From<PastOf> for PlacedBody {
             environment: at.scope.environment.to_string(),
             key: at.key.to_string(),
             write: past.into(),
-        }
-    }
-}
-
-/// Two concurrent writes of one entry, of which one lost.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ConflictBody {
-    id: String,
-    namespace: String,
-    key: String,
-    environment: String,
-    detected_at: String,
-    winner: PastBody,
-    loser: PastBody,
-}
-
-impl From<ConflictInfo> for ConflictBody {
-    fn from(conflict: ConflictInfo) -> Self {
-        let EntryKey { scope, key } = conflict.at;
-        Self {
-            id: conflict.id.to_string(),
-            namespace: scope.namespace.to_string(),
-            key: key.to_string(),
-            environment: scope.environment.to_string(),
-            detected_at: conflict.detected_at.to_rfc3339(),
-            winner: conflict.winner.into(),
-            loser: conflict.loser.into(),
         }
     }
 }

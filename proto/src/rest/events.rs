@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 
 use super::position;
 use super::service::{Events, Told};
-use super::types::EventBody;
+use super::types::{ClashBody, EventBody, HeldEventBody};
 
 /// A line so often keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -36,6 +36,19 @@ fn event(told: Told) -> Event {
             let id = position::encode(&at);
             let data = format!("{{\"position\":\"{id}\"}}");
             Event::default().event("reset").id(id).data(data)
+        }
+        Told::Conflict(clash) => {
+            let id = clash.position.as_ref().map(position::encode);
+            let data = serde_json::to_string(&ClashBody::from(clash)).expect("text and numbers");
+            let event = Event::default().event("conflict").data(data);
+            match id {
+                Some(id) => event.id(id),
+                None => event,
+            }
+        }
+        Told::Held(held) => {
+            let data = serde_json::to_string(&HeldEventBody::from(held)).expect("text");
+            Event::default().event("held").data(data)
         }
     }
 }

@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admin_routes, router, value_routes};
+use super::{admin_routes, conflict_routes, router, types, value_routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,7 @@ use super::{admin_routes, router, value_routes};
         value_routes::list_entries, value_routes::history, value_routes::rollback, value_routes::diff,
         value_routes::bulk, value_routes::events, value_routes::metrics,
     ),
+    components(schemas(types::ClashBody, types::HeldEventBody)),
     security(("token" = [])),
     modifiers(&Token)
 )]
@@ -37,8 +38,17 @@ struct Values;
     admin_routes::fleet,
     admin_routes::list_changes,
     admin_routes::get_change,
-    admin_routes::list_conflicts,
-    admin_routes::list_held,
+    conflict_routes::list_conflicts,
+    conflict_routes::get_conflict,
+    conflict_routes::restore_conflict,
+    conflict_routes::dismiss_conflict,
+    conflict_routes::list_held,
+    conflict_routes::get_held,
+    conflict_routes::release_held,
+    conflict_routes::drop_held,
+    conflict_routes::get_policy,
+    conflict_routes::put_policy,
+    conflict_routes::remove_policy,
 ))]
 struct Admin;
 
@@ -74,7 +84,15 @@ mod tests {
         let hub = serde_json::to_value(hub_document()).unwrap();
         assert_eq!(hub["openapi"], "3.1.0");
         let paths = hub["paths"].as_object().unwrap();
-        for path in ["/health", "/api/v1/configs/bulk", "/api/v1/events", "/api/v1/fleet", "/api/v1/held"] {
+        for path in [
+            "/health",
+            "/api/v1/configs/bulk",
+            "/api/v1/events",
+            "/api/v1/fleet",
+            "/api/v1/held",
+            "/api/v1/conflicts/{id}/restore",
+            "/api/v1/namespaces/{namespace}/policy",
+        ] {
             assert!(paths.contains_key(path), "{path}");
         }
         let entry: Vec<&String> =

@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
-fn text(field: &'static str, text: Option<String>) -> Parsed<Option<Arc<str>>> {
+pub(super) fn text(field: &'static str, text: Option<String>) -> Parsed<Option<Arc<str>>> {
     match text {
         Some(text) if text.len() > TEXT_BYTES_MAX => Err(ApiError::unprocessable(format!(
             "{field} has {} bytes; at most {TEXT_BYTES_MAX} are allowed",

@@ -15,6 +15,7 @@ use llm_config_shared::store::{Event, Page, Paged};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
 use tokio_stream::Stream;
+use uuid::Uuid;
 
 use super::error::ApiError;
 
@@ -300,6 +301,32 @@ pub enum Told {
     Change(Event),
     /// Some changes cannot be told one by one: read what matters again.
     Reset(Vector),
+    /// Two writes met. After a lost connection it may be told again.
+    Conflict(Clash),
+    /// A write of this edge waits for a person.
+    Held(HeldAtHub),
+}
+
+/// Two writes that were made without knowledge of each other, as followers hear of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The conflict's id; an edge does not know it.
+    pub conflict: Option<Uuid>,
+    pub at: EntryKey,
+    pub winner_version: Option<u64>,
+    pub loser_version: u64,
+    /// The authors, where they are known.
+    pub winner: Option<Arc<str>>,
+    pub loser: Option<Arc<str>>,
+    /// Where one who was told goes on.
+    pub position: Option<Vector>,
+}
+
+/// A write of an edge that its hub holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldAtHub {
+    pub at: EntryKey,
+    pub reason: Arc<str>,
 }
 
 /// What a follower hears, until either side goes.

@@ -69,6 +69,7 @@ fn past(value: &str) -> Past {
         change: ChangeId(Uuid::from_u128(5)),
         status: Status::SupersededConcurrent,
         reason: None,
+        settled: None,
     }
 }
 
@@ -163,8 +164,19 @@ impl ConfigService for OneEntry {
             key: llm_config_shared::name::Key::parse("k").unwrap(),
             environment: None,
         };
+        let entry = at(call, &target)?;
+        let clash = Told::Conflict(Clash {
+            conflict: Some(Uuid::from_u128(6)),
+            at: entry.clone(),
+            winner_version: Some(4),
+            loser_version: 3,
+            winner: Some("token:t".into()),
+            loser: Some("edge:e/uid:0".into()),
+            position: Some(vector()),
+        });
+        let held = Told::Held(HeldAtHub { at: entry.clone(), reason: "its time is ahead".into() });
         let event = Event {
-            at: at(call, &target)?,
+            at: entry,
             dot: Dot { shard: ShardId(Uuid::from_u128(1)), position: Position { epoch: 1, seq: 8 } },
             version: 1,
             change: ChangeId(Uuid::from_u128(5)),
@@ -173,7 +185,7 @@ impl ConfigService for OneEntry {
             author: "token:t".into(),
             created_at: UnixMillis(0),
         };
-        Ok(Box::pin(tokio_stream::iter([Told::Change(event), Told::Reset(vector())])))
+        Ok(Box::pin(tokio_stream::iter([Told::Change(event), Told::Reset(vector()), clash, held])))
     }
 
     async fn health(&self) -> Health {
@@ -379,8 +391,12 @@ async fn followers_hear_changes_as_events() {
     let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();
     let text = String::from_utf8(text.to_vec()).unwrap();
     let lines: BTreeMap<&str, usize> =
-        ["event: change", "event: reset", "id: "].map(|l| (l, text.matches(l).count())).into();
-    assert_eq!(lines.into_values().collect::<Vec<_>>(), [1, 1, 2], "{text}");
+        ["event: change", "event: conflict", "event: held", "event: reset", "id: "]
+            .map(|l| (l, text.matches(l).count()))
+            .into();
+    assert_eq!(lines.into_values().collect::<Vec<_>>(), [1, 1, 1, 1, 3], "{text}");
+    assert!(text.contains(r#""winner_version":4,"loser_version":3,"winner":"token:t""#), "{text}");
+    assert!(text.contains(r#""reason":"its time is ahead""#), "{text}");
     assert!(text.contains(r#""namespace":"app""#), "{text}");
 }
 

@@ -9,10 +9,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::answer::reason;
+use super::conflict_types::ResolutionBody;
 use super::error::ApiError;
 use super::position;
 use super::service::{
-    BulkItem, BulkOutcome, BulkResult, Entry, Health, HealthStatus, Past, Pending, Shown, TwoVersions,
+    BulkItem, BulkOutcome, BulkResult, Clash, Entry, Health, HealthStatus, HeldAtHub, Past, Pending, Shown,
+    TwoVersions,
 };
 
 /// What stands for a secret that is not revealed.
@@ -158,10 +160,13 @@ pub(super) struct PastBody {
     change_type: &'static str,
     /// The change that it belongs to.
     change: String,
-    /// `applied`, `superseded_concurrent`, `held` or `denied`.
+    /// `applied`, `superseded_concurrent`, `held`, `released`, `dropped` or `denied`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What a person decided about it, once it was held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<ResolutionBody>,
 }
 
 impl From<Past> for PastBody {
@@ -178,6 +183,7 @@ impl From<Past> for PastBody {
             change: past.change.0.to_string(),
             status: past.status.as_str(),
             reason: past.reason.map(|text| text.to_string()),
+            resolution: past.settled.map(ResolutionBody::from),
         }
     }
 }
@@ -318,6 +324,65 @@ impl From<Event> for EventBody {
             author: event.author.to_string(),
             at: event.created_at.to_rfc3339(),
             position: position::encode(&Vector::at(event.dot.shard, event.dot.position)),
+        }
+    }
+}
+
+/// Two writes that were made without knowledge of each other, as followers hear of them.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ClashBody {
+    /// The conflict's, for `/conflicts/{id}`; an edge does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conflict: Option<String>,
+    /// The entry's.
+    id: String,
+    namespace: String,
+    key: String,
+    environment: String,
+    /// The version that counts; null from an edge whose hub did not say it.
+    winner_version: Option<u64>,
+    /// The version that lost and is kept in the history.
+    loser_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    winner: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loser: Option<String>,
+}
+
+impl From<Clash> for ClashBody {
+    fn from(clash: Clash) -> Self {
+        Self {
+            conflict: clash.conflict.map(|id| id.to_string()),
+            id: clash.at.id().to_string(),
+            namespace: clash.at.scope.namespace.to_string(),
+            key: clash.at.key.to_string(),
+            environment: clash.at.scope.environment.to_string(),
+            winner_version: clash.winner_version,
+            loser_version: clash.loser_version,
+            winner: clash.winner.map(|name| name.to_string()),
+            loser: clash.loser.map(|name| name.to_string()),
+        }
+    }
+}
+
+/// A write of this edge that waits at the hub for a person.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HeldEventBody {
+    id: String,
+    namespace: String,
+    key: String,
+    environment: String,
+    reason: String,
+}
+
+impl From<HeldAtHub> for HeldEventBody {
+    fn from(held: HeldAtHub) -> Self {
+        Self {
+            id: held.at.id().to_string(),
+            namespace: held.at.scope.namespace.to_string(),
+            key: held.at.key.to_string(),
+            environment: held.at.scope.environment.to_string(),
+            reason: held.reason.to_string(),
         }
     }
 }

@@ -362,7 +362,8 @@ async fn bulk<S: ConfigService>(
         ("env" = Option<String>, Query),
         ("after" = Option<String>, Query, description = "Continue after this position; also as Last-Event-ID")),
     responses((status = 200, content_type = "text/event-stream", body = EventBody,
-        description = "`change` with an entry that changed, `reset` when changes were missed")))]
+        description = "`change` with an entry that changed, `reset` when changes were missed, `conflict` with two \
+            writes that met (ClashBody), and at an edge `held` with a write that waits for a person (HeldEventBody)")))]
 async fn events<S: ConfigService>(State(service): Service<S>, mut query: Query, request: Request) -> Result {
     let (parts, _) = request.into_parts();
     let caller = super::extract::caller(&parts)?;

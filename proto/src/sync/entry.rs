@@ -340,32 +340,48 @@ impl From<&Answer> for wire::Answer {
     fn from(answer: &Answer) -> Self {
         let (verdict, version) = match answer.verdict {
             Verdict::Admitted { version } => (wire::Verdict::Admitted, version),
-            Verdict::Lost { version } => (wire::Verdict::Lost, version),
+            Verdict::Lost { version, .. } => (wire::Verdict::Lost, version),
             Verdict::Duplicate => (wire::Verdict::Duplicate, 0),
             Verdict::Held(HeldReason::ClockAhead) => (wire::Verdict::HeldClockAhead, 0),
             Verdict::Held(HeldReason::ConcurrentSecret) => (wire::Verdict::HeldConcurrentSecret, 0),
+            Verdict::Held(HeldReason::Policy) => (wire::Verdict::HeldPolicy, 0),
             Verdict::Denied(Denial::Namespace) => (wire::Verdict::DeniedNamespace, 0),
             Verdict::Denied(Denial::Environment) => (wire::Verdict::DeniedEnvironment, 0),
             Verdict::Denied(Denial::Reused) => (wire::Verdict::DeniedReused, 0),
             Verdict::Reidentify => (wire::Verdict::Reidentify, 0),
+            Verdict::Denied(Denial::Policy) => (wire::Verdict::DeniedPolicy, 0),
+        };
+        let winner_version = match answer.verdict {
+            Verdict::Lost { to, .. } => to,
+            Verdict::Admitted { .. }
+            | Verdict::Duplicate
+            | Verdict::Held(_)
+            | Verdict::Denied(_)
+            | Verdict::Reidentify => 0,
         };
         Self {
             id: Some(answer.id.into()),
             verdict: verdict.into(),
             version,
             current: answer.current.map(Into::into),
+            winner_version,
         }
     }
 }
 
-fn verdict(part: i32, version: u64) -> Parsed<Verdict> {
+fn verdict(part: i32, version: u64, winner_version: u64) -> Parsed<Verdict> {
     let unknown = InvalidMessage::Unknown { field: "verdict", value: part };
     Ok(match wire::Verdict::try_from(part) {
         Ok(wire::Verdict::Admitted) => Verdict::Admitted { version: number("version", version)? },
-        Ok(wire::Verdict::Lost) => Verdict::Lost { version: number("version", version)? },
+        Ok(wire::Verdict::Lost) => Verdict::Lost {
+            version: number("version", version)?,
+            to: number("winner's version", winner_version)?,
+        },
         Ok(wire::Verdict::Duplicate) => Verdict::Duplicate,
         Ok(wire::Verdict::HeldClockAhead) => Verdict::Held(HeldReason::ClockAhead),
         Ok(wire::Verdict::HeldConcurrentSecret) => Verdict::Held(HeldReason::ConcurrentSecret),
+        Ok(wire::Verdict::HeldPolicy) => Verdict::Held(HeldReason::Policy),
+        Ok(wire::Verdict::DeniedPolicy) => Verdict::Denied(Denial::Policy),
         Ok(wire::Verdict::DeniedNamespace) => Verdict::Denied(Denial::Namespace),
         Ok(wire::Verdict::DeniedEnvironment) => Verdict::Denied(Denial::Environment),
         Ok(wire::Verdict::DeniedReused) => Verdict::Denied(Denial::Reused),
@@ -380,7 +396,7 @@ impl TryFrom<wire::Answer> for Answer {
     fn try_from(part: wire::Answer) -> Parsed<Self> {
         Ok(Self {
             id: required("write id", part.id)?.try_into()?,
-            verdict: verdict(part.verdict, part.version)?,
+            verdict: verdict(part.verdict, part.version, part.winner_version)?,
             current: part.current.map(TryInto::try_into).transpose()?,
         })
     }

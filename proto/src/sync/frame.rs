@@ -24,6 +24,8 @@ const GRANTS_MAX: usize = 4_096;
 /// Most headers of a forwarded answer, and their longest text.
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 << 10;
+/// Longest signed statement of lost history.
+const STATEMENT_BYTES_MAX: usize = 1 << 10;
 /// Longest path and query of a forwarded request.
 const TARGET_BYTES_MAX: usize = 16 << 10;
 
@@ -177,11 +179,13 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         environments: environments_to_wire(&welcome.environments),
         default_environment: welcome.default_environment.to_string(),
         write: subtrees_to_wire(&welcome.write),
+        lost_history: welcome.lost_history.clone().unwrap_or_default(),
         copied: welcome.copied,
     }
 }
 
 fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
+    at_most("bytes of a statement", part.lost_history.len(), STATEMENT_BYTES_MAX)?;
     Ok(Welcome {
         shard: ShardId(uuid("shard", &part.shard)?),
         epochs: epochs_from_wire(part.epochs)?,
@@ -194,6 +198,7 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         environments: environments_from_wire(part.environments)?,
         default_environment: Environment::parse(&part.default_environment)?,
         write: subtrees_from_wire("write", FEEDS_MAX, part.write)?,
+        lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
         copied: part.copied,
     })
 }

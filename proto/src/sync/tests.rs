@@ -119,6 +119,7 @@ fn welcome() -> Welcome {
         environments: Environments::standard(),
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
+        lost_history: None,
         copied: false,
     }
 }
@@ -126,9 +127,11 @@ fn welcome() -> Welcome {
 fn hub_frames() -> Vec<HubFrame> {
     let verdicts = [
         Verdict::Admitted { version: 1 },
-        Verdict::Lost { version: 2 },
+        Verdict::Lost { version: 2, to: 1 },
         Verdict::Held(HeldReason::ClockAhead),
         Verdict::Held(HeldReason::ConcurrentSecret),
+        Verdict::Held(HeldReason::Policy),
+        Verdict::Denied(Denial::Policy),
         Verdict::Denied(Denial::Namespace),
         Verdict::Denied(Denial::Environment),
         Verdict::Denied(Denial::Reused),
@@ -161,6 +164,7 @@ fn hub_frames() -> Vec<HubFrame> {
     ];
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
+        HubFrame::Welcome(Welcome { lost_history: Some(Bytes::from_static(b"statement")), ..welcome() }),
         HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
         HubFrame::Grants(vec![grant]),

@@ -6,11 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::policy::Policies;
 use crate::replication::rules::Rules;
+use crate::settled::Settlement;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
 use crate::store::purge::{Stub, StubChange};
 use crate::store::{
@@ -20,12 +24,16 @@ use crate::time::UnixMillis;
 use crate::vector::{Dot, Position, ShardId, Vector};
 
 mod api;
+mod contest;
 mod copies;
+mod settle;
 mod upload;
 
 pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
+use copies::KnownWrites;
+pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
 
 /// What the leader of a shard carries from one commit to the next.
@@ -72,6 +80,9 @@ pub struct Planner {
     physical: UnixMillis,
     epsilon_ms: u64,
     rules: Rules,
+    policies: Policies,
+    known_conflicts: BTreeMap<Uuid, Conflict>,
+    known_past: BTreeMap<WriteId, HistoryRow>,
     rows: BTreeMap<EntryKey, HubRow>,
     /// Keys whose row in `rows` is only a stub in the journal.
     stubs: BTreeSet<EntryKey>,
@@ -82,11 +93,12 @@ pub struct Planner {
     touched: BTreeSet<Scope>,
     frontiers: BTreeMap<(ActorId, u64), Frontier>,
     moved: BTreeSet<(ActorId, u64)>,
-    known_writes: BTreeMap<WriteId, [u8; 32]>,
+    known_writes: KnownWrites,
     known_repeats: Vec<Repeat>,
     history: Vec<HistoryRow>,
     superseded: Vec<WriteId>,
     conflicts: Vec<Conflict>,
+    settled: Vec<Settlement>,
     changes: BTreeMap<(Tenant, ChangeId), ChangeRow>,
     repeats: Vec<Repeat>,
     fence: Fence,
@@ -145,6 +157,9 @@ impl Planner {
             physical,
             epsilon_ms: CLOCK_EPSILON_MS,
             rules: Rules::ALL,
+            policies: planning.policies,
+            known_conflicts: planning.conflicts.into_iter().map(|known| (known.id, known)).collect(),
+            known_past: planning.past.into_iter().map(|row| (row.stamp.id, row)).collect(),
             rows: rows.map(|row| (row.row.at.clone(), row)).collect(),
             stubs,
             won: BTreeSet::new(),
@@ -153,11 +168,12 @@ impl Planner {
             touched: BTreeSet::new(),
             frontiers: planning.frontiers.into_iter().map(|f| ((f.edge, f.incarnation), f)).collect(),
             moved: BTreeSet::new(),
-            known_writes: planning.known_writes.into_iter().collect(),
+            known_writes: KnownWrites::new(planning.known_writes),
             known_repeats: planning.repeats,
             history: Vec::new(),
             superseded: Vec::new(),
             conflicts: Vec::new(),
+            settled: Vec::new(),
             changes: BTreeMap::new(),
             repeats: Vec::new(),
             fence: leader.fence(),
@@ -178,7 +194,8 @@ impl Planner {
 
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
-        if self.history.is_empty() && self.moved.is_empty() && self.repeats.is_empty() {
+        let nothing = self.history.is_empty() && self.settled.is_empty();
+        if nothing && self.moved.is_empty() && self.repeats.is_empty() {
             return None;
         }
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
@@ -195,6 +212,7 @@ impl Planner {
             history: self.history,
             superseded: self.superseded,
             conflicts: self.conflicts,
+            settled: self.settled,
             frontiers: self.moved.iter().map(|edge| self.frontiers[edge]).collect(),
             digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: self.changes.into_values().collect(),
@@ -313,6 +331,7 @@ impl Planner {
             seq,
             context: entering.context.clone(),
             base: entering.base,
+            settled: None,
         });
         let tenant = &entering.at.scope.tenant;
         let change = self.changes.entry((tenant.clone(), entering.change)).or_insert_with(|| ChangeRow {

@@ -29,6 +29,7 @@ mod apply;
 mod copies;
 mod incoming;
 mod local;
+mod recover;
 mod repair;
 mod reread;
 mod restore;
@@ -110,6 +111,7 @@ pub enum Output {
     /// The hub has decided the write with this counter.
     Decided {
         counter: u64,
+        at: EntryKey,
         verdict: Verdict,
     },
     Replied {
@@ -176,6 +178,10 @@ pub enum Alert {
     #[error("the hub did not admit write {counter}: {reason}")]
     Denied { counter: u64, reason: crate::write::Denial },
     #[error(
+        "the hub was restored from a backup: what it lost is dropped here, and everything is fetched anew"
+    )]
+    LostHistory,
+    #[error(
         "the data of this edge was copied, or set back to an earlier state; it goes on under an identity of its own, \
          and {again} writes that wait are sent again"
     )]
@@ -228,7 +234,7 @@ enum Effect {
     Answered {
         kept: Vec<PendingRecord>,
         removed: Vec<(u64, EntryKey)>,
-        verdicts: Vec<(u64, Verdict)>,
+        verdicts: Vec<(u64, EntryKey, Verdict)>,
     },
     Switched(Box<Switch>),
     Folded {
@@ -284,6 +290,9 @@ pub struct EdgeReplica {
     last_repair: u64,
     /// The session that is given up next is not begun again before this.
     pause_ms: u64,
+    /// The hub of this session lost a part of what this edge has seen: where the hub was at the handshake. Everything is
+    /// fetched anew then.
+    recovering: Option<Vector>,
     /// Frames that wait until a switch is complete.
     inbox: VecDeque<HubFrame>,
     /// A switch or its folding is not durable yet.
@@ -345,6 +354,7 @@ impl EdgeReplica {
             repair: None,
             last_repair: 0,
             pause_ms: 0,
+            recovering: None,
             inbox: VecDeque::new(),
             switching: false,
             folding: VecDeque::new(),

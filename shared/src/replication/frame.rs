@@ -120,6 +120,8 @@ pub struct Welcome {
     pub default_environment: Environment,
     /// Where it may write.
     pub write: Vec<Subtree>,
+    /// The hub lost a part of what this edge has seen: its signed statement of that.
+    pub lost_history: Option<Bytes>,
     /// Another replica is connected under the same incarnation: this one is to take another, once the hub has decided
     /// what it can of the writes that wait.
     pub copied: bool,

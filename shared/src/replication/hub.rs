@@ -15,9 +15,9 @@ use crate::limits::{FEEDS_MAX, HEARTBEAT_MS, PROGRESS_MS_MAX, UPLOAD_BYTES_MAX, 
 use crate::name::{Environment, Subtree};
 use crate::secret::KeyGrant;
 use crate::stamp::Hlc;
-use crate::store::Head;
+use crate::store::{Head, Loss};
 use crate::time::{Instant, UnixMillis};
-use crate::vector::{EpochTable, Position, ShardId, Vector};
+use crate::vector::{EpochTable, Vector};
 use crate::write::{Answer, Write};
 
 mod mending;
@@ -43,6 +43,9 @@ pub struct HeadReport {
     pub epsilon_ms: u64,
     /// Whether this process is the one that writes, and so knows the head for certain.
     pub leads: bool,
+    /// What was lost of the hub's history, newest first, each with the signed statement of it. Only wanted where the
+    /// edge has seen what is not in the history.
+    pub lost: Vec<(Loss, Bytes)>,
     /// Another session of the same incarnation is open that is not older than this one.
     pub copied: bool,
 }
@@ -150,6 +153,8 @@ pub struct HubSession {
     uploaded: bool,
     /// What the edge was told of, by this hub or another.
     floor: Vector,
+    /// The history as the edge knows it.
+    epochs: EpochTable,
     /// Where the next transfer of each feed begins.
     sent: BTreeMap<Feed, Vector>,
     /// The transfer that has not been acknowledged, and what it brings the edge to.
@@ -179,6 +184,7 @@ impl HubSession {
             session: 0,
             uploaded: false,
             floor: Vector::EMPTY,
+            epochs: EpochTable::default(),
             sent: BTreeMap::new(),
             in_flight: None,
             last_transfer: 0,
@@ -306,12 +312,18 @@ impl HubSession {
         if self.phase != Phase::Greeting {
             return;
         }
+        let mut lost_history = None;
         if let Some(refusal) = self.dominated(&report.head.vector(), &report.head.epochs) {
-            // Only the process that writes knows that there is no more; any other may just be late.
-            let certain = report.leads && refusal == Refusal::Behind;
-            return self.refuse(if certain { Refusal::Ahead } else { refusal });
+            lost_history = self.lost_history(&report);
+            if lost_history.is_none() {
+                // Only the process that writes knows that there is no more; any other may just be late.
+                let certain = report.leads && refusal == Refusal::Behind;
+                return self.refuse(if certain { Refusal::Ahead } else { refusal });
+            }
+            self.floor = Vector::EMPTY;
         }
         self.phase = Phase::Welcomed;
+        self.epochs = report.head.epochs.clone();
         self.floor.join(&report.head.vector());
         let welcome = Welcome {
             shard: report.head.shard,
@@ -325,6 +337,7 @@ impl HubSession {
             environments: self.profile.environments.clone(),
             default_environment: self.profile.default_environment.clone(),
             write: self.profile.write.clone(),
+            lost_history,
             copied: report.copied,
         };
         self.send(HubFrame::Welcome(welcome));
@@ -338,19 +351,35 @@ impl HubSession {
         if !self.rules.dominance {
             return None;
         }
-        let in_history = |(shard, position): (ShardId, Position)| {
-            let head_seq = head.seq(shard);
-            position.seq == 0 || epochs.contains(position, head_seq)
-        };
-        let dominates = head.covers(&self.floor) && self.floor.iter().all(in_history);
+        let dominates =
+            if self.rules.lost_history { epochs.holds(&self.floor, head) } else { head.covers(&self.floor) };
         (!dominates).then_some(Refusal::Behind)
     }
 
-    fn handle_upload(&mut self, batch: u64, writes: Vec<Write>) {
+    /// The statement of a loss that is why this edge has seen what the hub has not. Only the process that writes knows.
+    fn lost_history(&self, report: &HeadReport) -> Option<Bytes> {
+        let (head, epochs) = (report.head.vector(), &report.head.epochs);
+        let explains = |loss: &Loss| report.leads && loss.explains(&self.floor, epochs, &head);
+        report.lost.iter().find(|(loss, _)| explains(loss)).map(|(_, statement)| statement.clone())
+    }
+
+    /// What the author of a write had seen, as far as it is still in the history. The edge knows of no epoch but from
+    /// this session or from before it.
+    fn as_far_as_known(&self, context: &Vector) -> Vector {
+        let known = context.iter().filter_map(|(shard, at)| Some((shard, self.epochs.clamp(at)?)));
+        Vector::from_positions(known).unwrap_or_default()
+    }
+
+    fn handle_upload(&mut self, batch: u64, mut writes: Vec<Write>) {
         let bytes: usize = writes.iter().map(Write::size).sum();
         let ordered = writes.windows(2).all(|pair| pair[0].id.counter < pair[1].id.counter);
         if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX || !ordered {
             return self.refuse(Refusal::Protocol("upload too large or out of order".into()));
+        }
+        if self.rules.lost_history {
+            for write in &mut writes {
+                write.context = self.as_far_as_known(&write.context);
+            }
         }
         let first = !std::mem::replace(&mut self.uploaded, true);
         self.outputs.push_back(Output::Admit { batch, session: self.session, first, writes });
@@ -405,6 +434,7 @@ impl HubSession {
         if let Some(refusal) = self.dominated(&to, epochs) {
             return self.refuse(refusal);
         }
+        self.epochs = epochs.clone();
         if whole || parts.iter().any(|part| !part.segments.is_empty()) {
             self.send_transfer(&to, parts, whole || asked, now);
         } else if asked {
@@ -437,3 +467,6 @@ impl HubSession {
         self.progress_by = now + PROGRESS_MS_MAX;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::limits::{UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::EntryKey;
 use crate::stamp::{Hlc, Stamp};
 use crate::store::replica::PendingRecord;
-use crate::vector::Vector;
+use crate::vector::{Dot, Vector};
 use crate::write::{Answer, Verdict, Write};
 
 /// Pending writes by counter.
@@ -40,6 +40,16 @@ pub enum Effect {
     Keep(Box<PendingRecord>),
     /// It goes.
     Remove { counter: u64, at: EntryKey },
+}
+
+/// Whether a write stands below a row. The hub may have put an own write further ahead than a later one, where a policy
+/// made it win; so an own later write is never below an earlier one. Its counter alone does not put it there: where a
+/// replica was set back, a row with a larger one may be of the life that is gone, and older.
+fn is_hidden(write: &Write, row: &Row, own_by_counter: bool) -> bool {
+    let (own, winner) = (write.id, row.stamp.id);
+    let same = own.actor == winner.actor && own.incarnation == winner.incarnation;
+    let later = own_by_counter && same && own.counter > winner.counter;
+    !later && write.stamp() <= row.stamp
 }
 
 impl Outbox {
@@ -137,10 +147,11 @@ impl Outbox {
 
     /// Marks pending writes that a row, about to be applied, hides: those not above it in the last-write-wins order.
     /// Gives their records for the batch that applies the row.
-    pub fn hide_below(&mut self, row: &Row) -> Vec<PendingRecord> {
+    pub fn hide_below(&mut self, row: &Row, own_by_counter: bool) -> Vec<PendingRecord> {
         let behind = self.pending.values_mut().filter(|entry| {
             let record = &entry.record;
-            !record.hidden && !entry.leaving && record.write.at == row.at && record.write.stamp() <= row.stamp
+            let same = record.write.at == row.at;
+            !record.hidden && !entry.leaving && same && is_hidden(&record.write, row, own_by_counter)
         });
         let hide = |entry: &mut Entry| {
             entry.record.hidden = true;
@@ -178,6 +189,18 @@ impl Outbox {
             changed.push(record.clone());
         }
         changed
+    }
+
+    /// Takes back what the hub decided of writes whose place it does not know any more: they wait again. Gives the changed
+    /// records, to be written.
+    pub fn take_up_again(&mut self, is_known: impl Fn(Dot) -> bool) -> Vec<PendingRecord> {
+        let entries = self.pending.values_mut().filter(|entry| !entry.leaving);
+        let lost = entries.filter(|entry| entry.record.decided.is_some_and(|dot| !is_known(dot)));
+        let again = |entry: &mut Entry| {
+            entry.record.decided = None;
+            entry.record.clone()
+        };
+        lost.map(again).collect()
     }
 
     /// Gives every write that the hub has not decided to another incarnation, durable or not. Numbers, times and order
@@ -244,5 +267,93 @@ impl Outbox {
     /// The stamp that a new write of this key follows, if one is pending.
     pub fn visible_stamp(&self, at: &EntryKey) -> Option<Stamp> {
         self.visible(at).map(Write::stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::entry::{Author, ChangeId, Content, Metadata};
+    use crate::name::{Environment, Key, Namespace, Scope, Tenant};
+    use crate::stamp::{ActorId, WriteId};
+    use crate::time::UnixMillis;
+    use crate::vector::{Dot, Position, ShardId};
+    use crate::write::Action;
+
+    const EDGE: u128 = 7;
+
+    fn id(actor: u128, counter: u64) -> WriteId {
+        WriteId { actor: ActorId(Uuid::from_u128(actor)), incarnation: 1, counter }
+    }
+
+    fn at() -> EntryKey {
+        let scope = Scope {
+            tenant: Tenant::parse("t").unwrap(),
+            environment: Environment::base(),
+            namespace: Namespace::parse("app").unwrap(),
+        };
+        EntryKey { scope, key: Key::parse("k").unwrap() }
+    }
+
+    /// Own writes 1 and 2 of one key, at times 10 and 11.
+    fn two() -> Outbox {
+        let mut outbox = Outbox::default();
+        for counter in 1..=2 {
+            let write = Write {
+                id: id(EDGE, counter),
+                hlc: Hlc(9 + counter),
+                claimed_hlc: None,
+                at: at(),
+                action: Action::Delete,
+                author: Author { name: "uid:0".into(), claimed: None },
+                made_at: UnixMillis(1),
+                message: None,
+                change: ChangeId(Uuid::nil()),
+                context: Vector::EMPTY,
+                base: None,
+            };
+            outbox.restore(PendingRecord { write, sent: true, hidden: false, decided: None });
+        }
+        outbox
+    }
+
+    fn row(hlc: u64, id: WriteId) -> Row {
+        let metadata = Metadata {
+            created_at: UnixMillis(1),
+            created_by: "a".into(),
+            updated_at: UnixMillis(1),
+            updated_by: "a".into(),
+            tags: vec![],
+            description: None,
+        };
+        Row {
+            at: at(),
+            dot: Dot { shard: ShardId(Uuid::nil()), position: Position { epoch: 1, seq: 1 } },
+            stamp: Stamp { hlc: Hlc(hlc), id },
+            version: 1,
+            content: Content::Deleted,
+            metadata,
+            change: ChangeId(Uuid::nil()),
+        }
+    }
+
+    fn hidden(row: &Row, own_by_counter: bool) -> Vec<u64> {
+        let records = two().hide_below(row, own_by_counter);
+        records.iter().map(|record| record.write.id.counter).collect()
+    }
+
+    #[test]
+    fn a_row_hides_what_is_not_above_it() {
+        assert_eq!(hidden(&row(10, id(99, 1)), true), [1]);
+        assert_eq!(hidden(&row(50, id(99, 1)), true), [1, 2]);
+        assert_eq!(hidden(&row(5, id(99, 1)), true), [0; 0]);
+    }
+
+    #[test]
+    fn an_own_write_that_the_hub_put_ahead_does_not_hide_a_later_one() {
+        assert_eq!(hidden(&row(50, id(EDGE, 1)), true), [1]);
+        assert_eq!(hidden(&row(50, id(EDGE, 1)), false), [1, 2], "by time alone it would");
     }
 }

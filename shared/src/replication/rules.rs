@@ -29,10 +29,17 @@ pub struct Rules {
     pub vector_per_feed: bool,
     /// What a feed holds is compared with what the hub says that it holds, before it is shown.
     pub digest: bool,
+    /// A position counts only within the history that the table of epochs describes; an edge beyond it is served only
+    /// with the hub's statement of what was lost, and then from nothing.
+    pub lost_history: bool,
     /// A patch is applied to the value that it names and to no other, and gives what the hub holds.
     pub patch_base: bool,
     /// A replica that was copied or set back is noticed, and goes on under an incarnation of its own.
     pub clones: bool,
+    /// What wins by the policy of its namespace gets a stamp above what it replaces.
+    pub restamp_winner: bool,
+    /// Between an edge's own writes their counters decide which one readers see.
+    pub own_by_counter: bool,
 }
 
 impl Rules {
@@ -50,7 +57,10 @@ impl Rules {
         restamp_hybrid: true,
         vector_per_feed: true,
         digest: true,
+        lost_history: true,
         patch_base: true,
         clones: true,
+        restamp_winner: true,
+        own_by_counter: true,
     };
 }

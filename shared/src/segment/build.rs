@@ -7,8 +7,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::header::Section;
+use super::open::seal;
 use super::patched::Outgoing;
-use super::{FORMAT, Kind, SIGNATURE_BYTES, SectionCodec, SegmentHeader, columns};
+use super::{Kind, SIGNATURE_BYTES, SectionCodec, SegmentHeader, columns};
 use crate::entry::{Content, Row};
 use crate::feed::Feed;
 use crate::limits::GZIP_BYTES_MIN;
@@ -104,12 +105,6 @@ impl Draft {
 
     /// The finished segment.
     pub fn signed(self, signature: &[u8; SIGNATURE_BYTES]) -> Bytes {
-        let mut bytes = Vec::with_capacity(5 + self.header.len() + SIGNATURE_BYTES + self.sections.len());
-        bytes.push(FORMAT);
-        bytes.extend_from_slice(&(self.header.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(&self.header);
-        bytes.extend_from_slice(signature);
-        bytes.extend_from_slice(&self.sections);
-        bytes.into()
+        seal(&self.header, signature, &self.sections)
     }
 }

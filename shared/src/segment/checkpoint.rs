@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::open::split;
-use super::{FORMAT, Rejected, SIGNATURE_BYTES, VerificationKeys};
+use super::open::{seal, split};
+use super::{Rejected, SIGNATURE_BYTES, VerificationKeys};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::digest::FeedDigest;
 use crate::feed::Feed;
@@ -80,12 +80,7 @@ impl CheckpointDraft {
 
     /// The finished checkpoint.
     pub fn signed(self, signature: &[u8; SIGNATURE_BYTES]) -> Bytes {
-        let mut bytes = Vec::with_capacity(5 + self.encoded.len() + SIGNATURE_BYTES);
-        bytes.push(FORMAT);
-        bytes.extend_from_slice(&(self.encoded.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(&self.encoded);
-        bytes.extend_from_slice(signature);
-        bytes.into()
+        seal(&self.encoded, signature, &[])
     }
 }
 

@@ -23,6 +23,12 @@ pub struct Verified {
     sections: Bytes,
 }
 
+/// A signed message: what was signed, the signature, and what the header vouches for. The inverse of [`split`].
+pub(super) fn seal(header: &[u8], signature: &[u8; SIGNATURE_BYTES], rest: &[u8]) -> Bytes {
+    let length = (header.len() as u32).to_be_bytes();
+    [&[FORMAT], &length[..], header, signature, rest].concat().into()
+}
+
 /// Header, signature and the rest of a signed message.
 pub(super) fn split(bytes: &Bytes) -> Result<(Bytes, Bytes, Bytes), Rejected> {
     if bytes.len() > FRAME_BYTES_MAX {

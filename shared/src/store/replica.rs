@@ -63,7 +63,7 @@ impl Record {
 pub struct FeedRecord {
     /// What readers see.
     pub vector: Vector,
-    /// The highest that any hub said this feed had come to. Never falls.
+    /// The highest that any hub said this feed had come to. Falls only with the hub's statement of lost history.
     pub floor: Vector,
     /// Whether readers may see it: its first transfer has been completed.
     pub ready: bool,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::{Stamp, WriteId};
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
@@ -57,7 +58,6 @@ fn decided(
     let id = truth.identity(row.stamp.id, row.change);
     let current = truth.current.get(&row.at).copied();
     let by_hub = id.actor.0 == commit.fence.shard.0;
-    let copied = truth.copied.contains(&id.actor);
     if by_hub {
         let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
         let made = Made {
@@ -67,6 +67,8 @@ fn decided(
             content: row.content.hash(),
             acknowledged: false,
             status: None,
+            once_set_aside: false,
+            context: None,
             decided: None,
         };
         truth.writes.insert(id, made);
@@ -75,17 +77,17 @@ fn decided(
         return Err(Violation::new("order", format!("{id:?} was never made")));
     };
     made.status = Some(row.status);
-    match made.decided.replace(row.stamp.id) {
-        // Two copies had it, and one of them did not know what became of the other's.
-        Some(other) if copied && other != row.stamp.id => stats.count("writes decided once for each copy"),
-        Some(_) => return Err(Violation::new("order", format!("{id:?} was decided twice"))),
-        None => {}
+    if made.decided.replace(row.stamp.id).is_some() {
+        return Err(Violation::new("order", format!("{id:?} was decided twice")));
     }
     if made.content != row.content.hash() || made.at != row.at {
         return Err(Violation::new("acknowledged", format!("{id:?} is not what its author wrote")));
     }
     match row.status {
         Status::Held => stats.count("held by the hub"),
+        Status::Released | Status::Dropped => {
+            return Err(Violation::new("order", format!("{id:?} was settled before it was decided")));
+        }
         Status::Denied => stats.count("denied by the hub"),
         Status::Applied | Status::SupersededConcurrent => {
             stamps::admitted(truth, row, wall)?;
@@ -108,6 +110,16 @@ fn next_version(truth: &mut Truth, row: &HistoryRow) -> Check {
     Err(Violation::new("versions", detail))
 }
 
+/// Whether a concurrent write that was admitted, and won or did not, is what the policy allows.
+fn follows(policy: ConflictPolicy, won: bool) -> bool {
+    match policy {
+        ConflictPolicy::LastWriteWins => true,
+        ConflictPolicy::HubWins => !won,
+        ConflictPolicy::EdgeWins => won,
+        ConflictPolicy::Reject | ConflictPolicy::Manual => false,
+    }
+}
+
 /// Compares what the hub found with who had seen what.
 fn conflict(
     truth: &mut Truth,
@@ -125,23 +137,38 @@ fn conflict(
     let won = row.status == Status::Applied;
     let (winner, loser) = if won { (mine, theirs) } else { (theirs, mine) };
     let reported = pair(winner, loser);
-    if winner < loser {
+    let policy = truth.policy(&row.at);
+    if winner < loser && policy != ConflictPolicy::HubWins {
         return Err(Violation::new("order", format!("{winner:?} won over {loser:?}")));
     }
-    if seen && !won {
+    // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
+    let renamed = mine.id.actor == theirs.id.actor && mine.id.incarnation != theirs.id.incarnation;
+    let excused = truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
+    if seen && !won && renamed && policy == ConflictPolicy::HubWins {
+        stats.count("writes that had seen what the hub could not know");
+    } else if seen && !won {
         let detail = format!("{:?} had seen {:?} and lost to it", mine, theirs);
         return Err(Violation::new("causality", detail));
     }
-    if !seen && !reported && passes_for_own(truth, mine, theirs) {
+    let by_hub = mine.id.actor.0 == commit.fence.shard.0;
+    let own = passes_for_own(truth, mine, theirs);
+    // A replica that was set back has what its lost life was shown, and its readers here began anew.
+    let set_back = truth.copied.contains(&mine.id.actor);
+    if !seen && !by_hub && !own && !excused && !set_back && !follows(policy, won) {
+        return Err(Violation::new("policy", format!("{:?} under {policy:?}: won is {won}", mine.id)));
+    }
+    if !seen && !reported && own {
         stats.count("writes of a copy that passed for one's own");
-    } else if !seen && !reported {
+    } else if !seen && !reported && !excused {
         return Err(Violation::new("conflicts", format!("{:?} and {:?} met unnoticed", mine.id, theirs.id)));
     }
     if reported {
         stats.count("conflicts");
     }
     if seen && reported {
-        stats.count("false conflicts");
+        // Of what an author saw in a leadership that is lost as a whole, the hub cannot know how much it still has.
+        let lost = truth.writes.get(&id).is_some_and(|made| truth.saw_what_is_lost(made));
+        stats.count(if lost { "conflicts with what was seen before a loss" } else { "false conflicts" });
     }
     if !won && !row.content.is_live() {
         truth.deletes.entry(row.at.clone()).or_default().push(id);

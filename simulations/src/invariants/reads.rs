@@ -1,8 +1,8 @@
 //! 2 and 3: what a reader sees of a key never goes back, to something that the author of what it saw had seen, or to
 //! anything that it saw before; restarts change nothing about that. A reader's own writes are among what it saw.
 
-use llm_config_shared::entry::Status;
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::WriteId;
 use llm_config_shared::vector::Vector;
 
@@ -26,9 +26,14 @@ fn seq(vector: &Vector) -> u64 {
 }
 
 fn visible(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
-    if let Some(write) = view.pending.get(at) {
-        return Visible::Write(truth.identity(write.id, write.change));
+    match view.pending.get(at) {
+        Some(write) => Visible::Write(truth.identity(write.id, write.change)),
+        None => replicated(truth, view, journal, at),
     }
+}
+
+/// The same without what is pending here.
+fn replicated(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> Visible {
     if let Some(row) = view.rows.get(at) {
         return Visible::Write(truth.identity(row.stamp.id, row.change));
     }
@@ -46,9 +51,7 @@ fn visible(truth: &Truth, view: &View, journal: &SimJournal, at: &EntryKey) -> V
 /// When it sees what it must not see any more.
 pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, at: &EntryKey) -> Check {
     let before = truth.readers[edge].seen.get(at).copied();
-    let set_aside = before
-        .and_then(|before| truth.writes.get(&before))
-        .is_some_and(|made| matches!(made.status, Some(Status::Held | Status::Denied)));
+    let set_aside = before.is_some_and(|before| truth.is_set_aside(before));
     let id = match visible(truth, view, journal, at) {
         Visible::NotReceived => {
             forget(truth, edge, at);
@@ -70,8 +73,10 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
         return Ok(());
     }
     if let Some(before) = before {
+        // Stamps do not tell an edge who wins by a policy: what it shows for a moment may give way and come back.
+        let may_come_back = matches!(truth.policy(at), ConflictPolicy::EdgeWins | ConflictPolicy::HubWins);
         let replaced = truth.readers[edge].replaced.get(at).is_some_and(|replaced| replaced.contains(&id));
-        if !set_aside && (replaced || truth.is_past(id, before)) {
+        if !set_aside && (replaced && !may_come_back || truth.is_past(id, before)) {
             let detail = format!("edge {edge} goes back at {at:?} from {before:?} to {id:?}");
             return Err(Violation::new("reads", detail));
         }
@@ -80,6 +85,14 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
     truth.readers[edge].seen.insert(at.clone(), id);
     truth.learn(edge, at, id);
     Ok(())
+}
+
+/// Somebody is about to write here, and knows what the replica has: under an own pending write too, and of a deletion that
+/// no feed shows, for the place that the feed has come to says that nothing is there.
+pub fn know(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, at: &EntryKey) {
+    if let Visible::Write(id) = replicated(truth, view, journal, at) {
+        truth.learn(edge, at, id);
+    }
 }
 
 fn forget(truth: &mut Truth, edge: usize, at: &EntryKey) {

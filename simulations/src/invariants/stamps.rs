@@ -3,6 +3,7 @@
 
 use llm_config_shared::entry::HistoryRow;
 use llm_config_shared::limits::CLOCK_EPSILON_MS;
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::time::UnixMillis;
 
@@ -19,6 +20,10 @@ pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check 
     if row.stamp.hlc > Hlc::from_physical(limit) {
         let ahead = row.stamp.hlc.physical().0 - wall.0;
         return Err(Violation::new("stamps", format!("{id:?} is {ahead} ms ahead of true time")));
+    }
+    // The hub put it ahead of its author's later writes, of other keys as well.
+    if row.claimed_hlc.is_some() && truth.policy(&row.at) == ConflictPolicy::EdgeWins {
+        return Ok(());
     }
     let last = truth.last_admitted.insert((id.actor, id.incarnation), (id.counter, row.stamp.hlc));
     // Two copies whose numbers do not meet have the hub believe that they are one, with two clocks.

@@ -22,11 +22,6 @@ impl<T> Cell<T> {
         self.0.last().map(|(_, value)| value)
     }
 
-    /// The newest of those that are as wanted.
-    pub(super) fn newest_that(&self, wanted: impl Fn(&&T) -> bool) -> Option<&T> {
-        self.0.iter().rev().map(|(_, value)| value).find(wanted)
-    }
-
     /// From `version` on; not below the newest.
     pub(super) fn put(&mut self, version: usize, value: T) {
         match self.0.last_mut() {

@@ -4,13 +4,16 @@ use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, Content, HistoryRow, HubRow, Status};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::settled::{ConflictState, held_id};
+use llm_config_shared::stamp::{ActorId, WriteId};
 use llm_config_shared::store::{
     Base, ChangeRow, Conflict, Event, FeedRows, FeedSnapshot, Head, JournalError, Listing, Page, Paged,
     Planning, PlanningRequest,
 };
 use llm_config_shared::vector::{Dot, EpochTable, Position, Vector};
+use uuid::Uuid;
 
-use super::state::State;
+use super::state::{State, StoredConflict};
 
 impl State {
     pub(super) fn head(&self, version: usize) -> Result<Head, JournalError> {
@@ -43,14 +46,12 @@ impl State {
         rows.filter(move |row| row.row.dot.position.seq > after)
     }
 
-    /// The plain value that the entry had at a place in the order.
-    fn base(&self, at: &EntryKey, seq: u64) -> Option<(EntryKey, Base)> {
-        let before = |row: &&HubRow| row.row.dot.position.seq <= seq;
-        let row = &self.rows.get(at)?.newest_that(before)?.row;
+    /// The plain value that the entry had at a place in the order, also in the midst of a commit.
+    fn base(&self, at: &EntryKey, place: u64) -> Option<(EntryKey, Base)> {
+        let winners = self.history.iter().rev().filter_map(|stored| Some((stored.row.seq?, &stored.row)));
+        let (seq, row) = winners.filter(|(_, row)| row.at == *at).find(|(seq, _)| *seq <= place)?;
         match &row.content {
-            Content::Plain(value) => {
-                Some((at.clone(), Base { seq: row.dot.position.seq, value: value.clone() }))
-            }
+            Content::Plain(value) => Some((at.clone(), Base { seq, value: value.clone() })),
             Content::Secret(_) | Content::Deleted => None,
         }
     }
@@ -90,9 +91,14 @@ impl State {
             })
         };
         let repeats = self.repeats.iter().filter(|(since, repeat)| *since <= version && wanted(repeat));
-        let known = |id| {
-            let stored = &self.history[*self.by_write.get(id)?];
-            (stored.since <= version).then_some((*id, stored.row.content_hash))
+        let known = |(actor, counter): &(ActorId, u64)| {
+            let (actor, counter) = (*actor, *counter);
+            let lives = self.frontiers.range((actor, 0)..=(actor, u64::MAX));
+            lives.filter_map(move |((_, incarnation), _)| {
+                let id = WriteId { actor, incarnation: *incarnation, counter };
+                let stored = &self.history[*self.by_write.get(&id)?];
+                (stored.since <= version).then_some((id, stored.row.content_hash))
+            })
         };
         Planning {
             rows: keys.iter().filter_map(|at| self.row(at, version).cloned()).collect(),
@@ -108,7 +114,14 @@ impl State {
                 .filter_map(|edge| self.frontiers.get(edge)?.at(version).copied())
                 .collect(),
             repeats: repeats.map(|(_, repeat)| repeat.clone()).collect(),
-            known_writes: request.writes.iter().filter_map(known).collect(),
+            known_writes: request.writes.iter().flat_map(known).collect(),
+            policies: self.policies.clone(),
+            conflicts: {
+                let asked = |known: &&StoredConflict| request.conflicts.contains(&known.row.id);
+                let seen = self.conflicts.iter().filter(|known| known.since <= version);
+                seen.filter(asked).map(|known| known.at(version)).collect()
+            },
+            past: self.writes(&request.past, version),
         }
     }
 
@@ -116,8 +129,8 @@ impl State {
         let wanted = |at: &EntryKey| {
             let scope = &at.scope;
             let inside = match (listing.recursive, listing.subtree.top()) {
-                (true, _) | (false, None) => listing.subtree.contains(&scope.namespace),
-                (false, Some(top)) => scope.namespace == *top,
+                (true, _) => listing.subtree.contains(&scope.namespace),
+                (false, top) => top == Some(&scope.namespace),
             };
             let begins = listing.key_prefix.as_ref().is_none_or(|prefix| at.key.as_str().starts_with(prefix));
             let after =
@@ -188,11 +201,63 @@ impl State {
         Some((ChangeRow { writes, ..stored.row.clone() }, rows))
     }
 
-    pub(super) fn conflict_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<Conflict> {
-        let conflicts = self.conflicts.iter().enumerate().rev();
-        let seen = conflicts.filter(|(_, (since, _))| *since <= version);
-        let rows = seen.map(|(n, (_, conflict))| (n as u64 + 1, conflict.clone()));
-        paged(rows.filter(|(_, conflict)| conflict.at.scope.tenant == *tenant), page)
+    /// Conflicts of a tenant, oldest first, with their numbers.
+    fn tenants_conflicts(
+        &self,
+        tenant: &Tenant,
+        version: usize,
+    ) -> impl DoubleEndedIterator<Item = (u64, Conflict)> {
+        let seen = self.conflicts.iter().enumerate();
+        let mine =
+            seen.filter(move |(_, known)| known.since <= version && known.row.at.scope.tenant == *tenant);
+        mine.map(move |(n, known)| (n as u64 + 1, known.at(version)))
+    }
+
+    pub(super) fn conflict_page(
+        &self,
+        tenant: &Tenant,
+        wanted: Option<ConflictState>,
+        page: Page,
+        version: usize,
+    ) -> Paged<Conflict> {
+        let matches = |known: &Conflict| {
+            wanted.is_none_or(|wanted| ConflictState::of(known.settled.as_ref()) == wanted)
+        };
+        paged(self.tenants_conflicts(tenant, version).rev().filter(|(_, known)| matches(known)), page)
+    }
+
+    pub(super) fn conflict(&self, tenant: &Tenant, id: Uuid, version: usize) -> Option<Conflict> {
+        self.tenants_conflicts(tenant, version).map(|(_, known)| known).find(|known| known.id == id)
+    }
+
+    pub(super) fn conflict_mark(&self, tenant: &Tenant, seq: Option<u64>, version: usize) -> u64 {
+        let before = |number: &u64| seq.is_none_or(|seq| self.conflicts[*number as usize - 1].seq < seq);
+        let numbers = self.tenants_conflicts(tenant, version).map(|(number, _)| number);
+        numbers.filter(before).max().unwrap_or(0)
+    }
+
+    pub(super) fn conflicts_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+        version: usize,
+    ) -> Vec<(u64, Conflict)> {
+        self.tenants_conflicts(tenant, version).filter(|(number, _)| *number > after).take(limit).collect()
+    }
+
+    pub(super) fn writes(&self, ids: &[WriteId], version: usize) -> Vec<HistoryRow> {
+        let stored = ids.iter().filter_map(|id| self.by_write.get(id));
+        stored.filter_map(|at| self.history[*at].at(version)).collect()
+    }
+
+    pub(super) fn held_write(&self, tenant: &Tenant, id: Uuid, version: usize) -> Option<HistoryRow> {
+        let rows = self.history.iter().filter_map(|stored| stored.at(version));
+        let mut held = rows.filter(|row| {
+            row.at.scope.tenant == *tenant
+                && matches!(row.status, Status::Held | Status::Released | Status::Dropped)
+        });
+        held.find(|row| held_id(row.stamp.id) == id)
     }
 
     pub(super) fn events_after(

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow, Status};
 use llm_config_shared::name::{EntryKey, Scope, Tenant};
+use llm_config_shared::policy::Policies;
+use llm_config_shared::settled::{Settled, Waited};
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::store::purge::Stub;
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Repeat,
+    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat,
 };
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{Epoch, Position, ShardId};
@@ -30,6 +32,17 @@ pub(super) struct Stored {
     pub(super) since: usize,
     pub(super) row: HistoryRow,
     pub(super) superseded: Option<usize>,
+    pub(super) settled: Option<(usize, Settled)>,
+}
+
+/// One row of the list of conflicts.
+#[derive(Clone, Debug)]
+pub(super) struct StoredConflict {
+    pub(super) since: usize,
+    /// The head when it was found.
+    pub(super) seq: u64,
+    pub(super) row: Conflict,
+    pub(super) settled: Cell<Settled>,
 }
 
 /// One row of the list of changes.
@@ -40,7 +53,7 @@ pub(super) struct StoredChange {
 }
 
 /// All tables, by version.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) shard: Option<ShardId>,
     pub(super) marks: Vec<Mark>,
@@ -53,11 +66,14 @@ pub(super) struct State {
     pub(super) digests: BTreeMap<Scope, Cell<ScopeDigest>>,
     pub(super) history: Vec<Stored>,
     pub(super) by_write: BTreeMap<WriteId, usize>,
-    pub(super) conflicts: Vec<(usize, Conflict)>,
+    pub(super) conflicts: Vec<StoredConflict>,
+    pub(super) policies: Policies,
     pub(super) frontiers: BTreeMap<(ActorId, u64), Cell<Frontier>>,
     pub(super) changes: Vec<StoredChange>,
     pub(super) by_change: BTreeMap<(Tenant, ChangeId), usize>,
     pub(super) repeats: Vec<(usize, Repeat)>,
+    /// What was lost whenever the database was filled from a backup: where it had come, and who led it afterwards.
+    pub(super) restored: Vec<(Position, Option<u64>)>,
 }
 
 pub(super) fn corrupt(what: &str) -> JournalError {
@@ -85,9 +101,21 @@ impl State {
             self.marks.last().map_or((0, Hlc(0), 0), |mark| (mark.position.seq, mark.hlc, mark.horizon));
         let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
         self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
+        for (_, new_epoch) in &mut self.restored {
+            new_epoch.get_or_insert(epoch);
+        }
         let position = Position { epoch, seq };
         self.marks.push(Mark { position, hlc, horizon, epochs: self.epochs.len() });
         Leadership { shard, position, hlc }
+    }
+
+    /// Newest first.
+    pub(super) fn losses(&self) -> Vec<Loss> {
+        let Some(shard) = self.shard else { return Vec::new() };
+        let loss = |(cut, new_epoch): &(Position, Option<u64>)| {
+            new_epoch.map(|new_epoch| Loss { shard, epoch: cut.epoch, cut: cut.seq, new_epoch })
+        };
+        self.restored.iter().rev().filter_map(loss).collect()
     }
 
     /// Everything of the commit, or nothing.
@@ -144,9 +172,12 @@ impl State {
         if !commit.superseded.iter().all(known) {
             return Err(corrupt("a superseded write that the history does not have"));
         }
-        let found = |conflict: &Conflict| self.conflicts.iter().any(|(_, known)| known.id == conflict.id);
+        let found = |conflict: &Conflict| self.conflicts.iter().any(|known| known.row.id == conflict.id);
         if commit.conflicts.iter().any(found) {
             return Err(corrupt("a conflict that was found before"));
+        }
+        if !commit.settled.iter().all(|settlement| self.is_undecided(&settlement.what)) {
+            return Err(corrupt("a decision about what was decided before"));
         }
         let repeated = |repeat: &Repeat| {
             let same = |known: &Repeat| {
@@ -158,6 +189,19 @@ impl State {
             return Err(corrupt("an answer that was kept before"));
         }
         Ok(())
+    }
+
+    fn is_undecided(&self, what: &Waited) -> bool {
+        match what {
+            Waited::Conflict(id) => self.conflicts.iter().any(|known| {
+                let restored = known.settled.newest().is_some_and(|settled| settled.wrote.is_some());
+                known.row.id == *id && !restored
+            }),
+            Waited::Held(id) => self.by_write.get(id).is_some_and(|at| {
+                let stored = &self.history[*at];
+                stored.row.status == Status::Held && stored.settled.is_none()
+            }),
+        }
     }
 
     fn put_entries(&mut self, commit: &Commit, version: usize) {
@@ -180,13 +224,28 @@ impl State {
     fn put_history(&mut self, commit: &Commit, version: usize) {
         for row in &commit.history {
             self.by_write.insert(row.stamp.id, self.history.len());
-            self.history.push(Stored { since: version, row: row.clone(), superseded: None });
+            self.history.push(Stored { since: version, row: row.clone(), superseded: None, settled: None });
         }
         for id in &commit.superseded {
             let stored = &mut self.history[self.by_write[id]];
             stored.superseded.get_or_insert(version);
         }
-        self.conflicts.extend(commit.conflicts.iter().map(|conflict| (version, conflict.clone())));
+        self.conflicts.extend(commit.conflicts.iter().map(|conflict| StoredConflict {
+            since: version,
+            seq: commit.seq,
+            row: conflict.clone(),
+            settled: Cell::default(),
+        }));
+        for settlement in &commit.settled {
+            let settled = settlement.settled.clone();
+            match &settlement.what {
+                Waited::Conflict(id) => {
+                    let known = self.conflicts.iter_mut().find(|known| known.row.id == *id);
+                    known.expect("checked before").settled.put(version, settled);
+                }
+                Waited::Held(id) => self.history[self.by_write[id]].settled = Some((version, settled)),
+            }
+        }
     }
 
     fn put_changes(&mut self, commit: &Commit, version: usize) {
@@ -223,7 +282,18 @@ impl Stored {
         if self.superseded.is_some_and(|since| since <= version) {
             row.status = Status::SupersededConcurrent;
         }
+        if let Some((_, settled)) = self.settled.as_ref().filter(|(since, _)| *since <= version) {
+            row.status = if settled.wrote.is_some() { Status::Released } else { Status::Dropped };
+            row.settled = Some(settled.clone());
+        }
         Some(row)
+    }
+}
+
+impl StoredConflict {
+    /// As of a version.
+    pub(super) fn at(&self, version: usize) -> Conflict {
+        Conflict { settled: self.settled.at(version).cloned(), ..self.row.clone() }
     }
 }
 

@@ -51,7 +51,8 @@ impl World {
                 self.edges[edge].disk_slow = !self.edges[edge].disk_slow;
                 Ok(())
             }
-            _ => self.edge_asks(),
+            97..99 => self.edge_asks(),
+            _ => self.hub_is_backed_up_or_restored(),
         }
     }
 
@@ -100,7 +101,7 @@ impl World {
     fn edge_crashes(&mut self) -> Check {
         let edge = self.rng.random_range(0..self.edges.len());
         self.crash_edge(edge);
-        if self.setup.rot && self.chance(30) {
+        if self.rots && self.chance(30) {
             let _ = self.rot(edge);
         }
         if self.rng.random_range(0..2) == 0 {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::clients::Wish;
 use super::{World, places};
-use crate::invariants::Check;
+use crate::invariants::{Check, reads};
 use crate::journal::ready;
 
 impl World {
@@ -60,8 +60,14 @@ impl World {
         if self.edges[edge].replica.is_none() {
             return Ok(());
         }
-        // Who writes has looked, and knows also of what is not there any more.
-        self.look(edge, &at)?;
+        if !self.is_astray(edge) {
+            self.look(edge, &at)?;
+        }
+        let (view, rotten) = (&self.edges[edge].view, self.edges[edge].rotten.contains(&at));
+        // Of an edge that is astray perhaps only other feeds are.
+        if !rotten && !view.feed_of(&at).is_some_and(|(_, vector)| self.is_in_what_is_lost(vector)) {
+            reads::know(&mut self.truth, &self.journal, edge, view, &at);
+        }
         let action = if self.rng.random_range(0..100) < 25 {
             Action::Delete
         } else {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use llm_config_shared::entry::ChangeId;
-use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::seats::{Greeting, Meeting};
 use llm_config_shared::stamp::{ActorId, WriteId};
 use llm_config_shared::store::replica::Record;
@@ -24,8 +23,6 @@ pub(super) struct Image {
     disk: SimDisk,
     told: u64,
     own: BTreeSet<WriteId>,
-    /// What of it had rotted.
-    rotten: BTreeSet<EntryKey>,
 }
 
 fn pending(disk: &SimDisk) -> impl Iterator<Item = (u64, ChangeId)> + '_ {
@@ -63,6 +60,9 @@ impl World {
 
     /// Somebody takes an image of a disk, or uses the one that there is.
     pub(super) fn disk_is_copied(&mut self) -> Check {
+        if self.rots {
+            return Ok(());
+        }
         let Some(image) = self.image.take() else {
             self.take_image();
             return Ok(());
@@ -81,6 +81,10 @@ impl World {
     fn take_image(&mut self) {
         let awake = self.awake();
         let edge = awake[self.rng.random_range(0..awake.len())];
+        if self.is_astray(edge) {
+            // What readers learned of the lost part is not kept with an image.
+            return;
+        }
         let mut disk = self.edges[edge].disk.clone();
         disk.cut_power(0);
         let waiting: BTreeSet<WriteId> =
@@ -89,8 +93,7 @@ impl World {
         let own = self.truth.readers[edge].own.iter().filter(|id| waiting.contains(id) || decided(id));
         self.stats.count("disk images taken");
         self.trace.write(self.now, format_args!("an image of edge {edge}"));
-        let (own, host) = (own.copied().collect(), &self.edges[edge]);
-        self.image = Some(Image { edge, own, told: host.told, rotten: host.rotten.clone(), disk });
+        self.image = Some(Image { edge, own: own.copied().collect(), told: self.edges[edge].told, disk });
     }
 
     /// The machine gets its earlier disk back. What it wrote since and had not sent is gone with the later one.
@@ -119,8 +122,10 @@ impl World {
     fn load_image(&mut self, image: Image, edge: usize) -> Check {
         self.trace.write(self.now, format_args!("edge {edge} gets an image of edge {}", image.edge));
         let host = &mut self.edges[edge];
-        (host.disk, host.rotten) = (image.disk, image.rotten);
+        host.disk = image.disk;
         (host.told, host.heard) = (image.told, image.told);
+        // No image outlives a restore, and none is taken of who still shows what was lost.
+        (host.astray, host.excused) = (false, false);
         self.truth.readers[edge] = Reader { own: image.own, ..Reader::default() };
         self.truth.copied.insert(self.actor(edge));
         self.start_edge(edge, self.edges[edge].life)

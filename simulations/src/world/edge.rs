@@ -1,28 +1,26 @@
-//! An edge: its machine with disk and clocks, the replica that runs on it, and its readers.
+//! An edge: its machine with disk and clocks, and the replica that runs on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llm_config_shared::entry::Content;
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::replication::edge::{Alert, EdgeReplica, Identity, Input, Output, Published};
-use llm_config_shared::replication::frame::HubFrame;
+use llm_config_shared::replication::edge::{Alert, EdgeReplica, Identity, Input, Output};
 use llm_config_shared::segment::Rejected;
 use llm_config_shared::stamp::WriteId;
-use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, StoreError};
+use llm_config_shared::store::replica::{Batch, ReplicaStore, StoreError};
 use llm_config_shared::time::{Instant, UnixMillis};
-use llm_config_shared::vector::ShardId;
-use llm_config_shared::write::{Action, Verdict};
+use llm_config_shared::write::Verdict;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use uuid::Uuid;
 
 use super::copies::numbered;
 use super::{Event, World};
 use crate::disk::SimDisk;
-use crate::invariants::{Check, Violation, reads, vectors};
-use crate::network::{Down, Parcel, StreamId};
-use crate::truth::Made;
+use crate::invariants::{Check, Violation};
+use crate::network::{Parcel, StreamId};
 use crate::view::View;
+
+mod readers;
+mod stream;
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;
@@ -55,10 +53,16 @@ pub(super) struct EdgeHost {
     pub(super) heard: u64,
     /// A relay said here that a transfer was complete: feeds may have moved apart.
     pub(super) foreign: bool,
+    /// A hub sent patches here that are not of what the edge has.
+    pub(super) wrong_bases: bool,
     /// Nothing was published in this life yet.
     fresh: bool,
     /// The next commit holds a new write.
     pub(super) expecting: bool,
+    /// The hub has said that it lost a part of what this edge has seen.
+    pub(super) excused: bool,
+    /// Readers here were shown what the hub has lost since.
+    pub(super) astray: bool,
     /// Writes that are not durable yet, and the batch that makes them so.
     unsynced: Vec<(u64, WriteId)>,
     /// Entries that changed on the disk by themselves, until their feed has been compared with the hub's.
@@ -88,6 +92,9 @@ impl EdgeHost {
             foreign: false,
             fresh: true,
             expecting: false,
+            wrong_bases: false,
+            excused: false,
+            astray: false,
             unsynced: Vec::new(),
             rotten: BTreeSet::new(),
         }
@@ -106,19 +113,18 @@ impl EdgeHost {
         (at..at + 1_000).find(|at| self.local(*at) >= local).unwrap_or(at + 1_000)
     }
 
+    /// The hub goes back to `cut`: nobody remembers more of it.
+    pub(super) fn go_back(&mut self, cut: u64) {
+        self.told = self.told.min(cut);
+        self.heard = self.heard.min(cut);
+        for (_, seq) in &mut self.told_soon {
+            *seq = (*seq).min(cut);
+        }
+    }
+
     /// How far hubs have told this edge that they had come, as far as it must remember.
     pub(super) fn told(&self) -> u64 {
         self.told
-    }
-}
-
-/// An entry in a line of the trace.
-struct Name<'a>(&'a EntryKey);
-
-impl std::fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let EntryKey { scope, key } = self.0;
-        write!(f, "{}:{}/{key}", scope.environment, scope.namespace)
     }
 }
 
@@ -168,15 +174,6 @@ impl World {
         self.check_readers_after_restart(edge)
     }
 
-    /// What readers saw before is still there, or something later.
-    fn check_readers_after_restart(&mut self, edge: usize) -> Check {
-        let keys: Vec<_> = self.truth.readers[edge].seen.keys().cloned().collect();
-        for at in keys {
-            self.look(edge, &at)?;
-        }
-        Ok(())
-    }
-
     /// The power goes; some of what was not yet synced may have made it.
     pub(super) fn crash_edge(&mut self, edge: usize) {
         if self.edges[edge].replica.is_none() {
@@ -202,21 +199,6 @@ impl World {
         host.told_soon.clear();
         host.heard = host.told;
         self.drop_stream(edge, true);
-    }
-
-    /// The edge gives its stream up. A crash says nothing to the other end.
-    fn drop_stream(&mut self, edge: usize, silent: bool) {
-        let Some(stream) = self.edges[edge].stream.take() else { return };
-        if let Some(open) = self.network.stream_mut(stream) {
-            open.edge_open = false;
-        }
-        let half_open = silent && self.chance(40);
-        if half_open {
-            self.stats.count("half-open streams");
-        } else {
-            self.send(stream, Parcel::ClosedUp);
-        }
-        self.network.sweep(stream);
     }
 
     pub(super) fn edge_input(&mut self, edge: usize, input: Input) -> Check {
@@ -268,7 +250,7 @@ impl World {
             Output::Publish(published) => return self.published(edge, &published),
             Output::Queued { counter, .. } => self.queued(edge, counter),
             Output::WriteRefused { .. } => self.stats.count("edge writes refused"),
-            Output::Decided { counter, verdict } => {
+            Output::Decided { counter, verdict, .. } => {
                 self.trace.write(self.now, format_args!("edge {edge} hears of {counter}: {verdict:?}"));
                 self.stats.count(match verdict {
                     Verdict::Admitted { .. } => "verdicts admitted",
@@ -286,89 +268,6 @@ impl World {
         Ok(())
     }
 
-    fn connect(&mut self, edge: usize) {
-        let leader = self.true_leader();
-        let hub = match leader {
-            Some(leader) if self.rng.random_range(0..100) < 40 => leader,
-            Some(_) | None => self.rng.random_range(0..self.hubs.len()),
-        };
-        let (edge_life, hub_life) = (self.edges[edge].life, self.hubs[hub].life);
-        let after = self.latency();
-        if !self.hubs[hub].up || !self.network.reaches(edge, hub) {
-            return self.schedule(after + 50, Event::OpenFailed { edge, life: edge_life });
-        }
-        let stream = self.network.open(edge, edge_life, hub, hub_life);
-        self.edges[edge].stream = Some(stream);
-        self.schedule(after, Event::Opened { stream });
-    }
-
-    pub(super) fn open_failed(&mut self, edge: usize, life: u32) -> Check {
-        if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Disconnected) }
-    }
-
-    pub(super) fn opened(&mut self, id: StreamId) -> Check {
-        let Some(stream) = self.network.stream(id).cloned() else { return Ok(()) };
-        let (edge, hub) = (stream.edge, stream.hub);
-        let mine = stream.edge_open && self.edges[edge].stream == Some(id);
-        let there = self.hubs[hub].up && self.hubs[hub].life == stream.hub_life;
-        if !mine || !there || !self.network.reaches(edge, hub) {
-            self.network.cut(id);
-            return if mine { self.edge_closed(id) } else { Ok(()) };
-        }
-        if let Some(stream) = self.network.stream_mut(id) {
-            stream.hub_open = true;
-        }
-        self.trace.write(self.now, format_args!("stream {id}: edge {edge} to hub {hub}"));
-        self.hub_accepts(id, edge, hub)?;
-        let spare = self.rng.random_range(1..1 << 62);
-        self.edge_input(edge, Input::Connected { spare })
-    }
-
-    pub(super) fn edge_closed(&mut self, id: StreamId) -> Check {
-        let Some(stream) = self.network.stream_mut(id) else { return Ok(()) };
-        let edge = stream.edge;
-        stream.edge_open = false;
-        self.network.sweep(id);
-        if self.edges[edge].stream != Some(id) {
-            return Ok(());
-        }
-        self.edges[edge].stream = None;
-        self.edge_input(edge, Input::Disconnected)
-    }
-
-    pub(super) fn edge_hears(&mut self, id: StreamId, down: Down) -> Check {
-        let Some(stream) = self.network.stream(id) else { return Ok(()) };
-        let edge = stream.edge;
-        if self.edges[edge].stream != Some(id) {
-            return Ok(());
-        }
-        if !down.injected {
-            if let Some(seq) = down.to_seq {
-                self.check_told(edge, seq)?;
-                self.edges[edge].heard = self.edges[edge].heard.max(seq);
-            }
-            self.relay.overhears(edge, id, &down.frame);
-        }
-        let welcome = match &down.frame {
-            HubFrame::Welcome(_) => down.to_seq,
-            HubFrame::Refused { .. }
-            | HubFrame::UploadResult { .. }
-            | HubFrame::Grants(_)
-            | HubFrame::Segment { .. }
-            | HubFrame::Checkpoint { .. }
-            | HubFrame::End { .. }
-            | HubFrame::Reply { .. }
-            | HubFrame::Repair { .. } => None,
-        };
-        let result = self.edge_input(edge, Input::Frame(down.frame));
-        if let Some(seq) = welcome {
-            let disk = &self.edges[edge].disk;
-            let durable_at = disk.synced() + disk.waiting() as u64;
-            self.edges[edge].told_soon.push((durable_at, seq));
-        }
-        result
-    }
-
     fn commit(&mut self, edge: usize, batch: Batch) -> Check {
         self.note_writes(edge, &batch)?;
         let latency = match (self.edges[edge].disk_slow, self.rng.random_range(0..10)) {
@@ -381,39 +280,6 @@ impl World {
         host.disk_at = host.disk_at.max(self.now + latency);
         let (at, life) = (host.disk_at, host.life);
         self.schedule_at(at, Event::Synced { edge, life });
-        Ok(())
-    }
-
-    /// A write leaves the state machine for the first time: its author has seen what readers see now.
-    fn note_writes(&mut self, edge: usize, batch: &Batch) -> Check {
-        for record in &batch.put {
-            let Record::Pending(pending) = record else { continue };
-            let write = &pending.write;
-            if !std::mem::take(&mut self.edges[edge].expecting) {
-                if write.claimed_hlc.is_some() && pending.decided.is_none() && !pending.sent {
-                    self.stats.count("restamps");
-                }
-                continue;
-            }
-            if self.truth.readers[edge].own.contains(&write.id) && self.truth.writes.contains_key(&write.id) {
-                let detail = format!("edge {edge} gave number {} twice", write.id.counter);
-                return Err(Violation::new("stamps", detail));
-            }
-            let content = match &write.action {
-                Action::Set { value, .. } => Content::Plain(value.clone()).hash(),
-                Action::Delete => Content::Deleted.hash(),
-            };
-            let name = self.truth.made_at_edge(edge, write, content);
-            if name != write.id {
-                self.stats.count("numbers that two copies gave");
-            }
-            self.edges[edge].numbered.insert(write.id.counter, name);
-            self.stats.count("edge writes");
-            let durable_at = self.edges[edge].disk.synced() + self.edges[edge].disk.waiting() as u64 + 1;
-            self.edges[edge].unsynced.push((durable_at, name));
-            let (counter, at) = (write.id.counter, &write.at);
-            self.trace.write(self.now, format_args!("edge {edge} writes {counter} {}", Name(at)));
-        }
         Ok(())
     }
 
@@ -460,66 +326,6 @@ impl World {
         if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Committed) }
     }
 
-    fn published(&mut self, edge: usize, published: &Published) -> Check {
-        let shard = ShardId(Uuid::from_u128(0x5a5a));
-        let (rows, pending) = (published.rows.len(), published.pending.len());
-        self.trace.write(self.now, format_args!("edge {edge} shows {rows} rows, {pending} pending"));
-        for (feed, vector) in &published.feeds {
-            let (to, environment) = (vector.as_ref().map(|vector| vector.seq(shard)), &feed.environment);
-            let (top, secrets) = (&feed.subtree, feed.secrets);
-            self.trace.write(self.now, format_args!("  {environment} {top:?} {secrets} {to:?}"));
-        }
-        let before = self.edges[edge].view.clone();
-        self.edges[edge].view.apply(published);
-        let host = &mut self.edges[edge];
-        let seen = host.view.feeds.values().map(|vector| vector.seq(shard)).max().unwrap_or(0);
-        host.told = host.told.max(seen.min(host.heard));
-        reads::forget_dropped(&mut self.truth, edge, &before, &self.edges[edge].view);
-        let fresh = std::mem::take(&mut self.edges[edge].fresh);
-        let wrong = self.check_contents(edge, &before, published, fresh)?;
-        if !self.edges[edge].foreign {
-            vectors::whole_changes(&self.truth, edge, &self.edges[edge].view)?;
-        }
-        for (at, row) in &published.rows {
-            // Also under an own pending write: what the replica holds, the author of the next write had.
-            if let Some(row) = row
-                && !wrong.contains(at)
-            {
-                let name = self.truth.identity(row.stamp.id, row.change);
-                self.truth.learn(edge, at, name);
-            }
-        }
-        let touched = published.rows.iter().map(|(at, _)| at);
-        for at in touched.chain(published.pending.iter().map(|(at, _)| at)) {
-            if wrong.contains(at) {
-                continue;
-            }
-            reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, at)?;
-        }
-        Ok(())
-    }
-
-    fn queued(&mut self, edge: usize, counter: u64) {
-        let name = self.edges[edge].numbered.get(&counter);
-        if let Some(made) = name.and_then(|name| self.truth.writes.get_mut(name)) {
-            made.acknowledged = true;
-            self.stats.count("edge writes acknowledged");
-        }
-    }
-
-    /// Writes that were never durable and of which nobody heard have never been.
-    fn forget_unsynced(&mut self, edge: usize) {
-        let synced = self.edges[edge].disk.synced();
-        for (durable_at, id) in std::mem::take(&mut self.edges[edge].unsynced) {
-            let unheard = |made: &Made| !made.acknowledged && made.status.is_none();
-            if durable_at > synced && self.truth.writes.get(&id).is_some_and(unheard) {
-                self.truth.writes.remove(&id);
-                self.truth.readers[edge].own.remove(&id);
-                self.stats.count("edge writes lost before they were queued");
-            }
-        }
-    }
-
     fn alert(&mut self, edge: usize, alert: &Alert) -> Check {
         let tampered = self.edges[edge]
             .stream
@@ -532,6 +338,9 @@ impl World {
             Alert::Rejected(Rejected::Digest) if rotten => self.stats.count("repairs given up"),
             Alert::Rejected(Rejected::Base) if rotten => self.stats.count("patches of what had rotted"),
             Alert::Rejected(Rejected::UnknownEpoch) => self.stats.count("unknown epochs"),
+            Alert::Rejected(Rejected::Base) if std::mem::take(&mut self.edges[edge].wrong_bases) => {
+                self.stats.count("patches of another base refused");
+            }
             Alert::Rejected(_) if tampered => self.stats.count("rejections of tampered streams"),
             Alert::Rejected(rejected) => {
                 return Err(Violation::new(
@@ -541,6 +350,12 @@ impl World {
             }
             Alert::Differs(feed) => {
                 return Err(Violation::new("convergence", format!("edge {edge} differs in {feed:?}")));
+            }
+            Alert::LostHistory => {
+                self.trace.write(self.now, format_args!("edge {edge} hears that history was lost"));
+                self.edges[edge].excused = true;
+                // What was on its way when the hub was lost may have told more since.
+                self.edges[edge].go_back(self.truth.winners.len() as u64);
             }
             Alert::Held { .. } => self.stats.count("held"),
             Alert::Denied { .. } => self.stats.count("denied"),
@@ -555,11 +370,5 @@ impl World {
             Alert::Refused(_) | Alert::Store(_) => {}
         }
         Ok(())
-    }
-
-    pub(super) fn tamper(&mut self, stream: StreamId) {
-        if let Some(stream) = self.network.stream_mut(stream) {
-            stream.tampered = true;
-        }
     }
 }

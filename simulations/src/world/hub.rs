@@ -126,6 +126,9 @@ impl World {
         let shard = ShardId(Uuid::from_u128(0x5a5a));
         let leadership = ready(self.journal.lead(epoch, shard)).expect("the database is there");
         self.hubs[hub].leader = Some(Leader::new(&leadership));
+        if let Some(epochs) = &mut self.truth.cut_history {
+            *epochs = ready(self.journal.head()).expect("it was just led").epochs;
+        }
         self.hubs[hub].sees = None;
         self.stats.count("leaderships");
         self.trace.write(self.now, format_args!("hub {hub} leads from {}", leadership.position.seq));
@@ -382,6 +385,7 @@ impl World {
             hlc,
             epsilon_ms: CLOCK_EPSILON_MS,
             leads: leader.is_some(),
+            lost: self.said_of_losses(hub),
             copied: self.hubs[hub].sessions.get(&stream).is_some_and(|host| host.copied),
             head,
         };
@@ -395,10 +399,11 @@ impl World {
         stream: StreamId,
         request: FeedsWanted,
     ) -> Check {
-        if self.hubs[hub].life != life || !self.hubs[hub].sessions.contains_key(&stream) {
+        if self.hubs[hub].life != life {
             return Ok(());
         }
-        let (to, epochs, parts) = self.publish(hub, request)?;
+        let Some(edge) = self.hubs[hub].sessions.get(&stream).map(|host| host.edge) else { return Ok(()) };
+        let (to, epochs, parts) = self.publish(hub, edge, request)?;
         let host = self.hubs[hub].sessions.get_mut(&stream).expect("looked at above");
         outside::parts(&host.feeds, &parts)?;
         host.to_seq = to.iter().map(|(_, position)| position.seq).next();

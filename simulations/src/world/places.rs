@@ -2,6 +2,7 @@
 
 use llm_config_shared::feed::{Binding, Environments};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::policy::{ConflictPolicy, Policies};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
@@ -24,6 +25,25 @@ pub(super) fn environments() -> Environments {
         (environment("staging"), Some(Environment::base())),
         (environment("production"), Some(environment("staging"))),
     ])
+}
+
+/// What two of the namespaces do with concurrent writes in every other world; a way for each in its turn.
+pub(super) fn policies(seed: u64) -> Policies {
+    let all = [
+        ConflictPolicy::EdgeWins,
+        ConflictPolicy::HubWins,
+        ConflictPolicy::Reject,
+        ConflictPolicy::Manual,
+        ConflictPolicy::LastWriteWins,
+    ];
+    let mut policies = Policies::default();
+    if seed % 2 == 1 {
+        let turn = (seed / 2) as usize;
+        for (name, policy) in [("app/db", all[turn % 5]), ("team", all[turn / 5 % 5])] {
+            policies.set(tenant(), Namespace::parse(name).expect("a literal name"), policy);
+        }
+    }
+    policies
 }
 
 /// What an edge receives and where it may write.

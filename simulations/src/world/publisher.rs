@@ -41,16 +41,24 @@ impl Signer {
     }
 }
 
-/// A feed, and from where to where it is sent: (epoch, seq) twice.
-/// The last is true where it begins further back than at what its receivers have.
-pub(super) type Range = (Feed, (u64, u64), (u64, u64), bool);
+/// A feed, from where to where it is sent: (epoch, seq) twice, and what its patches are made against.
+pub(super) type Range = (Feed, (u64, u64), (u64, u64), Bases);
+
+/// What the rows of a part may be patches of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Bases {
+    /// What the receiver has: nothing lies between its place and where the part begins.
+    Held,
+    /// Nothing: the part begins before the last change that the receiver has.
+    Left,
+    /// Such a part all the same: the fault that the receiver's check of bases guards against.
+    Earlier,
+}
 
 /// Where a part begins.
 struct Start {
     from: Vector,
-    /// Before the last change that the receiver has: what it changes there is not what it knows, so nothing travels as a
-    /// patch.
-    further: bool,
+    bases: Bases,
 }
 
 /// What one process has made.
@@ -77,6 +85,7 @@ impl World {
     pub(super) fn publish(
         &mut self,
         hub: usize,
+        edge: usize,
         request: FeedsWanted,
     ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
         let journal = self.journal_of(hub);
@@ -96,8 +105,14 @@ impl World {
         let head = snapshot.head;
         let mut parts = Vec::with_capacity(snapshot.feeds.len());
         for (rows, ((_, from), start)) in snapshot.feeds.iter_mut().zip(request.feeds.iter().zip(&starts)) {
-            if start.further {
-                rows.bases.clear();
+            match start.bases {
+                Bases::Held => {}
+                Bases::Left => rows.bases.clear(),
+                Bases::Earlier if rows.bases.is_empty() => {}
+                Bases::Earlier => {
+                    self.stats.count("parts with patches of an earlier value");
+                    self.edges[edge].wrong_bases = true;
+                }
             }
             let start = Start { from: head.served_from(&start.from), ..*start };
             let part = self.part(hub, rows, from, &start, &head)?;
@@ -113,9 +128,11 @@ impl World {
     fn starts(&mut self, journal: &SimJournal, feeds: &[(Feed, Vector)]) -> Vec<Start> {
         let head = ready(journal.head()).expect("the database was led before it is read");
         let informed = !self.chance(10);
+        let faulty = self.chaos && self.chance(20);
         let start = |(feed, from): &(Feed, Vector)| {
-            let Start { from: shared, further } = self.start(feed, from);
-            Start { from: if informed { head.shared_from(from, shared) } else { shared }, further }
+            let Start { from: shared, bases } = self.start(feed, from);
+            let bases = if faulty && bases == Bases::Left { Bases::Earlier } else { bases };
+            Start { from: if informed { head.shared_from(from, shared) } else { shared }, bases }
         };
         feeds.iter().map(start).collect()
     }
@@ -124,7 +141,7 @@ impl World {
     /// now and then at one further back.
     fn start(&self, feed: &Feed, from: &Vector) -> Start {
         let Some((shard, position)) = from.iter().next() else {
-            return Start { from: Vector::EMPTY, further: false };
+            return Start { from: Vector::EMPTY, bases: Bases::Held };
         };
         let skipped = usize::from(position.seq % 3 == 0) * 2;
         let seqs = (1..=position.seq).rev();
@@ -134,9 +151,9 @@ impl World {
         match changes.into_iter().nth(skipped) {
             Some(seq) => Start {
                 from: Vector::at(shard, Position { epoch: position.epoch, seq }),
-                further: skipped > 0,
+                bases: if skipped > 0 { Bases::Left } else { Bases::Held },
             },
-            None => Start { from: from.clone(), further: false },
+            None => Start { from: from.clone(), bases: Bases::Held },
         }
     }
 
@@ -169,7 +186,7 @@ impl World {
         start: &Start,
         head: &Head,
     ) -> Result<Vec<Bytes>, Violation> {
-        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.further);
+        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.bases);
         if let Some(segments) = self.hubs[hub].published.segments.get(&range) {
             self.stats.count("segments shared");
             return Ok(segments.clone());

@@ -88,6 +88,9 @@ impl World {
             if !host.rotten.is_empty() {
                 return Some(format!("edge {edge} has not found what rotted"));
             }
+            if self.is_astray(edge) {
+                return Some(format!("edge {edge} still shows what the hub lost"));
+            }
             let feeds = self.profile(edge).feeds;
             let why = convergence::unrest(replica, &host.view, &feeds, &self.truth)?;
             Some(format!("edge {edge} {why}"))

@@ -23,7 +23,7 @@ impl World {
     pub(super) fn rots_and_is_reread(&mut self) -> Check {
         let edge = self.rng.random_range(0..self.edges.len());
         let host = &self.edges[edge];
-        if !self.setup.rot || host.replica.is_none() || host.disk.waiting() > 0 || host.heard_at >= self.now {
+        if !self.rots || host.replica.is_none() || host.disk.waiting() > 0 || host.heard_at >= self.now {
             return Ok(());
         }
         let Some((at, before)) = self.rot(edge) else { return Ok(()) };

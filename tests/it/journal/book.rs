@@ -10,6 +10,7 @@ use llm_config_shared::entry::{
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::secret::SealedSecret;
+use llm_config_shared::settled::{Settled, Settlement, Waited};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::{Base, ChangeRow, Commit, Conflict, Fence, Frontier, Journal, JournalError};
 use llm_config_shared::time::UnixMillis;
@@ -80,6 +81,7 @@ struct Open {
     history: Vec<HistoryRow>,
     superseded: Vec<WriteId>,
     conflicts: Vec<Conflict>,
+    settled: Vec<Settlement>,
     frontiers: Vec<Frontier>,
     fence: Option<Position>,
 }
@@ -140,6 +142,7 @@ impl Book {
             seq: None,
             context: Vector::at(self.shard, self.position),
             base: self.rows.get(at).map(|row| row.row.stamp),
+            settled: None,
         };
         self.open.fence.get_or_insert(self.position);
         row
@@ -213,6 +216,7 @@ impl Book {
             winner_version,
             loser_version: version,
             detected_at: NOW,
+            settled: None,
         };
         self.conflicts.push(conflict.clone());
         self.open.conflicts.push(conflict);
@@ -243,6 +247,27 @@ impl Book {
             write.status = Status::SupersededConcurrent;
         }
         self.open.superseded.push(id);
+    }
+
+    /// Somebody decides about a conflict or a held write.
+    pub(super) fn settle(&mut self, what: Waited, wrote: Option<(ChangeId, u64)>) -> Settled {
+        let settled = Settled { by: "token:zoë\0".into(), at: NOW, wrote };
+        match what {
+            Waited::Conflict(id) => {
+                for known in self.conflicts.iter_mut().filter(|known| known.id == id) {
+                    known.settled = Some(settled.clone());
+                }
+            }
+            Waited::Held(id) => {
+                for write in self.history.iter_mut().filter(|write| write.stamp.id == id) {
+                    write.status = if wrote.is_some() { Status::Released } else { Status::Dropped };
+                    write.settled = Some(settled.clone());
+                }
+            }
+        }
+        self.open.fence.get_or_insert(self.position);
+        self.open.settled.push(Settlement { what, settled: settled.clone() });
+        settled
     }
 
     pub(super) fn frontier(&mut self, frontier: Frontier) {
@@ -278,6 +303,7 @@ impl Book {
             history: open.history,
             superseded: open.superseded,
             conflicts: open.conflicts,
+            settled: open.settled,
             frontiers: open.frontiers,
             digests: open.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: changes.into_values().collect(),

@@ -121,16 +121,16 @@ pub(super) async fn planning_finds_what_there_is(journal: &Arc<impl Journal>) {
     let mut book = Book::begin(&**journal).await;
     let (a, b, c) = (at("app", "a"), at("app/llm", "b"), at("app", "c"));
     let first = book.put(&a, plain("{\"x\":[1,null]}"));
+    let (edge, incarnation) = (first.actor, first.incarnation);
+    book.frontier(Frontier { edge, incarnation, last_counter: 3, session: 1 });
     book.put(&b, secret("s3cret"));
     book.put(&c, plain("true"));
     book.put(&c, llm_config_shared::entry::Content::Deleted);
     book.commit(&**journal).await;
 
-    let mut unknown = first;
-    unknown.counter = 77;
     let request = PlanningRequest {
         keys: vec![c.clone(), at("app", "nowhere"), at("nowhere", "a"), a.clone(), b.clone(), a.clone()],
-        writes: vec![first, unknown],
+        writes: vec![(edge, first.counter), (edge, 77), (ActorId(Uuid::from_u128(1)), first.counter)],
         ..PlanningRequest::default()
     };
     let mut found = journal.planning(&request).await.unwrap();

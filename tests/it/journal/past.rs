@@ -140,8 +140,8 @@ pub(super) async fn conflicts_and_held_writes_are_of_their_tenant(journal: &Arc<
     let acme = tenant("acme");
     let expected: Vec<_> =
         book.conflicts.iter().rev().filter(|conflict| conflict.at == mine).cloned().collect();
-    let first = journal.conflicts(&acme, Page { before: None, limit: 2 }).await.unwrap();
-    let rest = journal.conflicts(&acme, Page { before: first.next, limit: 2 }).await.unwrap();
+    let first = journal.conflicts(&acme, None, Page { before: None, limit: 2 }).await.unwrap();
+    let rest = journal.conflicts(&acme, None, Page { before: first.next, limit: 2 }).await.unwrap();
     assert_eq!(first.rows, expected[..2]);
     assert_eq!((rest.rows.as_slice(), rest.next), (&expected[2..], None));
 

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use llm_config_hub::registry::{
-    ApiToken, Edge, EdgeKeys, GrantRow, JoinOutcome, JoinToken, Registry, SetEnvironmentError, WrappedRoot,
+    ApiToken, Edge, EdgeKeys, GrantRow, JoinOutcome, JoinToken, Registry, SetEnvironmentError,
+    SetPolicyError, WrappedRoot,
 };
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::{Binding, Environments, InvalidParent};
-use llm_config_shared::name::{EdgeName, Environment, Subtree};
+use llm_config_shared::limits::POLICIES_MAX;
+use llm_config_shared::name::{EdgeName, Environment, Namespace, Subtree};
+use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -106,6 +109,36 @@ pub(super) async fn environments_refuse_a_circle(registry: &Arc<impl Registry>) 
         refused += usize::from(change.await.unwrap().is_err());
     }
     assert_eq!(refused, 1);
+}
+
+pub(super) async fn policies_are_of_their_tenant_and_inherited(registry: &Arc<impl Registry>) {
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    registry.create_tenant(&acme, NOW).await.unwrap();
+    registry.create_tenant(&other, NOW).await.unwrap();
+    let namespace = |path: &str| Namespace::parse(path).unwrap();
+    let app = namespace("app");
+    registry.set_policy(&acme, &app, Some(ConflictPolicy::Reject)).await.unwrap();
+    registry.set_policy(&acme, &app, Some(ConflictPolicy::HubWins)).await.unwrap();
+    let set = registry.set_policy(&acme, &namespace("app/llm"), Some(ConflictPolicy::Manual)).await.unwrap();
+    assert_eq!(registry.policies(&acme).await.unwrap(), set);
+    assert_eq!(set.of(&acme, &namespace("app/db")), ConflictPolicy::HubWins);
+    assert_eq!(set.of(&acme, &namespace("app/llm/eu")), ConflictPolicy::Manual);
+    assert_eq!(registry.policies(&other).await.unwrap().count(&other), 0);
+    let left = registry.set_policy(&acme, &namespace("app/llm"), None).await.unwrap();
+    assert_eq!(
+        left.of(&acme, &namespace("app/llm/eu")),
+        ConflictPolicy::HubWins,
+        "what is above holds again"
+    );
+    assert_eq!(registry.policies(&acme).await.unwrap(), left);
+    assert!(registry.set_policy(&tenant("nobody"), &app, None).await.is_err());
+    for n in 1..POLICIES_MAX {
+        let at = namespace(&format!("n{n}"));
+        registry.set_policy(&acme, &at, Some(ConflictPolicy::EdgeWins)).await.unwrap();
+    }
+    let one_more = registry.set_policy(&acme, &namespace("more"), Some(ConflictPolicy::EdgeWins)).await;
+    assert_eq!(one_more, Err(SetPolicyError::TooMany));
+    assert_eq!(registry.policies(&acme).await.unwrap().count(&acme), POLICIES_MAX, "nothing of it is kept");
 }
 
 pub(super) async fn tokens_are_found_by_their_hash(registry: &Arc<impl Registry>) {

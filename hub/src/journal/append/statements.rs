@@ -51,18 +51,18 @@ pub(super) const RAISE: Sql = Sql {
 pub(super) const HISTORY: Sql = Sql {
     sqlite: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                  content_hash, author, claimed_author, created_at, message,
-                 change_type, change_id, status, reason, epoch, seq, context, base)
+                 change_type, change_id, status, reason, epoch, seq, context, base, held_id)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                 $17, $18, $19, $20, $21, $22, $23)",
+                 $17, $18, $19, $20, $21, $22, $23, $24)",
     postgres: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                    content_hash, author, claimed_author, created_at, message,
-                   change_type, change_id, status, reason, epoch, seq, context, base)
+                   change_type, change_id, status, reason, epoch, seq, context, base, held_id)
                SELECT * FROM unnest(
                    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[],
                    $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bytea[],
                    $12::bytea[], $13::bytea[], $14::bigint[], $15::bytea[], $16::text[],
                    $17::bytea[], $18::text[], $19::bytea[], $20::bigint[], $21::bigint[],
-                   $22::bytea[], $23::bytea[])",
+                   $22::bytea[], $23::bytea[], $24::bytea[])",
 };
 pub(super) const SUPERSEDE: Sql = Sql {
     sqlite: "UPDATE history SET status = 'superseded_concurrent' WHERE actor = $1 AND inc = $2 AND ctr = $3",
@@ -73,15 +73,15 @@ pub(super) const SUPERSEDE: Sql = Sql {
 pub(super) const CONFLICT: Sql = Sql {
     sqlite: "INSERT INTO conflict (id, tenant, scope, key, winner_actor, winner_inc, winner_ctr,
                  loser_actor, loser_inc, loser_ctr, winner_version, loser_version,
-                 detected_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                 detected_at, seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     postgres: "INSERT INTO conflict (id, tenant, scope, key, winner_actor, winner_inc, winner_ctr,
                    loser_actor, loser_inc, loser_ctr, winner_version, loser_version,
-                   detected_at)
+                   detected_at, seq)
                SELECT * FROM unnest(
                    $1::bytea[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[],
                    $7::bigint[], $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint[],
-                   $12::bigint[], $13::bigint[])",
+                   $12::bigint[], $13::bigint[], $14::bigint[])",
 };
 pub(super) const FRONTIER: Sql = Sql {
     sqlite: "INSERT INTO frontier (edge, inc, last_ctr, session)

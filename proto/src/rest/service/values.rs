@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use llm_config_shared::entry::{Author, ChangeId, ChangeType, Metadata, Status};
 use llm_config_shared::name::{EntryKey, Scope};
+use llm_config_shared::settled::Settled;
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use uuid::Uuid;
@@ -93,6 +94,8 @@ pub struct Past {
     pub status: Status,
     /// Why it is held or denied.
     pub reason: Option<Arc<str>>,
+    /// What a person decided, once it was held.
+    pub settled: Option<Settled>,
 }
 
 /// Two versions to be compared; none for a deletion. Two different secrets are both masked and `changed`.

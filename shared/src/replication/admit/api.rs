@@ -159,7 +159,7 @@ impl Planner {
         outcomes
     }
 
-    fn operation(
+    pub(super) fn operation(
         &mut self,
         operation: Operation,
         author: &Author,

@@ -9,6 +9,9 @@ use crate::secret::SealedSecret;
 use crate::value::Value;
 use crate::write::{Action, Denial, HeldReason, Verdict, Write};
 
+mod contest;
+mod settle;
+
 const NOW: UnixMillis = UnixMillis(1_000_000);
 const EDGE: ActorId = ActorId(Uuid::from_u128(77));
 
@@ -160,7 +163,7 @@ fn concurrent_writes_conflict_and_the_larger_stamp_wins_either_way() {
             assert_eq!(commit.superseded, [commit.history[0].stamp.id]);
             assert_eq!((commit.conflicts[0].winner_version, commit.conflicts[0].loser_version), (2, 1));
         } else {
-            assert_eq!(verdict, Verdict::Lost { version: 2 });
+            assert_eq!(verdict, Verdict::Lost { version: 2, to: 1 });
             assert_eq!(commit.history[1].status, Status::SupersededConcurrent);
             assert_eq!((commit.rows[0].row.version, commit.rows[0].top_version), (1, 2));
             assert_eq!((commit.conflicts[0].winner_version, commit.conflicts[0].loser_version), (1, 2));
@@ -231,13 +234,32 @@ fn a_session_number_counts_once_and_what_is_known_stays_known() {
 }
 
 #[test]
+fn what_two_copies_both_had_is_decided_once() {
+    let mut planner = planner();
+    let both = write(1, "k", Hlc(5), Vector::EMPTY);
+    assert_eq!(verdicts(&mut planner, vec![both.clone()]), [Verdict::Admitted { version: 1 }]);
+    let renamed = Write { id: WriteId { incarnation: 5, ..both.id }, ..both };
+    let after = write(2, "k", Hlc(6), Vector::EMPTY);
+    let own = WriteId { incarnation: 5, ..after.id };
+    let after = Write { id: own, base: Some(renamed.stamp()), ..after };
+    let other = Write { change: ChangeId(Uuid::from_u128(77)), ..renamed.clone() };
+    let found = verdicts(&mut planner, vec![renamed, after]);
+    assert_eq!(found, [Verdict::Duplicate, Verdict::Admitted { version: 2 }]);
+    let (commit, _) = planner.clone().finish().unwrap();
+    assert_eq!(commit.conflicts, [], "what followed it follows it");
+    let other = Write { id: WriteId { incarnation: 6, ..other.id }, ..other };
+    let found = verdicts(&mut planner, vec![other]);
+    assert_eq!(found, [Verdict::Lost { version: 3, to: 2 }], "the number alone is no proof");
+}
+
+#[test]
 fn times_of_one_replica_that_do_not_rise_are_of_two() {
     let mut planner = planner();
     verdicts(&mut planner, vec![write(1, "k", Hlc(9), Vector::EMPTY)]);
     let slower = write(2, "k", Hlc(8), Vector::EMPTY);
     assert_eq!(verdicts(&mut planner, vec![slower.clone()]), [Verdict::Reidentify]);
     let renamed = Write { id: WriteId { incarnation: 5, ..slower.id }, ..slower };
-    assert_eq!(verdicts(&mut planner, vec![renamed]), [Verdict::Lost { version: 2 }]);
+    assert_eq!(verdicts(&mut planner, vec![renamed]), [Verdict::Lost { version: 2, to: 1 }]);
     assert_eq!(
         planner.finish().unwrap().0.conflicts.len(),
         1,
@@ -311,7 +333,7 @@ fn a_purged_deletion_judges_as_if_it_were_still_there() {
         by_base,
     ];
     let expected = [
-        (Verdict::Lost { version: 5 }, 1, StubChange::Raised(5)),
+        (Verdict::Lost { version: 5, to: stub.version }, 1, StubChange::Raised(5)),
         (Verdict::Admitted { version: 5 }, 1, StubChange::Replaced),
         (Verdict::Admitted { version: 5 }, 0, StubChange::Replaced),
         (Verdict::Admitted { version: 5 }, 0, StubChange::Replaced),
@@ -355,12 +377,13 @@ fn versions_go_on_after_a_purge_and_what_only_looked_changes_no_stub() {
 #[test]
 fn a_write_that_loses_to_a_purged_deletion_and_one_that_wins_make_one_change() {
     let (_, stub) = deleted_long_ago("k");
+    let to = stub.version;
     let mut planner = planner_at(90, Planning { stubs: vec![stub], ..Planning::default() });
     let found = verdicts(
         &mut planner,
         vec![write(1, "k", Hlc(5), Vector::EMPTY), write(2, "k", Hlc(600), Vector::EMPTY)],
     );
-    assert_eq!(found, [Verdict::Lost { version: 5 }, Verdict::Admitted { version: 6 }]);
+    assert_eq!(found, [Verdict::Lost { version: 5, to }, Verdict::Admitted { version: 6 }]);
     let (commit, _) = planner.finish().unwrap();
     assert_eq!((commit.stubs, commit.rows[0].top_version), (vec![(at("k"), StubChange::Replaced)], 6));
 }

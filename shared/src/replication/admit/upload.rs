@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
+use super::contest::Rival;
 use super::{Entering, Planner};
 use crate::entry::{ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::name::{Subtree, Tenant};
-use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
-use crate::store::{Conflict, Frontier, PlanningRequest};
+use crate::stamp::{ActorId, Hlc, WriteId};
+use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
 use crate::vector::{Dot, Vector};
 use crate::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
@@ -36,11 +35,15 @@ impl Upload {
     pub fn needs(&self, request: &mut PlanningRequest) {
         for write in &self.writes {
             request.keys.push(write.at.clone());
-            request.writes.push(write.id);
+            let own_base = write.base.map(|base| base.id).filter(|base| base.actor == self.edge);
+            request.writes.extend(own_base.iter().chain([&write.id]).map(|id| (id.actor, id.counter)));
             let frontier = (self.edge, write.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
             }
+        }
+        if !request.policies.contains(&self.tenant) {
+            request.policies.push(self.tenant.clone());
         }
     }
 }
@@ -55,15 +58,6 @@ fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Whether the author of a write had seen the row that is current now.
-fn has_seen(write: &Entering, current: &HubRow) -> bool {
-    let row = &current.row;
-    let own_earlier = row.stamp.id.actor == write.stamp.id.actor
-        && row.stamp.id.incarnation == write.stamp.id.incarnation
-        && row.stamp.id.counter < write.stamp.id.counter;
-    write.context.covers_dot(row.dot) || write.base == Some(row.stamp) || own_earlier
-}
-
 /// Whether the edge's feeds leave this row out: its vector may cover a secret that nobody there can have seen.
 fn hides(upload: &Upload, current: &HubRow) -> bool {
     let at = &current.row.at;
@@ -71,6 +65,19 @@ fn hides(upload: &Upload, current: &HubRow) -> bool {
 }
 
 impl Planner {
+    /// Whether the author of a write had seen the row that is current now. The row's stamp may be the hub's, where a policy
+    /// made it win; its id is what the author knew.
+    fn has_seen(&self, write: &Entering, current: &HubRow) -> bool {
+        let row = &current.row;
+        let own_earlier = row.stamp.id.actor == write.stamp.id.actor
+            && row.stamp.id.incarnation == write.stamp.id.incarnation
+            && row.stamp.id.counter < write.stamp.id.counter;
+        let follows = |base: WriteId| {
+            base == row.stamp.id || self.is_known_as(write.stamp.id.actor, base, row.stamp.id)
+        };
+        write.context.covers_dot(row.dot) || own_earlier || write.base.is_some_and(|base| follows(base.id))
+    }
+
     /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history, or
     /// comes back under another incarnation.
     pub fn upload(&mut self, upload: &Upload) -> Vec<Answer> {
@@ -129,80 +136,33 @@ impl Planner {
             self.win(write, version);
             return Verdict::Admitted { version };
         };
-        if current.row.stamp == write.stamp {
+        if current.row.stamp.id == write.stamp.id {
             return Verdict::Duplicate;
         }
-        let concurrent = !has_seen(&write, current) || hides(upload, current);
+        let concurrent = !self.has_seen(&write, current) || hides(upload, current);
         if concurrent && current.row.content.is_secret() {
             return self.hold(&write, HeldReason::ConcurrentSecret);
         }
-        let rival = Rival { stamp: current.row.stamp, version: current.row.version };
-        if concurrent {
-            self.conflict(&write, version, rival);
-        }
-        if write.stamp > rival.stamp {
-            if concurrent {
-                self.superseded.push(rival.stamp.id);
-            }
-            self.win(write, version);
-            Verdict::Admitted { version }
-        } else {
-            self.lose(&write, version);
-            Verdict::Lost { version }
-        }
+        let rival = Rival::of(current);
+        if concurrent { self.contest(write, version, rival) } else { self.follow(write, version, rival) }
     }
 
-    fn lose(&mut self, write: &Entering, version: u64) {
+    pub(super) fn lose(&mut self, write: &Entering, version: u64) {
         self.record(write, version, change_type(write), Status::SupersededConcurrent, None, None);
         let current = self.rows.get_mut(&write.at).expect("a write only loses to a current row");
         current.top_version = version;
         self.raised.insert(write.at.clone());
     }
 
-    fn hold(&mut self, write: &Entering, reason: HeldReason) -> Verdict {
+    pub(super) fn hold(&mut self, write: &Entering, reason: HeldReason) -> Verdict {
         self.set_aside(write, Status::Held, reason.to_string().into());
         Verdict::Held(reason)
     }
 
-    fn set_aside(&mut self, write: &Entering, status: Status, reason: Arc<str>) {
+    pub(super) fn set_aside(&mut self, write: &Entering, status: Status, reason: Arc<str>) {
         self.record(write, 0, change_type(write), status, Some(reason), None);
     }
-
-    fn conflict(&mut self, write: &Entering, version: u64, rival: Rival) {
-        let wins = write.stamp > rival.stamp;
-        let (mine, theirs) = ((write.stamp.id, version), (rival.stamp.id, rival.version));
-        let (winner, loser) = if wins { (mine, theirs) } else { (theirs, mine) };
-        self.conflicts.push(Conflict {
-            id: conflict_id(winner.0, loser.0),
-            at: write.at.clone(),
-            winner: winner.0,
-            loser: loser.0,
-            winner_version: winner.1,
-            loser_version: loser.1,
-            detected_at: self.physical,
-        });
-    }
 }
-
-/// The row that a write is concurrent with.
-#[derive(Clone, Copy)]
-struct Rival {
-    stamp: Stamp,
-    version: u64,
-}
-
-/// The same conflict has the same id wherever it is found.
-fn conflict_id(winner: WriteId, loser: WriteId) -> Uuid {
-    let mut name = Vec::with_capacity(64);
-    for id in [winner, loser] {
-        name.extend_from_slice(id.actor.0.as_bytes());
-        name.extend_from_slice(&id.incarnation.to_be_bytes());
-        name.extend_from_slice(&id.counter.to_be_bytes());
-    }
-    Uuid::new_v5(&CONFLICT_IDS, &name)
-}
-
-const CONFLICT_IDS: Uuid = uuid::uuid!("0b7a4a1e-6a0a-5d1b-8f3e-2d6c9b1f4e55");
 
 fn change_type(write: &Entering) -> ChangeType {
     if write.content.is_live() { ChangeType::Update } else { ChangeType::Delete }

@@ -33,6 +33,8 @@ pub(super) struct Switch {
     confirmed_at: u64,
     /// Feeds that differed, and how much in them did.
     repaired: Vec<(Feed, usize)>,
+    /// The places of before are of a history that is gone.
+    replaces: bool,
 }
 
 impl EdgeReplica {
@@ -51,10 +53,7 @@ impl EdgeReplica {
                 return self.differs(feed.clone(), now);
             }
             changes.extend(changed);
-            let mut record = self.feeds[feed].record.clone();
-            record.vector.join(&checkpoint.vector);
-            record.checkpoint_issued_at = record.checkpoint_issued_at.max(checkpoint.issued_at.0);
-            record.ready = true;
+            let mut record = self.moved(&self.feeds[feed].record, checkpoint);
             record.folding = part.spilled > 0 && !part.in_place;
             feeds.push((feed.clone(), record, digest));
         }
@@ -167,6 +166,7 @@ impl EdgeReplica {
             folding,
             confirmed_at,
             repaired: repaired.collect(),
+            replaces: self.recovering.is_some(),
         };
         self.commit(batch, Effect::Switched(Box::new(switch)), now);
     }
@@ -176,8 +176,9 @@ impl EdgeReplica {
         if self.outbox.is_empty() {
             return Vec::new();
         }
+        let by_counter = self.rules.own_by_counter;
         let rows = incoming.parts.values().flat_map(Part::all_rows);
-        rows.flat_map(|row| self.outbox.hide_below(row)).collect()
+        rows.flat_map(|row| self.outbox.hide_below(row, by_counter)).collect()
     }
 
     /// Decided writes that go once some feeds have come so far, and others are not received any more.
@@ -241,12 +242,17 @@ impl EdgeReplica {
         for (feed, record, digest) in switch.feeds {
             feeds.push((feed.clone(), Some(record.vector.clone())));
             let state = self.feeds.entry(feed).or_default();
-            // A floor that rose while the batch was written does not fall again.
             let mut floor = record.floor.clone();
-            floor.join(&state.record.floor);
+            if !switch.replaces {
+                // A floor that rose while the batch was written does not fall again.
+                floor.join(&state.record.floor);
+            }
             state.record = FeedRecord { floor, ..record };
             state.digest = digest;
             state.refetch = false;
+        }
+        if switch.replaces {
+            self.recovering = None;
         }
         for feed in switch.dropped {
             self.feeds.remove(&feed);

@@ -122,7 +122,7 @@ impl EdgeReplica {
     }
 
     /// The last good state stays; the session begins anew after a pause.
-    fn reject(&mut self, rejected: Rejected, now: Instant) {
+    pub(super) fn reject(&mut self, rejected: Rejected, now: Instant) {
         self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
         let pause_ms = std::mem::take(&mut self.pause_ms);
         self.hang_up(pause_ms, now);
@@ -174,8 +174,7 @@ impl EdgeReplica {
         if !self.granted.contains(&header.feed) {
             return Err(Rejected::NotMine(Box::new(header.feed.clone())));
         }
-        let known = |position: u64| self.epochs.epochs().iter().any(|epoch| epoch.epoch == position);
-        if !header.to.iter().all(|(_, position)| position.seq == 0 || known(position.epoch)) {
+        if !self.is_in_history(&header.to) {
             return Err(Rejected::UnknownEpoch);
         }
         if header.kind == Kind::Repair {
@@ -184,12 +183,12 @@ impl EdgeReplica {
         }
         let state = &self.feeds[&header.feed];
         let mine = &state.record.vector;
-        let fresh = !state.record.ready || state.refetch;
+        let fresh = self.begins_anew(state);
         if self.rules.continuity {
             if !fresh && mine.covers(&header.to) {
                 return Ok(false);
             }
-            if !header.to.covers(&state.record.floor) {
+            if self.is_below_floor(&header.feed, &header.to) {
                 return Err(Rejected::BelowFloor);
             }
             if header.kind == Kind::Delta && (fresh || !mine.covers(&header.from)) {
@@ -217,7 +216,7 @@ impl EdgeReplica {
     ) -> Result<(), Rejected> {
         self.begin_incoming(transfer, now);
         if self.rules.floor {
-            self.feed_state(&header.feed).record.floor.join(&header.to);
+            self.remember_told(&header.feed, &header.to);
         }
         if !self.rules.vector_last {
             // The fault that the rule guards against: the vector is ahead of the rows.
@@ -315,6 +314,7 @@ impl EdgeReplica {
         let checkpoint = self.verified_checkpoint(bytes)?;
         self.receive_clock(&checkpoint, now);
         let state = &self.feeds[&checkpoint.feed];
+        let complete = !self.begins_anew(state) && state.record.vector.covers(&checkpoint.changed);
         let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);
         if !current {
             // A transfer whose first feed brings nothing begins with its checkpoint.
@@ -327,8 +327,6 @@ impl EdgeReplica {
         let part = match incoming.parts.get_mut(&checkpoint.feed) {
             Some(part) => part,
             None => {
-                let complete =
-                    state.record.ready && !state.refetch && state.record.vector.covers(&checkpoint.changed);
                 if !complete && self.rules.continuity {
                     return Err(Rejected::Order);
                 }
@@ -357,8 +355,10 @@ impl EdgeReplica {
         if !self.granted.contains(&checkpoint.feed) {
             return Err(Rejected::NotMine(Box::new(checkpoint.feed)));
         }
-        let floor = &self.feeds[&checkpoint.feed].record.floor;
-        if self.rules.continuity && !checkpoint.vector.covers(floor) {
+        if !self.is_in_history(&checkpoint.vector) {
+            return Err(Rejected::UnknownEpoch);
+        }
+        if self.rules.continuity && self.is_below_floor(&checkpoint.feed, &checkpoint.vector) {
             return Err(Rejected::BelowFloor);
         }
         Ok(checkpoint)
@@ -370,7 +370,8 @@ impl EdgeReplica {
         }
         let Some(incoming) = &self.incoming else { return Ok(()) };
         let closed = incoming.parts.values().filter(|part| part.checkpoint.is_some()).count();
-        if incoming.transfer != transfer || closed != feeds || incoming.parts.len() != feeds {
+        let whole = closed == feeds && incoming.parts.len() == feeds && self.brings_enough(incoming);
+        if incoming.transfer != transfer || !whole {
             return Err(Rejected::Order);
         }
         self.switch(now)
@@ -385,7 +386,7 @@ impl EdgeReplica {
             self.send(EdgeFrame::Ack { transfer: 0 }, now);
         }
         let state = &self.feeds[&checkpoint.feed];
-        if !state.record.ready || !state.record.vector.covers(&checkpoint.changed) {
+        if self.begins_anew(state) || !state.record.vector.covers(&checkpoint.changed) {
             // What is missing is on its way, or comes with the next transfer.
             return Ok(());
         }

@@ -118,13 +118,23 @@ impl EdgeReplica {
         for answer in answers {
             let vector = self.outbox_vector(answer.id.counter);
             self.note_decided(&answer);
-            match self.outbox.answered(&answer, vector.as_ref()) {
-                Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => kept.push(*pending),
-                Some(outbox::Effect::Keep(pending)) => removed.push((answer.id.counter, pending.write.at)),
-                Some(outbox::Effect::Remove { counter, at }) => removed.push((counter, at)),
+            let at = match self.outbox.answered(&answer, vector.as_ref()) {
+                Some(outbox::Effect::Keep(pending)) if self.rules.hide_by_row => {
+                    let at = pending.write.at.clone();
+                    kept.push(*pending);
+                    at
+                }
+                Some(outbox::Effect::Keep(pending)) => {
+                    removed.push((answer.id.counter, pending.write.at.clone()));
+                    pending.write.at
+                }
+                Some(outbox::Effect::Remove { counter, at }) => {
+                    removed.push((counter, at.clone()));
+                    at
+                }
                 None => continue,
-            }
-            verdicts.push((answer.id.counter, answer.verdict));
+            };
+            verdicts.push((answer.id.counter, at, answer.verdict));
         }
         for pending in &kept {
             self.outbox.put(pending.clone());
@@ -151,21 +161,28 @@ impl EdgeReplica {
 
     fn outbox_vector(&self, counter: u64) -> Option<Vector> {
         let pending = self.outbox.iter().find(|pending| pending.write.id.counter == counter)?;
-        self.vector_of(&pending.write.at).cloned()
+        self.vector_to_go_by(&pending.write.at)
+    }
+
+    /// How far the feed of this entry has come in the hub's order: not at all, where what it has is of a history that is
+    /// gone.
+    fn vector_to_go_by(&self, at: &EntryKey) -> Option<Vector> {
+        let vector = self.vector_of(at)?;
+        Some(if self.recovering.is_some() { Vector::EMPTY } else { vector.clone() })
     }
 
     pub(super) fn complete_answers(
         &mut self,
         kept: Vec<PendingRecord>,
         removed: Vec<(u64, EntryKey)>,
-        verdicts: Vec<(u64, Verdict)>,
+        verdicts: Vec<(u64, EntryKey, Verdict)>,
         now: Instant,
     ) {
         let mut covered = Vec::new();
         for pending in kept {
             // While the answer was being made durable, the row that the hub named may have arrived, or its feed have gone.
-            let here = self.vector_of(&pending.write.at);
-            let reached = |dot| here.is_none_or(|vector| vector.covers_dot(dot));
+            let here = self.vector_to_go_by(&pending.write.at);
+            let reached = |dot| here.as_ref().is_none_or(|vector| vector.covers_dot(dot));
             if pending.decided.is_some_and(reached) {
                 covered.push((pending.write.id.counter, pending.write.at));
             }
@@ -176,7 +193,7 @@ impl EdgeReplica {
             self.outbox.remove(counter);
         }
         self.publish_overlays(touched);
-        for (counter, verdict) in verdicts {
+        for (counter, at, verdict) in verdicts {
             match &verdict {
                 Verdict::Held(_) => self.outputs.push_back(Output::Alert(Alert::Held { counter })),
                 Verdict::Denied(reason) => {
@@ -187,7 +204,7 @@ impl EdgeReplica {
                 | Verdict::Duplicate
                 | Verdict::Reidentify => {}
             }
-            self.outputs.push_back(Output::Decided { counter, verdict });
+            self.outputs.push_back(Output::Decided { counter, at, verdict });
         }
         self.upload_in_flight = None;
         self.upload_or_subscribe(now);

@@ -84,8 +84,8 @@ impl EdgeReplica {
 
     /// The same of a checkpoint outside a transfer: as if a transfer had brought nothing but that.
     pub(super) fn heartbeat_differs(&mut self, checkpoint: Checkpoint, now: Instant) -> Result<(), Rejected> {
-        if self.incoming.is_some() {
-            // The end of what is on its way will tell.
+        if self.incoming.is_some() || !self.is_subscribed() {
+            // The end of what is on its way will tell, or the first transfer of this session.
             return Ok(());
         }
         let mut incoming = Incoming::default();

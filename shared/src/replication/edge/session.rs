@@ -99,6 +99,7 @@ impl EdgeReplica {
         }
         self.phase = Phase::Offline { retry_at: now + self.backoff.next_delay(at_least_ms) };
         self.upload_in_flight = None;
+        self.recovering = None;
         self.inbox.clear();
         self.abandon_incoming(now);
         for ticket in std::mem::take(&mut self.calls).into_values() {
@@ -141,6 +142,9 @@ impl EdgeReplica {
 
     fn handle_welcome(&mut self, welcome: Welcome, now: Instant) {
         let Phase::Greeting { sent_at } = self.phase else { return };
+        if let Err(rejected) = self.check_lost_history(&welcome) {
+            return self.reject(rejected, now);
+        }
         // As if the answer had taken no time: the estimate is late by at most the way back, and never ahead of the hub,
         // which would hold what is stamped ahead of it.
         self.hub_offset_ms = welcome.physical.0 as i64 - now.0 as i64;
@@ -154,9 +158,10 @@ impl EdgeReplica {
             self.clock.receive(welcome.hlc, Hlc::MAX);
         }
         let restamped = self.fix_stamps(welcome.physical, welcome.hlc);
+        let taken_up = self.take_up_again();
         for feed in &welcome.feeds {
             let state = self.feeds.entry(feed.clone()).or_default();
-            if self.rules.floor {
+            if self.rules.floor && self.recovering.is_none() {
                 state.record.floor.join(&welcome.head);
             }
         }
@@ -169,6 +174,7 @@ impl EdgeReplica {
 
         let mut put = vec![self.state_record()];
         put.extend(restamped);
+        put.extend(taken_up);
         put.extend(
             self.granted.iter().map(|feed| Record::Feed(feed.clone(), self.feeds[feed].record.clone())),
         );
@@ -236,7 +242,7 @@ impl EdgeReplica {
         self.phase = Phase::Serving { subscribed: true };
         let held = self.granted.iter().filter_map(|feed| {
             let state = &self.feeds[feed];
-            (state.record.ready && !state.refetch).then(|| (feed.clone(), state.record.vector.clone()))
+            (!self.begins_anew(state)).then(|| (feed.clone(), state.record.vector.clone()))
         });
         let feeds = held.collect();
         self.send(EdgeFrame::Subscribe { feeds }, now);

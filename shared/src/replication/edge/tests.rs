@@ -99,6 +99,7 @@ impl Bench {
             default_environment: Environment::base(),
             write: vec![Subtree::ALL],
             copied: false,
+            lost_history: None,
         })));
         bench
     }

@@ -128,6 +128,7 @@ impl Machine {
             feeds: Vec::new(),
             environments: Environments::standard(),
             default_environment: Environment::base(),
+            lost_history: None,
             write: vec![Subtree::ALL],
             copied,
         })));
@@ -232,7 +233,7 @@ fn a_copy_that_meets_the_other_has_its_writes_decided_first() {
     let (batch, writes) = machine.upload();
     machine.write_here("b", 2);
     machine.answer(batch, &writes, &Verdict::Duplicate);
-    assert!(machine.said.contains(&Output::Decided { counter: 1, verdict: Verdict::Duplicate }));
+    assert!(machine.said.contains(&Output::Decided { counter: 1, at: at("a"), verdict: Verdict::Duplicate }));
     assert!(machine.said.contains(&Output::Alert(Alert::Copied { again: 1 })));
     assert_eq!(numbers(&machine.waiting()), [(9, 2)]);
     assert!(!machine.said.iter().any(|said| matches!(said, Output::Send(EdgeFrame::Subscribe { .. }))));

@@ -1,0 +1,99 @@
+//! A write that meets the entry's current row: which of the two counts.
+
+use super::{Entering, Planner};
+use crate::entry::{HubRow, Status};
+use crate::policy::ConflictPolicy;
+use crate::settled::conflict_id;
+use crate::stamp::{Hlc, Stamp};
+use crate::store::Conflict;
+use crate::write::{Denial, HeldReason, Verdict};
+
+/// The row that a write meets.
+#[derive(Clone, Copy)]
+pub(super) struct Rival {
+    stamp: Stamp,
+    version: u64,
+}
+
+impl Rival {
+    pub(super) fn of(current: &HubRow) -> Self {
+        Self { stamp: current.row.stamp, version: current.row.version }
+    }
+}
+
+impl Planner {
+    /// The author had seen the current row, so the write follows it.
+    pub(super) fn follow(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
+        // An own earlier write may have been put ahead of this one by a policy; that must not turn their order round.
+        let own = write.stamp.id.actor == rival.stamp.id.actor;
+        let write = if own { self.above(write, rival) } else { write };
+        if write.stamp > rival.stamp {
+            self.win(write, version);
+            Verdict::Admitted { version }
+        } else {
+            self.lose(&write, version);
+            Verdict::Lost { version, to: rival.version }
+        }
+    }
+
+    /// The author had not seen the current row: the namespace's policy decides.
+    pub(super) fn contest(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
+        let scope = &write.at.scope;
+        match self.policies.of(&scope.tenant, &scope.namespace) {
+            ConflictPolicy::LastWriteWins if write.stamp > rival.stamp => self.replace(write, version, rival),
+            ConflictPolicy::LastWriteWins | ConflictPolicy::HubWins => self.give_way(&write, version, rival),
+            ConflictPolicy::EdgeWins => {
+                let write = self.above(write, rival);
+                self.replace(write, version, rival)
+            }
+            ConflictPolicy::Reject => {
+                self.set_aside(&write, Status::Denied, Denial::Policy.to_string().into());
+                Verdict::Denied(Denial::Policy)
+            }
+            ConflictPolicy::Manual => self.hold(&write, HeldReason::Policy),
+        }
+    }
+
+    /// The write, with a stamp above the rival's.
+    ///
+    /// Everybody who compares the two later compares stamps: an edge that has a pending write of the key, another
+    /// region, the author's own next write. With its own stamp the winner would lose there what it has won here. So it
+    /// gets the next of the hub's clock, which is above everything that this hub has admitted and, like each of its
+    /// ticks, not ahead of its time. The id stays, for the author knows the write by it; the time that the author's
+    /// clock said goes to the history.
+    fn above(&mut self, write: Entering, rival: Rival) -> Entering {
+        if write.stamp > rival.stamp || !self.rules.restamp_winner {
+            return write;
+        }
+        self.leader.clock.receive(rival.stamp.hlc, Hlc::MAX);
+        let stamp = Stamp { hlc: self.leader.clock.tick(self.physical), id: write.stamp.id };
+        Entering { claimed_hlc: write.claimed_hlc.or(Some(write.stamp.hlc)), stamp, ..write }
+    }
+
+    fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
+        let winner = Rival { stamp: write.stamp, version };
+        self.conflict(&write, winner, rival);
+        self.superseded.push(rival.stamp.id);
+        self.win(write, version);
+        Verdict::Admitted { version }
+    }
+
+    fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
+        self.conflict(write, rival, Rival { stamp: write.stamp, version });
+        self.lose(write, version);
+        Verdict::Lost { version, to: rival.version }
+    }
+
+    fn conflict(&mut self, write: &Entering, winner: Rival, loser: Rival) {
+        self.conflicts.push(Conflict {
+            id: conflict_id(winner.stamp.id, loser.stamp.id),
+            at: write.at.clone(),
+            winner: winner.stamp.id,
+            loser: loser.stamp.id,
+            winner_version: winner.version,
+            loser_version: loser.version,
+            detected_at: self.physical,
+            settled: None,
+        });
+    }
+}

@@ -1,0 +1,227 @@
+//! What people decide about conflicts and held writes. A decision is judged by what the journal holds now, and is in
+//! one transaction with the write that comes of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{OpAction, OpRefused, Operation, Planner, Sealer, SetValue};
+use crate::entry::{Author, ChangeId, Content, HubRow, Status};
+use crate::name::{EntryKey, Environment, Tenant};
+use crate::settled::{Settled, Settlement, Waited};
+use crate::stamp::WriteId;
+use crate::store::PlanningRequest;
+
+/// One decision of one person.
+#[derive(Debug)]
+pub struct SettleSubmission {
+    /// The entry that it is about.
+    pub at: EntryKey,
+    pub author: Author,
+    pub change: ChangeId,
+    pub message: Option<Arc<str>>,
+    pub decision: Decision,
+}
+
+/// What is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The loser becomes the entry's value again.
+    Restore {
+        conflict: Uuid,
+        loser: WriteId,
+        /// Its content has to be sealed anew.
+        secret: bool,
+        terms: Terms,
+    },
+    /// The conflict has been seen, and things stay as they are.
+    Dismiss { conflict: Uuid },
+    /// The held write is written anew.
+    Release { held: WriteId, terms: Terms },
+    /// The held write is not to be.
+    Drop { held: WriteId },
+}
+
+/// Under which conditions a decision may write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The version that the person saw; 0 for none.
+    pub if_version: Option<u64>,
+    /// Also where the entry holds a secret.
+    pub over_secret: bool,
+}
+
+/// What a decision did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettledNow {
+    pub settled: Settled,
+    /// What was written; none where nothing was, or where it was decided the same way before.
+    pub row: Option<Box<HubRow>>,
+}
+
+/// What came of a decision.
+pub type SettleOutcome = Result<SettledNow, SettleRefused>;
+
+/// Why a decision was not taken. Nothing of it was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleRefused {
+    #[error("there is nothing to decide")]
+    Missing,
+    #[error("it was decided otherwise before")]
+    Otherwise(Settled),
+    #[error("the entry has another value since, with version {current}")]
+    Changed { current: u64 },
+    #[error(transparent)]
+    Operation(#[from] OpRefused),
+}
+
+impl SettleSubmission {
+    /// Adds what planning it needs to `request`.
+    pub fn needs(&self, request: &mut PlanningRequest) {
+        request.keys.push(self.at.clone());
+        match &self.decision {
+            Decision::Restore { conflict, loser, .. } => {
+                request.conflicts.push(*conflict);
+                request.past.push(*loser);
+            }
+            Decision::Dismiss { conflict } => request.conflicts.push(*conflict),
+            Decision::Release { held, .. } | Decision::Drop { held } => request.past.push(*held),
+        }
+    }
+
+    /// Tenants and environments in which this submission seals something.
+    pub fn seals_in(&self) -> BTreeSet<(Tenant, Environment)> {
+        let scope = &self.at.scope;
+        let seals = matches!(self.decision, Decision::Restore { secret: true, .. });
+        seals.then(|| (scope.tenant.clone(), scope.environment.clone())).into_iter().collect()
+    }
+}
+
+impl Planner {
+    /// Judges a decision. The same one again is answered as the first time, and changes nothing.
+    pub fn settle(&mut self, submission: &SettleSubmission, sealer: &mut impl Sealer) -> SettleOutcome {
+        match &submission.decision {
+            Decision::Restore { conflict, terms, .. } => self.restore(submission, *conflict, *terms, sealer),
+            Decision::Dismiss { conflict } => self.dismiss(submission, *conflict),
+            Decision::Release { held, terms } => self.release(submission, *held, *terms, sealer),
+            Decision::Drop { held } => self.drop_held(submission, *held),
+        }
+    }
+
+    fn restore(
+        &mut self,
+        submission: &SettleSubmission,
+        id: Uuid,
+        terms: Terms,
+        sealer: &mut impl Sealer,
+    ) -> SettleOutcome {
+        let known = self.known_conflicts.get(&id).ok_or(SettleRefused::Missing)?;
+        if let Some(settled) = known.settled.clone().filter(|settled| settled.wrote.is_some()) {
+            return Ok(SettledNow { settled, row: None });
+        }
+        let loser = self.known_past.get(&known.loser).ok_or(SettleRefused::Missing)?;
+        let current = self.rows.get(&submission.at);
+        // Who restores has seen the two that met. A third value is only replaced by somebody who says that they know it.
+        if terms.if_version.is_none() && current.is_none_or(|row| row.row.stamp.id != known.winner) {
+            let live = current.filter(|row| row.row.content.is_live());
+            return Err(SettleRefused::Changed { current: live.map_or(0, |row| row.row.version) });
+        }
+        let action = match loser.content.clone() {
+            Content::Deleted => OpAction::Delete,
+            content @ (Content::Plain(_) | Content::Secret(_)) => OpAction::Rollback { content },
+        };
+        let row = self.write_anew(submission, action, terms, sealer)?;
+        Ok(self.settled(submission, Waited::Conflict(id), Some(row)))
+    }
+
+    fn dismiss(&mut self, submission: &SettleSubmission, id: Uuid) -> SettleOutcome {
+        let known = self.known_conflicts.get(&id).ok_or(SettleRefused::Missing)?;
+        match known.settled.clone() {
+            Some(settled) if settled.wrote.is_some() => Err(SettleRefused::Otherwise(settled)),
+            Some(settled) => Ok(SettledNow { settled, row: None }),
+            None => Ok(self.settled(submission, Waited::Conflict(id), None)),
+        }
+    }
+
+    fn release(
+        &mut self,
+        submission: &SettleSubmission,
+        held: WriteId,
+        terms: Terms,
+        sealer: &mut impl Sealer,
+    ) -> SettleOutcome {
+        if let Some(before) = self.decided_before(held, Status::Released)? {
+            return Ok(before);
+        }
+        let action = match self.known_past[&held].content.clone() {
+            Content::Deleted => OpAction::Delete,
+            Content::Plain(value) => {
+                let value = SetValue::Plain { value, over_secret: terms.over_secret };
+                OpAction::Set { value, tags: None, description: None }
+            }
+            content @ Content::Secret(_) => OpAction::Rollback { content },
+        };
+        let row = self.write_anew(submission, action, terms, sealer)?;
+        Ok(self.settled(submission, Waited::Held(held), Some(row)))
+    }
+
+    fn drop_held(&mut self, submission: &SettleSubmission, held: WriteId) -> SettleOutcome {
+        if let Some(before) = self.decided_before(held, Status::Dropped)? {
+            return Ok(before);
+        }
+        Ok(self.settled(submission, Waited::Held(held), None))
+    }
+
+    /// What was decided about a write that was held, if that is what is `wanted` now; none while it is still held.
+    fn decided_before(&self, held: WriteId, wanted: Status) -> Result<Option<SettledNow>, SettleRefused> {
+        let row = self.known_past.get(&held).ok_or(SettleRefused::Missing)?;
+        match (row.status, row.settled.clone()) {
+            (Status::Held, _) => Ok(None),
+            (status, Some(settled)) if status == wanted => Ok(Some(SettledNow { settled, row: None })),
+            (_, Some(settled)) => Err(SettleRefused::Otherwise(settled)),
+            (_, None) => Err(SettleRefused::Missing),
+        }
+    }
+
+    /// A normal write of who decides, which has seen the current row.
+    fn write_anew(
+        &mut self,
+        submission: &SettleSubmission,
+        action: OpAction,
+        terms: Terms,
+        sealer: &mut impl Sealer,
+    ) -> Result<HubRow, SettleRefused> {
+        let current = self.rows.get(&submission.at);
+        let holds_secret = current.is_some_and(|row| row.row.content.is_secret());
+        let stays_secret = matches!(action, OpAction::Rollback { content: Content::Secret(_) });
+        if holds_secret && !stays_secret && !terms.over_secret {
+            return Err(OpRefused::HoldsSecret.into());
+        }
+        let SettleSubmission { at, author, change, message, .. } = submission;
+        let operation = Operation { at: at.clone(), action, if_version: terms.if_version };
+        Ok(self.operation(operation, author, *change, message.as_ref(), sealer)?)
+    }
+
+    /// Keeps the decision, for the commit and for what is judged after it.
+    fn settled(&mut self, submission: &SettleSubmission, what: Waited, row: Option<HubRow>) -> SettledNow {
+        let wrote = row.as_ref().map(|row| (submission.change, row.row.version));
+        let settled = Settled { by: submission.author.name.clone(), at: self.physical, wrote };
+        match what {
+            Waited::Conflict(id) => {
+                if let Some(known) = self.known_conflicts.get_mut(&id) {
+                    known.settled = Some(settled.clone());
+                }
+            }
+            Waited::Held(id) => {
+                if let Some(known) = self.known_past.get_mut(&id) {
+                    known.status = if wrote.is_some() { Status::Released } else { Status::Dropped };
+                    known.settled = Some(settled.clone());
+                }
+            }
+        }
+        self.settled.retain(|earlier| earlier.what != what);
+        self.settled.push(Settlement { what, settled: settled.clone() });
+        SettledNow { settled, row: row.map(Box::new) }
+    }
+}
