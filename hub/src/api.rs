@@ -36,6 +36,7 @@ mod history;
 mod list;
 mod policies;
 mod read;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -213,6 +213,13 @@ pub trait Registry: Send + Sync + 'static {
         name: &EdgeName,
         now: UnixMillis,
     ) -> impl Future<Output = Answer<bool>> + Send;
+    /// Gives the edge of that name another binding, and gives it back; none when there is no such edge.
+    fn bind_edge(
+        &self,
+        tenant: &Tenant,
+        name: &EdgeName,
+        binding: &Binding,
+    ) -> impl Future<Output = Answer<Option<Edge>>> + Send;
     /// What connected edges said lately: (edge, last seen, acknowledged seq), many at once.
     fn touch_edges(&self, seen: &[(ActorId, UnixMillis, u64)]) -> impl Future<Output = Answer<()>> + Send;
     /// Replaces the key that grants are sealed to.

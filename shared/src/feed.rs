@@ -135,6 +135,15 @@ impl Binding {
         Self { namespaces: Vec::new(), environments: Vec::new(), write: vec![Subtree::ALL] }
     }
 
+    /// The same for the edge of this name: where nothing says otherwise, it writes below its own name alone.
+    #[must_use]
+    pub fn of_edge(mut self, edge: &EdgeName) -> Self {
+        if self.write.is_empty() {
+            self.write.push(Subtree::of(Namespace::of_edge(edge)));
+        }
+        self
+    }
+
     /// The feeds that an edge with this binding receives: its namespaces and its own subtree, in its environments and
     /// all that those inherit from. Of environments that it did not name, only `base` comes with secrets.
     pub fn feeds(&self, tenant: &Tenant, edge: &EdgeName, environments: &Environments) -> Vec<Feed> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use llm_config_shared::feed::Environments;
+use llm_config_shared::feed::{Binding, Environments};
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::replication::frame::HubFrame;
 use llm_config_shared::replication::repair;
@@ -197,6 +197,8 @@ pub struct World {
     last_event: u64,
     tenant: Tenant,
     environments: Environments,
+    /// What each edge receives and where it may write.
+    bindings: Vec<Binding>,
     journal: SimJournal,
     hubs: Vec<HubProcess>,
     edges: Vec<EdgeHost>,
@@ -261,6 +263,7 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
+            bindings: (0..5).map(places::binding).collect(),
             journal,
             hubs,
             edges,

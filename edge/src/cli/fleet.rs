@@ -29,12 +29,31 @@ pub(crate) enum FleetCommand {
     },
     /// A token that lets an edge join, shown this once
     Token(TokenArgs),
+    /// Change what an edge receives and where it may write; what is left out stays as it is
+    Set(SetArgs),
     /// Shut an edge out; what it holds it keeps until its offline limit
     Remove {
         /// Its name
         #[arg(value_parser = edge_name)]
         name: String,
     },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("changed").args(["namespaces", "environments", "write"]).multiple(true).required(true))]
+pub(crate) struct SetArgs {
+    /// Its name
+    #[arg(value_parser = edge_name)]
+    name: String,
+    /// Folders that it receives
+    #[arg(long, value_delimiter = ',', value_parser = subtree)]
+    namespaces: Option<Vec<String>>,
+    /// Environments that it receives, with their parents; the first is its default
+    #[arg(long, value_delimiter = ',', value_parser = entries::environment)]
+    environments: Option<Vec<String>>,
+    /// Folders that it may write
+    #[arg(long, value_delimiter = ',', value_parser = subtree)]
+    write: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -116,6 +135,7 @@ pub(crate) async fn fleet(
             if json { output::line(answer.text()) } else { output::line(answer.indented()?) }
         }
         FleetCommand::Token(args) => token(connection, args, json).await,
+        FleetCommand::Set(args) => set(connection, args, json).await,
         FleetCommand::Remove { name } => {
             connection.ask(Method::DELETE, &Address::new(&["edges", name]), None).await?;
             if json {
@@ -138,6 +158,26 @@ async fn ls(connection: &Connection, json: bool) -> Result<(), Failure> {
     let fleet: Fleet = answer.parsed()?;
     let head = ["edge", "state", "changes missing", "namespaces", "environments", "last seen"];
     output::table(&head, fleet.edges.into_iter().map(Edge::row))
+}
+
+async fn set(connection: &Connection, args: &SetArgs, json: bool) -> Result<(), Failure> {
+    let said =
+        [("namespaces", &args.namespaces), ("environments", &args.environments), ("write", &args.write)];
+    let body: serde_json::Map<_, _> =
+        said.into_iter().filter_map(|(name, list)| Some((name.to_owned(), json!(list.as_ref()?)))).collect();
+    let address = Address::new(&["edges", &args.name]);
+    let answer =
+        connection.ask(Method::PATCH, &address, Some(serde_json::Value::Object(body).to_string())).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    #[derive(Deserialize)]
+    struct Bound {
+        connected: bool,
+    }
+    let bound: Bound = answer.parsed()?;
+    let when = if bound.connected { "now" } else { "when it comes back" };
+    output::line(format!("{} receives this {when}", args.name))
 }
 
 async fn token(connection: &Connection, args: &TokenArgs, json: bool) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! The admin routes of the hub.
 
 use llm_config_proto::rest::admin::{
-    AdminService, Answer, ChangeInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, ShownJoinToken, ShownToken,
-    TenantInfo, TokenInfo,
+    AdminService, Answer, ChangeInfo, ChangedSubscription, EdgeInfo, Fleet, NewJoinToken, NewToken,
+    ShownJoinToken, ShownToken, TenantInfo, TokenInfo,
 };
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::entry::ChangeId;
@@ -58,6 +58,15 @@ impl<S: Journal + Registry> AdminService for Api<S> {
 
     async fn edge(&self, caller: &Caller, name: EdgeName) -> Answer<EdgeInfo> {
         self.one_edge(caller, &name).await
+    }
+
+    async fn change_subscription(
+        &self,
+        caller: &Caller,
+        name: EdgeName,
+        changed: ChangedSubscription,
+    ) -> Answer<EdgeInfo> {
+        self.bind_edge(caller, &name, changed).await
     }
 
     async fn remove_edge(&self, caller: &Caller, name: EdgeName) -> Answer<()> {

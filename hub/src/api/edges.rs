@@ -6,14 +6,13 @@ use llm_config_proto::rest::service::Caller;
 use llm_config_shared::access::Permission;
 use llm_config_shared::feed::Binding;
 use llm_config_shared::limits::TEXT_BYTES_MAX;
-use llm_config_shared::name::{EdgeName, Subtree};
+use llm_config_shared::name::EdgeName;
 use llm_config_shared::store::Journal;
 use llm_config_shared::time::UnixMillis;
 use ring::rand::SystemRandom;
 use uuid::Uuid;
 
 use super::Api;
-use crate::config::Mode;
 use crate::identity::join_token;
 use crate::registry::{Edge, JoinToken, Registry};
 use crate::{clock, guard};
@@ -35,10 +34,12 @@ impl<S: Journal + Registry> Api<S> {
         let max_uses = within("max_uses", u64::from(asked.max_uses.unwrap_or(1)), 1, u64::from(USES_MAX))?;
         let max_uses = u32::try_from(max_uses).expect("the range was checked");
         check_labels(&asked)?;
-        let binding = binding(self.parts.mode, &asked)?;
-        for environment in &binding.environments {
-            self.environment(caller, Some(environment)).await?;
-        }
+        let binding = Binding {
+            namespaces: asked.namespaces.clone().unwrap_or_default(),
+            environments: asked.environments.clone().unwrap_or_default(),
+            write: asked.write.clone().unwrap_or_default(),
+        };
+        let binding = self.checked(caller, &asked.name, binding).await?;
         if max_uses == 1 && self.parts.store.edge_named(&caller.tenant, &asked.name).await?.is_some() {
             let message =
                 format!("an edge named {} has joined; remove it first or choose another name", asked.name);
@@ -94,7 +95,7 @@ impl<S: Journal + Registry> Api<S> {
         Ok(Fleet { edges: edges.into_iter().filter(|edge| edge.removed_at.is_none()).collect() })
     }
 
-    fn info(&self, edge: Edge) -> EdgeInfo {
+    pub(super) fn info(&self, edge: Edge) -> EdgeInfo {
         let head = self.parts.tail.head().position.seq;
         EdgeInfo {
             id: edge.id.0,
@@ -110,27 +111,8 @@ impl<S: Journal + Registry> Api<S> {
     }
 }
 
-fn no_edge(name: &EdgeName) -> ApiError {
+pub(super) fn no_edge(name: &EdgeName) -> ApiError {
     ApiError::not_found(format!("there is no edge {name}"))
-}
-
-/// What the token gives. Empty lists are everything for one person on one machine, and a mistake anywhere else.
-fn binding(mode: Mode, asked: &NewJoinToken) -> Result<Binding, ApiError> {
-    let namespaces = asked.namespaces.clone().unwrap_or_default();
-    let environments = asked.environments.clone().unwrap_or_default();
-    let write = asked.write.clone().unwrap_or_default();
-    if mode == Mode::Dev {
-        let write = if write.is_empty() { vec![Subtree::ALL] } else { write };
-        return Ok(Binding { namespaces, environments, write });
-    }
-    for (field, empty) in [("namespaces", namespaces.is_empty()), ("environments", environments.is_empty())] {
-        if empty {
-            return Err(ApiError::unprocessable(format!("{field}: say which ones the edge receives"))
-                .detail("field", field));
-        }
-    }
-    // An empty list becomes each edge's own part when it joins: with several uses, its name is not known before.
-    Ok(Binding { namespaces, environments, write })
 }
 
 fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, ApiError> {
@@ -149,37 +131,4 @@ fn check_labels(asked: &NewJoinToken) -> Result<(), ApiError> {
         return Err(ApiError::unprocessable(message).detail("field", "labels"));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use llm_config_shared::name::Environment;
-
-    use super::*;
-
-    fn asked(namespaces: &[&str], environments: &[&str], write: &[&str]) -> NewJoinToken {
-        let subtrees =
-            |texts: &[&str]| Some(texts.iter().map(|text| Subtree::parse(text).unwrap()).collect());
-        NewJoinToken {
-            name: EdgeName::parse("kiosk-7").unwrap(),
-            namespaces: subtrees(namespaces),
-            environments: Some(environments.iter().map(|text| Environment::parse(text).unwrap()).collect()),
-            write: subtrees(write),
-            labels: std::collections::BTreeMap::new(),
-            ttl_ms: None,
-            max_uses: None,
-        }
-    }
-
-    #[test]
-    fn empty_lists_are_everything_under_dev_and_refused_under_serve() {
-        let nothing = asked(&[], &[], &[]);
-        assert_eq!(binding(Mode::Dev, &nothing), Ok(Binding::everything()));
-        for (asked, field) in [(&nothing, "namespaces"), (&asked(&["app"], &[], &[]), "environments")] {
-            let error = binding(Mode::Serve, asked).unwrap_err();
-            assert_eq!((error.kind.status(), &error.details["field"]), (422, &field.into()));
-        }
-        let told = asked(&["app"], &["prod"], &[]);
-        assert_eq!(binding(Mode::Serve, &told).unwrap().write, []);
-    }
 }

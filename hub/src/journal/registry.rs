@@ -1,6 +1,6 @@
 //! The hub's tables beside the journal: tenants and environments, tokens, edges, wrapped keys.
 
-use llm_config_shared::feed::Environments;
+use llm_config_shared::feed::{Binding, Environments};
 use llm_config_shared::name::{EdgeName, Environment, Namespace, Tenant};
 use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::ActorId;
@@ -147,6 +147,14 @@ impl<D: Dialect> Registry for Database<D> {
         let removed = edges::remove(&mut tx, tenant, name, now).await?;
         tx.commit().await?;
         Ok(removed)
+    }
+
+    async fn bind_edge(&self, tenant: &Tenant, name: &EdgeName, binding: &Binding) -> Answer<Option<Edge>> {
+        let mut tx = self.dialect.begin_write().await?;
+        edges::bind(&mut tx, tenant, name, binding).await?;
+        let edge = edges::by_name(&mut tx, tenant, name).await?;
+        tx.commit().await?;
+        Ok(edge)
     }
 
     async fn touch_edges(&self, seen: &[(ActorId, UnixMillis, u64)]) -> Answer<()> {

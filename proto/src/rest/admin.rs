@@ -30,6 +30,14 @@ pub struct NewJoinToken {
     pub max_uses: Option<u32>,
 }
 
+/// `PATCH /edges/{name}`: what is not said stays as it is. Empty lists mean what they mean for a join token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedSubscription {
+    pub namespaces: Option<Vec<Subtree>>,
+    pub environments: Option<Vec<Environment>>,
+    pub write: Option<Vec<Subtree>>,
+}
+
 /// A join token, shown this once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShownJoinToken {
@@ -157,6 +165,13 @@ pub trait AdminService: Send + Sync + 'static {
     fn edges(&self, caller: &Caller) -> impl Future<Output = Answer<Vec<EdgeInfo>>> + Send;
     /// The edge of that name that was not removed; 404.
     fn edge(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<EdgeInfo>> + Send;
+    /// What the edge receives and where it may write from now on. 404 when there is none.
+    fn change_subscription(
+        &self,
+        caller: &Caller,
+        name: EdgeName,
+        changed: ChangedSubscription,
+    ) -> impl Future<Output = Answer<EdgeInfo>> + Send;
     /// 404 when there is none.
     fn remove_edge(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<()>> + Send;
     /// How all edges are doing.

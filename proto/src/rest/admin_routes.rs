@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::admin::AdminService;
 use super::admin_types::{
     ChangeBody, EdgeBody, EnvironmentBody, EnvironmentRequest, FleetBody, JoinTokenBody, JoinTokenRequest,
-    TenantBody, TenantRequest, TokenBody, TokenRequest,
+    SubscriptionRequest, TenantBody, TenantRequest, TokenBody, TokenRequest,
 };
 use super::answer::{ErrorBody, more};
 use super::error::ApiError;
@@ -41,6 +41,7 @@ pub fn admin_routes<A: AdminService>() -> Router<Arc<A>> {
         .merge(routed::<__path_put_environment, _, Arc<A>>(put_environment::<A>))
         .merge(routed::<__path_list_edges, _, Arc<A>>(list_edges::<A>))
         .merge(routed::<__path_get_edge, _, Arc<A>>(get_edge::<A>))
+        .merge(routed::<__path_patch_edge, _, Arc<A>>(patch_edge::<A>))
         .merge(routed::<__path_remove_edge, _, Arc<A>>(remove_edge::<A>))
         .merge(routed::<__path_fleet, _, Arc<A>>(fleet::<A>))
         .merge(routed::<__path_list_changes, _, Arc<A>>(list_changes::<A>))
@@ -168,6 +169,19 @@ async fn get_edge<A: AdminService>(
     caller: Caller,
 ) -> Result<Json<EdgeBody>> {
     Ok(Json(service.edge(&caller, EdgeName::parse(&name)?).await?.into()))
+}
+
+#[utoipa::path(patch, path = "/api/v1/edges/{name}", operation_id = "changeSubscription", tag = "fleet",
+    params(("name" = String, Path)), request_body = SubscriptionRequest,
+    responses((status = 200, body = EdgeBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn patch_edge<A: AdminService>(
+    State(service): Service<A>,
+    Names(name): Names<String>,
+    call: Call,
+) -> Result<Json<EdgeBody>> {
+    let name = EdgeName::parse(&name)?;
+    let changed = json::<SubscriptionRequest>(&call.original.body)?.parse()?;
+    Ok(Json(service.change_subscription(&call.caller, name, changed).await?.into()))
 }
 
 #[utoipa::path(delete, path = "/api/v1/edges/{name}", operation_id = "removeEdge", tag = "fleet",

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::admin::{
-    ChangeInfo, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, ShownJoinToken, ShownToken, TenantInfo,
-    TokenInfo,
+    ChangeInfo, ChangedSubscription, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, ShownJoinToken,
+    ShownToken, TenantInfo, TokenInfo,
 };
 use super::duration;
 use super::error::ApiError;
@@ -58,19 +58,47 @@ pub(super) struct JoinTokenRequest {
     max_uses: Option<u32>,
 }
 
+fn subtrees(texts: &[String]) -> Result<Vec<Subtree>, ApiError> {
+    Ok(texts.iter().map(|text| Subtree::parse(text)).collect::<Result<_, _>>()?)
+}
+
+fn environments(texts: &[String]) -> Result<Vec<Environment>, ApiError> {
+    Ok(texts.iter().map(|text| Environment::parse(text)).collect::<Result<_, _>>()?)
+}
+
+fn said<T>(names: Vec<T>) -> Option<Vec<T>> {
+    (!names.is_empty()).then_some(names)
+}
+
+/// What an edge receives and where it may write. A member that is absent stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubscriptionRequest {
+    /// What it receives. Empty: everything of the tenant, where that is allowed.
+    namespaces: Option<Vec<String>>,
+    /// The first is its default. Empty: every environment, where that is allowed.
+    environments: Option<Vec<String>>,
+    /// Where it may write. Empty: the hub's default.
+    write: Option<Vec<String>>,
+}
+
+impl SubscriptionRequest {
+    pub(super) fn parse(self) -> Result<ChangedSubscription, ApiError> {
+        Ok(ChangedSubscription {
+            namespaces: self.namespaces.as_deref().map(subtrees).transpose()?,
+            environments: self.environments.as_deref().map(environments).transpose()?,
+            write: self.write.as_deref().map(subtrees).transpose()?,
+        })
+    }
+}
+
 impl JoinTokenRequest {
     pub(super) fn parse(self) -> Result<NewJoinToken, ApiError> {
-        let subtrees = |texts: Vec<String>| -> Result<Option<Vec<Subtree>>, ApiError> {
-            let parsed = texts.iter().map(|text| Subtree::parse(text)).collect::<Result<Vec<_>, _>>()?;
-            Ok((!parsed.is_empty()).then_some(parsed))
-        };
-        let environments = self.environments.iter().map(|text| Environment::parse(text));
-        let environments = environments.collect::<Result<Vec<_>, _>>()?;
         Ok(NewJoinToken {
             name: EdgeName::parse(&self.name)?,
-            namespaces: subtrees(self.namespaces)?,
-            environments: (!environments.is_empty()).then_some(environments),
-            write: subtrees(self.write)?,
+            namespaces: said(subtrees(&self.namespaces)?),
+            environments: said(environments(&self.environments)?),
+            write: said(subtrees(&self.write)?),
             labels: self.labels,
             ttl_ms: milliseconds(self.ttl)?,
             max_uses: self.max_uses,

@@ -1,6 +1,7 @@
 //! 2 and 3: what a reader sees of a key never goes back, to something that the author of what it saw had seen, or to
 //! anything that it saw before; restarts change nothing about that. A reader's own writes are among what it saw.
 
+use llm_config_shared::feed::Feed;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::WriteId;
@@ -102,7 +103,8 @@ fn forget(truth: &mut Truth, edge: usize, at: &EntryKey) {
     reader.known.remove(at);
 }
 
-/// Feeds that are not received any more take what was known of them along.
+/// Feeds that are not received any more take what was known of them along; one that is received without secrets from now
+/// on takes the secrets.
 pub fn forget_dropped(truth: &mut Truth, edge: usize, before: &View, after: &View) {
     let dropped: Vec<_> = before.feeds.keys().filter(|feed| !after.feeds.contains_key(*feed)).collect();
     if dropped.is_empty() {
@@ -111,9 +113,12 @@ pub fn forget_dropped(truth: &mut Truth, edge: usize, before: &View, after: &Vie
     let reader = &truth.readers[edge];
     let keys = reader.seen.keys().chain(reader.known.keys());
     let gone = keys.filter(|at| {
-        dropped.iter().any(|feed| feed.contains(at))
-            && after.feed_of(at).is_none()
-            && !after.pending.contains_key(at)
+        let feed = dropped.iter().find(|feed| feed.contains(at));
+        let hidden = |now: &Feed| feed.is_some_and(|feed| feed.secrets) && !now.secrets;
+        let hidden = |now| hidden(now) && !after.rows.contains_key(*at);
+        feed.is_some()
+            && after.feed_of(at).is_none_or(|(now, _)| hidden(now))
+            && !after.pending.contains_key(*at)
     });
     let gone: Vec<EntryKey> = gone.cloned().collect();
     for at in gone {

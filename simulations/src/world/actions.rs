@@ -40,7 +40,8 @@ impl World {
             73..76 => self.hub_pauses(),
             76..79 => self.other_hub_takes_over(),
             79..86 => self.standby_moves(),
-            86..88 => self.parent_changes(),
+            86..87 => self.parent_changes(),
+            87..88 => self.subscription_changes(),
             88..95 => {
                 self.relay_acts();
                 Ok(())
@@ -216,8 +217,30 @@ impl World {
         self.environments.set_parent(production, parent).expect("both exist, and neither inherits from it");
         self.stats.count("parents changed");
         self.trace.write(self.now, format_args!("parent of production changes"));
+        self.end_sessions(|_| true)
+    }
+
+    /// Somebody changes what an edge receives and where it may write, connected or not.
+    fn subscription_changes(&mut self) -> Check {
+        let who = self.rng.random_range(0..self.bindings.len());
+        let other = places::binding(self.rng.random_range(0..self.bindings.len()));
+        let binding = &mut self.bindings[who];
+        match self.rng.random_range(0..4) {
+            0 => binding.namespaces = other.namespaces,
+            1 => binding.environments = other.environments,
+            2 => binding.write = other.write,
+            _ => *binding = places::binding(who),
+        }
+        self.stats.count("subscriptions changed");
+        self.trace.write(self.now, format_args!("subscription of edge {who} changes"));
+        self.end_sessions(|it| it == who)
+    }
+
+    fn end_sessions(&mut self, of: impl Fn(usize) -> bool) -> Check {
         for hub in 0..self.hubs.len() {
-            for stream in self.hubs[hub].sessions.keys().copied().collect::<Vec<_>>() {
+            let sessions = &self.hubs[hub].sessions;
+            let told = sessions.iter().filter(|(_, session)| of(self.who(session.edge))).map(|(id, _)| *id);
+            for stream in told.collect::<Vec<_>>() {
                 self.hub_input(hub, stream, Input::Close(Refusal::Resubscribe))?;
             }
         }

@@ -327,10 +327,7 @@ impl World {
     }
 
     fn alert(&mut self, edge: usize, alert: &Alert) -> Check {
-        let tampered = self.edges[edge]
-            .stream
-            .and_then(|stream| self.network.stream(stream))
-            .is_none_or(|stream| stream.tampered);
+        let tampered = self.is_tampered(edge);
         let rotten = !self.edges[edge].rotten.is_empty();
         match alert {
             Alert::Differs(_) if rotten => self.stats.count("replicas found rotten"),

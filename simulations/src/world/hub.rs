@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::publisher::Published;
 use super::writer::{Job, Waits, Writer};
-use super::{Early, Event, HUB_SKEW_MS, World, places};
+use super::{Early, Event, HUB_SKEW_MS, World};
 use crate::invariants::{Check, Violation, floor, outside};
 use crate::journal::{SimJournal, ready};
 use crate::network::{Parcel, StreamId};
@@ -194,13 +194,13 @@ impl World {
 
     pub(super) fn profile(&self, edge: usize) -> Profile {
         let who = self.who(edge);
-        let binding = places::binding(who);
+        let binding = &self.bindings[who];
         let name = EdgeName::parse(&format!("e{who}")).expect("a literal name");
         Profile {
             feeds: binding.feeds(&self.tenant, &name, &self.environments),
             environments: self.environments.clone(),
             default_environment: binding.environments[0].clone(),
-            write: binding.write,
+            write: binding.write.clone(),
         }
     }
 

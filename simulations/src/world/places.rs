@@ -46,7 +46,7 @@ pub(super) fn policies(seed: u64) -> Policies {
     policies
 }
 
-/// What an edge receives and where it may write.
+/// What an edge receives and where it may write, to begin with.
 pub(super) fn binding(edge: usize) -> Binding {
     let subtrees = |names: &[&str]| -> Vec<Subtree> {
         names.iter().map(|name| Subtree::parse(name).expect("a literal name")).collect()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use llm_config_shared::feed::Binding;
 use llm_config_shared::name::{EdgeName, Tenant};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
@@ -32,6 +33,8 @@ const ADD: Sql = Sql::same(
 );
 const REMOVE: Sql =
     Sql::same("UPDATE edge SET removed_at = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL");
+const BIND: Sql =
+    Sql::same("UPDATE edge SET binding = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL");
 const TOUCH: Sql = Sql {
     sqlite: "UPDATE edge SET last_seen_at = $2, acked_seq = $3 WHERE id = $1",
     postgres: "UPDATE edge SET last_seen_at = s, acked_seq = q
@@ -89,6 +92,17 @@ pub(super) async fn remove<T: Transact>(
     now: UnixMillis,
 ) -> Answer<bool> {
     Ok(tx.execute(REMOVE, vec![tenant.as_str().into(), name.as_str().into(), now.0.into()]).await? > 0)
+}
+
+pub(super) async fn bind<T: Transact>(
+    tx: &mut T,
+    tenant: &Tenant,
+    name: &EdgeName,
+    binding: &Binding,
+) -> Answer<()> {
+    let args = vec![tenant.as_str().into(), name.as_str().into(), encoding::binding(binding).into()];
+    tx.execute(BIND, args).await?;
+    Ok(())
 }
 
 /// Rows are locked in the order of ids, and of one edge the last word counts.

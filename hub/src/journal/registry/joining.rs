@@ -1,8 +1,7 @@
 //! Taking one use of a join token and storing the edge.
 
-use llm_config_shared::feed::Binding;
 use llm_config_shared::limits::NAME_BYTES_MAX;
-use llm_config_shared::name::{EdgeName, Namespace, Subtree};
+use llm_config_shared::name::EdgeName;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
 
@@ -38,7 +37,7 @@ pub(super) async fn join<T: Transact>(
     let edge = Edge {
         id,
         tenant: token.tenant.clone(),
-        binding: binding_of(&token, &name),
+        binding: token.binding.clone().of_edge(&name),
         name,
         labels: token.labels.clone(),
         public_key: keys.public_key.clone(),
@@ -54,15 +53,6 @@ pub(super) async fn join<T: Transact>(
     }
     tokens::use_join(tx, token.id).await?;
     Ok(JoinOutcome::Joined(edge))
-}
-
-/// A token that says nothing about writing lets each edge write below its own name.
-fn binding_of(token: &JoinToken, name: &EdgeName) -> Binding {
-    let mut binding = token.binding.clone();
-    if binding.write.is_empty() {
-        binding.write.push(Subtree::of(Namespace::of_edge(name)));
-    }
-    binding
 }
 
 /// A removed edge stays out: its token was used. The sealing key may be new, if the edge lost the answer and made

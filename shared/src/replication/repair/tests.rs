@@ -292,6 +292,7 @@ impl Bench {
                 epsilon_ms: 500,
                 leads: true,
                 copied: false,
+                lost: Vec::new(),
             }),
             Output::SealGrants => Input::Grants(Vec::new()),
             Output::ReadFeeds { feeds, .. } => {

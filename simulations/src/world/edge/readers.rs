@@ -4,7 +4,7 @@ use llm_config_shared::entry::Content;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::Published;
 use llm_config_shared::store::replica::{Batch, Record};
-use llm_config_shared::vector::ShardId;
+use llm_config_shared::vector::{ShardId, Vector};
 use llm_config_shared::write::Action;
 use uuid::Uuid;
 
@@ -89,9 +89,10 @@ impl World {
             (self.edges[edge].astray, self.edges[edge].fresh) = (true, false);
             return Ok(());
         }
-        let host = &mut self.edges[edge];
-        let seen = host.view.feeds.values().map(|vector| vector.seq(shard)).max().unwrap_or(0);
-        host.told = host.told.max(seen.min(host.heard));
+        // What a relay brought early, the hub of this stream cannot know; it hears of it in the next.
+        if !self.is_tampered(edge) {
+            self.was_told_what_it_shows(edge);
+        }
         let before = if std::mem::take(&mut self.edges[edge].astray) {
             self.comes_back(edge)?;
             View::default()
@@ -117,6 +118,13 @@ impl World {
             reads::look(&mut self.truth, &self.journal, edge, &self.edges[edge].view, at)?;
         }
         Ok(())
+    }
+
+    pub(super) fn was_told_what_it_shows(&mut self, edge: usize) {
+        let host = &mut self.edges[edge];
+        let places = host.view.feeds.values().flat_map(Vector::iter);
+        let seen = places.map(|(_, position)| position.seq).max().unwrap_or(0);
+        host.told = host.told.max(seen.min(host.heard));
     }
 
     pub(super) fn queued(&mut self, edge: usize, counter: u64) {

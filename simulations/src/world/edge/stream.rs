@@ -35,6 +35,9 @@ impl World {
         if !self.hubs[hub].up || !self.network.reaches(edge, hub) {
             return self.schedule(after + 50, Event::OpenFailed { edge, life: edge_life });
         }
+        if !self.is_astray(edge) {
+            self.was_told_what_it_shows(edge);
+        }
         let stream = self.network.open(edge, edge_life, hub, hub_life);
         self.edges[edge].stream = Some(stream);
         self.schedule(after, Event::Opened { stream });
@@ -109,6 +112,12 @@ impl World {
             self.edges[edge].told_soon.push((durable_at, seq));
         }
         result
+    }
+
+    /// A relay has said something on the edge's stream.
+    pub(super) fn is_tampered(&self, edge: usize) -> bool {
+        let stream = self.edges[edge].stream.and_then(|stream| self.network.stream(stream));
+        stream.is_none_or(|stream| stream.tampered)
     }
 
     pub(in crate::world) fn tamper(&mut self, stream: StreamId) {
