@@ -35,4 +35,5 @@ mod published_bugs;
 mod repair;
 mod replica_store;
 mod restore;
+mod subscriptions;
 mod tidy;

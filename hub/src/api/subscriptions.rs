@@ -49,10 +49,11 @@ impl<S: Journal + Registry> Api<S> {
         binding: Binding,
     ) -> Result<Binding, ApiError> {
         let binding = whole(self.parts.mode, binding)?;
-        for environment in &binding.environments {
-            self.environment(caller, Some(environment)).await?;
-        }
         let environments = self.parts.store.environments(&caller.tenant).await?;
+        if let Some(unknown) = binding.environments.iter().find(|name| !environments.contains(name)) {
+            return Err(ApiError::bad_request(format!("environment {unknown} does not exist"))
+                .detail("field", "environments"));
+        }
         let feeds = binding.feeds(&caller.tenant, name, &environments).len();
         if feeds > FEEDS_MAX {
             let message = format!(

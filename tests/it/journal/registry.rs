@@ -201,7 +201,14 @@ pub(super) async fn edges_are_listed_removed_and_touched(registry: &Arc<impl Reg
     assert_eq!((touched.last_seen_at, touched.acked_seq), (Some(UnixMillis(NOW.0 + 1)), 5));
     assert_eq!(touched.sealing_key, [7; 32]);
 
+    let binding = Binding { namespaces: vec![], environments: vec![], write: vec![Subtree::ALL] };
+    let bound = registry.bind_edge(&acme, &kiosk.name, &binding).await.unwrap().unwrap();
+    assert_eq!((&bound.binding, bound.id, bound.acked_seq), (&binding, kiosk.id, 5));
+    assert_eq!(registry.edge(attic.id).await.unwrap().unwrap().binding, attic.binding, "and nobody else's");
+    assert_eq!(registry.bind_edge(&tenant("other"), &kiosk.name, &binding).await.unwrap(), None);
+
     assert!(registry.remove_edge(&acme, &kiosk.name, NOW).await.unwrap());
+    assert_eq!(registry.bind_edge(&acme, &kiosk.name, &kiosk.binding).await.unwrap(), None);
     assert!(!registry.remove_edge(&acme, &kiosk.name, NOW).await.unwrap());
     assert_eq!(registry.edge_named(&acme, &kiosk.name).await.unwrap(), None);
     assert_eq!(registry.edge(kiosk.id).await.unwrap().unwrap().removed_at, Some(NOW));
