@@ -32,6 +32,8 @@ pub struct Write {
     pub change: ChangeId,
     /// The vector of the entry's feed as readers saw it when the write was made.
     pub context: Vector,
+    /// That feed left secrets out: what the context covers of them, the author cannot have seen.
+    pub without_secrets: bool,
     /// The write that readers saw under this key.
     pub base: Option<Stamp>,
 }

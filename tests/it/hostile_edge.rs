@@ -53,6 +53,7 @@ fn write(actor: ActorId, counter: u64, hlc: Hlc, at: EntryKey) -> Write {
         message: None,
         change: ChangeId(Uuid::from_u128(u128::from(counter))),
         context: Vector::EMPTY,
+        without_secrets: false,
         base: None,
     }
 }

@@ -129,6 +129,7 @@ fn write_write(writer: &mut Writer, write: &Write) {
     writer.option(write.message.as_deref(), Writer::str);
     writer.uuid(write.change.0);
     writer.vector(&write.context);
+    writer.u8(u8::from(write.without_secrets));
     writer.option(write.base, Writer::stamp);
 }
 
@@ -144,6 +145,7 @@ fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
         message: reader.option("message", |reader| reader.arc_str(TEXT_BYTES_MAX, "message"))?,
         change: reader.change()?,
         context: reader.vector()?,
+        without_secrets: reader.bool("without secrets")?,
         base: reader.option("base", Reader::stamp)?,
     })
 }

@@ -257,6 +257,7 @@ mod tests {
                 message: None,
                 change: ChangeId(Uuid::from_u128(9)),
                 context: Vector::EMPTY,
+                without_secrets: false,
                 base: None,
             },
             sent: false,

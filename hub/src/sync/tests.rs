@@ -490,6 +490,7 @@ async fn writes_of_an_edge_are_decided_and_come_back() {
         message: None,
         change: ChangeId(Uuid::new_v4()),
         context: Vector::EMPTY,
+        without_secrets: false,
         base: None,
     };
     let writes = vec![write(1, "edges/kiosk"), write(2, "app")];

@@ -307,6 +307,7 @@ impl From<&Write> for wire::Write {
             message: write.message.as_ref().map(ToString::to_string),
             change: uuid_bytes(write.change.0),
             context: Some((&write.context).into()),
+            without_secrets: write.without_secrets,
             base: write.base.map(Into::into),
         }
     }
@@ -331,6 +332,7 @@ impl TryFrom<wire::Write> for Write {
             message: optional_text("message", part.message)?,
             change: ChangeId(uuid("change", &part.change)?),
             context: vector(part.context)?,
+            without_secrets: part.without_secrets,
             base: part.base.map(TryInto::try_into).transpose()?,
         })
     }

@@ -68,6 +68,7 @@ fn write(counter: u64, action: Action) -> Write {
         message: Some("why".into()),
         change: ChangeId(Uuid::from_u128(4)),
         context: vector(),
+        without_secrets: false,
         base: Some(Stamp { hlc: Hlc(1), id: write_id(1) }),
     }
 }

@@ -312,6 +312,7 @@ mod tests {
                 message: None,
                 change: ChangeId(Uuid::nil()),
                 context: Vector::EMPTY,
+                without_secrets: false,
                 base: None,
             };
             outbox.restore(PendingRecord { write, sent: true, hidden: false, decided: None });

@@ -26,14 +26,15 @@ impl World {
         if !self.rots || host.replica.is_none() || host.disk.waiting() > 0 || host.heard_at >= self.now {
             return Ok(());
         }
+        let rotten = host.rotten.clone();
         let Some((at, before)) = self.rot(edge) else { return Ok(()) };
         let records = self.edges[edge].disk.load().expect("the simulator's disk can be read");
         self.edge_input(edge, Input::Reread(records))?;
         let host = &mut self.edges[edge];
         if host.disk.waiting() == 0 {
             // In the middle of a switch, or a row that nobody reads yet: as if nothing had been.
-            host.disk.rot(Slot::Row(at.clone()), before);
-            host.rotten.remove(&at);
+            host.disk.rot(Slot::Row(at), before);
+            host.rotten = rotten;
         }
         Ok(())
     }

@@ -128,6 +128,7 @@ pub(super) fn pending(counter: u64, size: usize, random: &mut Random) -> Record 
             message: even.then(|| "why".into()),
             change: ChangeId(Uuid::from_u128(8)),
             context: if even { position(counter) } else { Vector::EMPTY },
+            without_secrets: true,
             base: even.then(|| Stamp { hlc: Hlc(1), id: write_id(1) }),
         },
         sent: even,

@@ -29,6 +29,7 @@ fn blind(counter: u64, key: &str, action: Action, hlc: Hlc) -> Write {
         message: Some("made on site".into()),
         change: ChangeId(Uuid::from_u128(60 + u128::from(counter))),
         context: Vector::EMPTY,
+        without_secrets: false,
         base: None,
     }
 }

@@ -42,6 +42,7 @@ async fn a_number_that_was_used_is_not_taken_for_another_write() {
         message: None,
         change: ChangeId(Uuid::from_u128(u128::from(counter))),
         context: Vector::EMPTY,
+        without_secrets: false,
         base: None,
     };
     let admitted = [Verdict::Admitted { version: 1 }];

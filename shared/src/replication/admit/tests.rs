@@ -78,6 +78,7 @@ fn write(counter: u64, key: &str, hlc: Hlc, context: Vector) -> Write {
         message: None,
         change: ChangeId(Uuid::from_u128(6)),
         context,
+        without_secrets: false,
         base: None,
     }
 }
@@ -386,4 +387,24 @@ fn a_write_that_loses_to_a_purged_deletion_and_one_that_wins_make_one_change() {
     assert_eq!(found, [Verdict::Lost { version: 5, to }, Verdict::Admitted { version: 6 }]);
     let (commit, _) = planner.finish().unwrap();
     assert_eq!((commit.stubs, commit.rows[0].top_version), (vec![(at("k"), StubChange::Replaced)], 6));
+}
+
+#[test]
+fn who_received_no_secrets_has_not_seen_one_whatever_they_receive_by_now() {
+    let (mut secret, _) = deleted_long_ago("k");
+    let sealed = SealedSecret { key_epoch: 1, version: 3, body: "b".into(), wrap: "w".into() };
+    secret.row.content = Content::Secret(sealed);
+    let covering = Vector::at(ShardId(Uuid::from_u128(1)), Position { epoch: 2, seq: 41 });
+    let mut digest = ScopeDigest::default();
+    digest.add(&secret.row);
+    let digests = vec![(secret.row.at.scope.clone(), digest)];
+    let planning = Planning { rows: vec![secret], digests, ..Planning::default() };
+    let seeing = write(1, "k", Hlc(600), covering);
+    let blind = Write { without_secrets: true, ..seeing.clone() };
+    assert_eq!(
+        verdicts(&mut planner_at(50, planning.clone()), vec![seeing]),
+        [Verdict::Admitted { version: 5 }]
+    );
+    let found = verdicts(&mut planner_at(50, planning), vec![blind]);
+    assert_eq!(found, [Verdict::Held(HeldReason::ConcurrentSecret)]);
 }

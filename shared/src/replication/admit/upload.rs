@@ -58,10 +58,12 @@ fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Whether the edge's feeds leave this row out: its vector may cover a secret that nobody there can have seen.
-fn hides(upload: &Upload, current: &HubRow) -> bool {
+/// Whether the author's feed left this row out: its vector may cover a secret that nobody there can have seen. What the edge
+/// receives by now may be something else.
+fn hides(upload: &Upload, without_secrets: bool, current: &HubRow) -> bool {
     let at = &current.row.at;
-    current.row.content.is_secret() && !upload.feeds.iter().any(|feed| feed.secrets && feed.contains(at))
+    let received = || upload.feeds.iter().any(|feed| feed.secrets && feed.contains(at));
+    current.row.content.is_secret() && (without_secrets || !received())
 }
 
 impl Planner {
@@ -118,10 +120,10 @@ impl Planner {
         self.moved.insert(frontier);
         self.known_writes.insert(write.id, hash);
         let entering = entering(write, content, hash, self.physical);
-        self.admit(upload, entering)
+        self.admit(upload, entering, write.without_secrets)
     }
 
-    fn admit(&mut self, upload: &Upload, write: Entering) -> Verdict {
+    fn admit(&mut self, upload: &Upload, write: Entering, without_secrets: bool) -> Verdict {
         if let Some(denial) = denial(upload, &write) {
             self.set_aside(&write, Status::Denied, denial.to_string().into());
             return Verdict::Denied(denial);
@@ -139,7 +141,7 @@ impl Planner {
         if current.row.stamp.id == write.stamp.id {
             return Verdict::Duplicate;
         }
-        let concurrent = !self.has_seen(&write, current) || hides(upload, current);
+        let concurrent = !self.has_seen(&write, current) || hides(upload, without_secrets, current);
         if concurrent && current.row.content.is_secret() {
             return self.hold(&write, HeldReason::ConcurrentSecret);
         }

@@ -21,11 +21,15 @@ impl EdgeReplica {
         let counter = self.next_counter;
         self.next_counter += 1;
         let made_at = self.hub_time(now);
+        let feed = self.feed_of(&local.at);
+        let without_secrets = feed.is_some_and(|(feed, _)| !feed.secrets);
+        let context = feed.map(|(_, state)| state.record.vector.clone()).unwrap_or_default();
         let write = Write {
             id: WriteId { actor: self.identity.edge, incarnation: self.state.incarnation, counter },
             hlc: self.clock.tick(made_at),
             claimed_hlc: None,
-            context: self.vector_of(&local.at).cloned().unwrap_or_default(),
+            context,
+            without_secrets,
             base: self.seen_stamp(&local.at),
             at: local.at,
             action: local.action,
