@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Mode;
 use crate::guard::{self, Guard};
+use crate::identity::repeats::RepeatMac;
 use crate::registry::Registry;
 use crate::secrets::SecretStore;
 use crate::sync::roster::Roster;
@@ -53,6 +54,7 @@ pub struct Parts<S> {
     pub store: Arc<S>,
     pub writer: WriterHandle,
     pub secrets: Arc<SecretStore<S>>,
+    pub repeats: RepeatMac,
     pub guard: Arc<Guard<S>>,
     pub tail: Arc<Tail>,
     pub metrics: Metrics,

@@ -1,6 +1,6 @@
 //! The hub's own keys: its certificate authority and the key that signs what it sends, and the tokens that it gives out.
 //!
-//! Both keys are created once and lie in the database wrapped by the key-encryption key; every process of a hub reads
+//! The keys are created once and lie in the database wrapped by the key-encryption key; every process of a hub reads
 //! the same ones.
 
 use llm_config_proto::key_statement::KeyStatement;
@@ -9,6 +9,7 @@ use llm_config_shared::time::UnixMillis;
 use zeroize::Zeroizing;
 
 use self::ca::{Ca, CaError};
+use self::repeats::RepeatMac;
 use self::signing::{NoSigningKey, SigningKey};
 use crate::registry::Registry;
 use crate::secrets::{KeyringError, LocalKeyring};
@@ -17,11 +18,13 @@ pub mod api_token;
 pub mod ca;
 pub mod issue;
 pub mod join_token;
+pub mod repeats;
 pub mod server_certificate;
 pub mod signing;
 
 const CA: &str = "ca";
 const SIGNING: &str = "signing";
+const REPEATS: &str = "repeats";
 
 /// The system's random source failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +40,8 @@ pub enum IdentityError {
     Ca(#[from] CaError),
     #[error(transparent)]
     Signing(#[from] NoSigningKey),
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
     #[error("the hub's stored keys cannot be used: {0}")]
     Keyring(#[from] KeyringError),
 }
@@ -52,6 +57,7 @@ pub struct SignedStatement {
 pub struct Identity {
     ca: Ca,
     signing: SigningKey,
+    repeats: RepeatMac,
     statement: SignedStatement,
 }
 
@@ -68,7 +74,9 @@ impl Identity {
     ) -> Result<Self, IdentityError> {
         let ca = stored(registry, keyring, CA, || Ok(Ca::create(now)?.to_stored())).await?;
         let signing = stored(registry, keyring, SIGNING, || Ok(SigningKey::generate()?)).await?;
-        Self::of(Ca::from_stored(&ca)?, SigningKey::from_stored(&signing)?, now)
+        let repeats = stored(registry, keyring, REPEATS, || Ok(RepeatMac::generate()?)).await?;
+        let repeats = RepeatMac::from_stored(&repeats);
+        Self::of(Ca::from_stored(&ca)?, SigningKey::from_stored(&signing)?, repeats, now)
     }
 
     /// Keys that are stored nowhere.
@@ -76,13 +84,14 @@ impl Identity {
     /// # Errors
     /// When the system has no randomness.
     pub fn fresh(now: UnixMillis) -> Result<Self, IdentityError> {
-        Self::of(Ca::create(now)?, SigningKey::from_stored(&SigningKey::generate()?)?, now)
+        let signing = SigningKey::from_stored(&SigningKey::generate()?)?;
+        Self::of(Ca::create(now)?, signing, RepeatMac::from_stored(&RepeatMac::generate()?), now)
     }
 
-    fn of(ca: Ca, signing: SigningKey, now: UnixMillis) -> Result<Self, IdentityError> {
+    fn of(ca: Ca, signing: SigningKey, repeats: RepeatMac, now: UnixMillis) -> Result<Self, IdentityError> {
         let body = KeyStatement { issued_at: now, keys: vec![signing.verification_key()] }.encode();
         let signature = ca.sign_statement(&body)?;
-        Ok(Self { ca, signing, statement: SignedStatement { body, signature } })
+        Ok(Self { ca, signing, repeats, statement: SignedStatement { body, signature } })
     }
 
     /// Issues certificates.
@@ -93,6 +102,11 @@ impl Identity {
     /// Signs what is sent to edges.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
+    }
+
+    /// Knows requests again.
+    pub fn repeats(&self) -> &RepeatMac {
+        &self.repeats
     }
 
     /// What edges learn the signing keys from.

@@ -122,6 +122,7 @@ pub async fn run<S: Journal + Registry>(
         store: Arc::clone(&store),
         writer: handle.clone(),
         secrets: Arc::clone(&secrets),
+        repeats: identity.repeats().clone(),
         guard: Arc::clone(&guard),
         tail: Arc::clone(&tail),
         metrics: metrics.clone(),

@@ -281,6 +281,12 @@ async fn a_role_is_a_limit_and_so_is_a_tenant() {
         client.post("/api/v1/tokens", json!({"name": "x", "role": "admin"})).await.refusal(403);
         client.post("/api/v1/join-tokens", json!({"name": "x"})).await.refusal(403);
         client.put("/api/v1/environments/production", json!({"parent": "base"})).await.refusal(403);
+        for method in ["POST", "PUT", "PATCH"] {
+            let malformed = Some(json!("no object"));
+            let path = if method == "POST" { "tokens" } else { "environments/production" };
+            let path = if method == "PATCH" { "edges/e1" } else { path };
+            client.send(method, &format!("/api/v1/{path}"), malformed).await.refusal(403);
+        }
     }
     admin.post("/api/v1/tenants", json!({"name": "other"})).await.expect(200);
     let stranger = token(json!({"name": "o", "role": "admin", "tenant": "other"})).await;

@@ -11,7 +11,6 @@ use llm_config_shared::limits::BULK_OPERATIONS_MAX;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, OpOutcome, Operation, RepeatKey};
 use llm_config_shared::store::Journal;
-use ring::digest::{SHA256, digest};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -56,7 +55,7 @@ impl<S: Journal + Registry> Api<S> {
         let change = request.own.map_or_else(|| ChangeId(Uuid::now_v7()), |own| own.change);
         let repeat = request.own.map(|own| RepeatKey {
             batch: own.batch,
-            request_hash: digest(&SHA256, &call.original.body).as_ref().try_into().expect("32 bytes"),
+            request_hash: self.parts.repeats.of(&call.original.body),
         });
         let submission = ApiSubmission {
             tenant: caller.tenant.clone(),

@@ -16,6 +16,7 @@ use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::*;
+use crate::identity::repeats::RepeatMac;
 use crate::journal::SqliteJournal;
 use crate::secrets::LocalKeyring;
 use crate::writer;
@@ -40,6 +41,7 @@ async fn hub() -> Hub {
         store,
         writer: started.handle,
         secrets,
+        repeats: RepeatMac::from_stored(&[5; 32]),
         tail: started.tail,
         metrics: Metrics::unrecorded(),
         mode: Mode::Dev,

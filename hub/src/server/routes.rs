@@ -8,11 +8,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use llm_config_proto::rest::error::ApiError;
+use llm_config_proto::rest::service::Caller;
 use llm_config_proto::rest::{openapi, router};
+use llm_config_shared::access::Permission;
 use llm_config_shared::store::Journal;
 
 use crate::api::Api;
-use crate::guard::{Guard, require_caller};
+use crate::guard::{self, Guard, require_caller};
 use crate::registry::Registry;
 
 /// What the API's listener serves.
@@ -31,11 +33,21 @@ pub(super) fn public<S: Journal + Registry>(
 pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>) -> Router {
     let routes = router::health_routes::<Api<S>>()
         .merge(router::value_routes::<Api<S>>())
-        .merge(router::admin_routes::<Api<S>>())
+        .merge(router::admin_routes::<Api<S>>().route_layer(from_fn(administrators)))
         .merge(router::conflict_routes::<Api<S>>())
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)
+}
+
+/// Who may not change what administrators do is told so before the request is looked into any further. What the caller may
+/// do with what it names is judged where that is known.
+async fn administrators(request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().filter(|_| !request.method().is_safe());
+    match caller.map_or(Ok(()), |caller| guard::may(caller, Permission::Administer)) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
 }
 
 /// Streams of events are answered at once; what comes after the answer's head is not limited.
