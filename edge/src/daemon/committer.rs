@@ -3,16 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use llm_config_shared::limits::BATCH_CHANGES_MAX;
 use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, Slot, StoreError};
 use tokio::sync::mpsc as async_mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// A disk on which one batch takes longer has failed, whether it says so or not: some wait for it for ever, and so does
+/// sled 0.34 when one of its own threads is told of an error.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A store on a thread of its own.
 pub(crate) struct Committer<S> {
     batches: mpsc::Sender<Batch>,
     done: async_mpsc::UnboundedReceiver<Result<(), StoreError>>,
     thread: JoinHandle<S>,
+    /// Batches without an answer, and since when the oldest of them is at work.
+    unanswered: usize,
+    since: Instant,
+    patience: Duration,
+    given_up: bool,
 }
 
 impl<S: ReplicaStore + 'static> Committer<S> {
@@ -26,27 +37,47 @@ impl<S: ReplicaStore + 'static> Committer<S> {
         let thread = std::thread::Builder::new()
             .name("replica".into())
             .spawn(move || work(store, &queue, &answers))?;
-        Ok(Self { batches, done, thread })
+        let (since, patience) = (Instant::now(), COMMIT_TIME_MAX);
+        Ok(Self { batches, done, thread, unanswered: 0, since, patience, given_up: false })
     }
 
     /// Queues a batch; its result comes from [`Committer::done`].
-    pub(crate) fn commit(&self, batch: Batch) {
+    pub(crate) fn commit(&mut self, batch: Batch) {
+        if self.unanswered == 0 {
+            self.since = Instant::now();
+        }
+        self.unanswered += 1;
         metrics::counter!("sync_batches_total").increment(1);
         // The thread ends only after a failure, which has been reported: the core gives no more batches that count.
         let _ = self.batches.send(batch);
     }
 
-    /// The result of the oldest batch that was not answered yet.
+    /// The result of the oldest batch that was not answered yet; a failure when it takes too long.
     pub(crate) async fn done(&mut self) -> Result<(), StoreError> {
-        match self.done.recv().await {
-            Some(result) => result,
-            None => std::future::pending().await,
+        let late = sleep_until(self.since + self.patience);
+        tokio::select! {
+            result = self.done.recv() => match result {
+                Some(result) => {
+                    self.unanswered -= 1;
+                    self.since = Instant::now();
+                    result
+                }
+                None => std::future::pending().await,
+            },
+            () = late, if self.unanswered > 0 => {
+                self.given_up = true;
+                Err(StoreError::Io("it does not answer".to_owned()))
+            }
         }
     }
 
-    /// Waits for what is queued and gives the store back; none if its thread was lost.
+    /// Waits for what is queued and gives the store back; none if its thread was lost, or is not to be waited for: it
+    /// closes the store when its disk answers after all.
     pub(crate) async fn finish(self) -> Option<S> {
         drop(self.batches);
+        if self.given_up {
+            return None;
+        }
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().ok()).await.ok().flatten()
     }
@@ -166,6 +197,30 @@ mod tests {
         committer.commit(state(2));
         assert!(committer.finish().await.is_some());
         assert_eq!(commits.lock().unwrap().len(), 1);
+    }
+
+    /// Answers when it is let go.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl ReplicaStore for Stuck {
+        fn load(&mut self) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&mut self, _batch: &Batch) -> Result<(), StoreError> {
+            let _ = self.0.recv();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_has_failed_and_is_not_waited_for() {
+        let (_held, let_go) = mpsc::channel();
+        let mut committer = Committer::start(Stuck(let_go)).unwrap();
+        committer.patience = Duration::from_millis(50);
+        committer.commit(state(1));
+        assert_eq!(committer.done().await, Err(StoreError::Io("it does not answer".to_owned())));
+        assert!(committer.finish().await.is_none());
     }
 
     #[test]
