@@ -2,6 +2,7 @@
 //! checked when everything is whole again: see [`llm_config_tests::history::check`].
 
 mod database;
+mod disk;
 mod flips;
 mod kills;
 mod network;
