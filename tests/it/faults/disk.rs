@@ -75,7 +75,7 @@ async fn failing(victim: Victim, ends: Ends, rounds: usize) {
         let nth = StdRng::seed_from_u64(seed).random_range(10..40);
         let _replay =
             Replay(format!("seed {seed}: {victim:?}, {error} from {calls} number {nth} on, {ends:?}"));
-        let mut world = World::new(&format!("disk-{victim:?}-{error}"), seed).await;
+        let mut world = World::new(&format!("disk-{victim:?}-{error}-{ends:?}"), seed).await;
         write_before(&world).await;
         let injection = Injection::fail(calls, error, nth).at(files(&world, victim));
         suffers(&mut world, victim, injection, ends).await;
@@ -118,22 +118,19 @@ async fn is_refused_a_write(world: &World, victim: Victim) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_edge_whose_disk_fails_or_is_full_loses_nothing() {
-    failing(Victim::Edge, Ends::ByRestart, Size::of_run().pick(1, 2, 60)).await;
+/// At once: most of the time one waits for the other side to try again.
+async fn failing_both_ways(victim: Victim, restarts: usize, by_itself: usize) {
+    tokio::join!(failing(victim, Ends::ByRestart, restarts), failing(victim, Ends::ByItself, by_itself));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_whose_disk_works_again_goes_on() {
-    failing(Victim::Edge, Ends::ByItself, Size::of_run().pick(1, 1, 12)).await;
+async fn an_edge_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
+    let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 12));
+    failing_both_ways(Victim::Edge, restarts, by_itself).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hub_whose_disk_fails_or_is_full_loses_nothing() {
-    failing(Victim::Hub, Ends::ByRestart, Size::of_run().pick(1, 2, 60)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hub_whose_disk_works_again_goes_on() {
-    failing(Victim::Hub, Ends::ByItself, Size::of_run().pick(1, 1, 40)).await;
+async fn a_hub_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
+    let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 40));
+    failing_both_ways(Victim::Hub, restarts, by_itself).await;
 }

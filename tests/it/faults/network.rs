@@ -20,7 +20,7 @@ async fn under(name: &str, fault: Fault, whole_within: Duration) {
         world.suffer(fault);
         // Whatever the network does, nobody waits for it without end.
         workload.goes_on_everywhere(1).await;
-        workload.lasts(Duration::from_millis(Size::of_run().pick(500, 1_000, 5_000))).await;
+        workload.lasts(Duration::from_millis(Size::of_run().pick(300, 500, 5_000))).await;
         world.suffer(Fault::None);
         workload.goes_on_everywhere(5).await;
         workload.stop().await;

@@ -1,3 +1,5 @@
+//! Each fault does what it says, to plain connections.
+
 use super::*;
 use crate::wait::within;
 use std::io;

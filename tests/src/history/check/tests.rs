@@ -1,3 +1,5 @@
+//! Each kind of violation is shown to the checker, and found.
+
 use super::*;
 use serde_json::Value;
 
