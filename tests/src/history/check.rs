@@ -17,6 +17,8 @@ pub enum Violation {
     Backwards { place: String, key: String, from: u64, to: u64 },
     /// A reader saw that an entry was gone, and then the version that it had had.
     CameBack { place: String, key: String, version: u64 },
+    /// A reader at the writer's edge saw what was there before a write that had been taken, and counts.
+    Vanished { place: String, key: String, tag: String },
     /// A reader saw under a version what the hub's history does not have there.
     Wrong { place: String, key: String, version: u64, tag: String },
     /// A reader saw as waiting what nobody wrote at that edge.
@@ -32,6 +34,7 @@ pub fn check(events: &[Event], at_end: &AtEnd) -> Vec<Violation> {
     let mut found = writes_are_kept(events, at_end);
     found.extend(nothing_is_doubled(at_end));
     found.extend(readers_go_forward(events));
+    found.extend(own_writes_are_seen(events, at_end));
     found.extend(readers_see_what_was_written(events, at_end));
     found.extend(the_latest_is_shown(at_end));
     found.extend(edges_equal_the_hub(at_end));
@@ -135,6 +138,42 @@ fn reader_goes_forward(
             Seen::Waiting { .. } => {}
         }
     }
+}
+
+/// A write that was taken and counts.
+struct Taken<'a> {
+    ended: u64,
+    version: u64,
+    tag: &'a str,
+}
+
+/// Whoever writes at an edge finds it there from then on: as a write that waits, as a row, or as what came later.
+fn own_writes_are_seen(events: &[Event], at_end: &AtEnd) -> Vec<Violation> {
+    let mut taken: BTreeMap<(&str, &str), Vec<Taken<'_>>> = BTreeMap::new();
+    for event in events {
+        let (What::Set { tag, told: Told::Taken } | What::Delete { tag, told: Told::Taken }) = &event.what
+        else {
+            continue;
+        };
+        let counts = past(at_end, &event.key).iter().find(|past| past.tag == *tag && past.applied);
+        if let Some(past) = counts {
+            let at = (event.place.as_str(), event.key.as_str());
+            taken.entry(at).or_default().push(Taken { ended: event.ended, version: past.version, tag });
+        }
+    }
+    let mut found = Vec::new();
+    for event in events {
+        let What::Read(Seen::Decided { version, .. }) = &event.what else { continue };
+        let own =
+            taken.get(&(event.place.as_str(), event.key.as_str())).map(Vec::as_slice).unwrap_or_default();
+        let vanished = own.iter().find(|own| own.ended < event.began && *version < own.version);
+        found.extend(vanished.map(|own| Violation::Vanished {
+            place: event.place.clone(),
+            key: event.key.clone(),
+            tag: own.tag.to_owned(),
+        }));
+    }
+    found
 }
 
 fn readers_see_what_was_written<'a>(events: &'a [Event], at_end: &AtEnd) -> Vec<Violation> {

@@ -1,11 +1,13 @@
 //! Each fault does what it says, to plain connections.
 
-use super::*;
-use crate::wait::within;
 use std::io;
 use std::time::Instant;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::*;
+use crate::wait::within;
 
 /// Echoes, and tells how each of its connections ended.
 async fn echo() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<io::Result<u64>>) {

@@ -1,7 +1,9 @@
 //! Each kind of violation is shown to the checker, and found.
 
-use super::*;
 use serde_json::Value;
+
+use super::*;
+use crate::http::Rows;
 
 /// A history that is right: two writes at the hub, one at an edge, a deletion, and a reader that sees all of it.
 fn right() -> (Vec<Event>, AtEnd) {
@@ -29,8 +31,6 @@ fn right() -> (Vec<Event>, AtEnd) {
     let edges = BTreeMap::from([("e1".to_owned(), rows.clone()), ("e2".to_owned(), rows.clone())]);
     (events, AtEnd { history: BTreeMap::from([("k".to_owned(), history)]), hub: rows, edges })
 }
-
-use crate::http::Rows;
 
 fn at(place: &str, began: u64, what: What) -> Event {
     Event { place: place.into(), key: "k".into(), began, ended: began + 1, what }
@@ -128,6 +128,20 @@ fn a_deleted_entry_that_comes_back_is_found_unless_the_edge_itself_deleted_it() 
     assert_eq!(check(&events, &at_end), [], "its own deletion gave way");
     events.last_mut().unwrap().what = What::Delete { tag: "g".into(), told: Told::Refused(404) };
     assert_eq!(check(&events, &at_end).len(), 1, "a refused deletion excuses nothing");
+}
+
+#[test]
+fn an_own_write_that_vanishes_is_found_unless_it_does_not_count() {
+    let (mut events, mut at_end) = right();
+    events.truncate(3);
+    events.push(at("e1", 6, read(1, "a")));
+    let (place, key) = names();
+    assert_eq!(check(&events, &at_end), [Violation::Vanished { place, key, tag: "b".into() }]);
+    events.last_mut().unwrap().place = "e2".into();
+    assert_eq!(check(&events, &at_end), [], "it may not have come to another edge");
+    events.last_mut().unwrap().place = "e1".into();
+    rows_of(&mut at_end)[1].applied = false;
+    assert_eq!(check(&events, &at_end), [], "it lost to another");
 }
 
 #[test]
