@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::http::Client;
 use crate::process::{Process, Said, free_address, limited, program, run};
+use crate::proxy::Proxy;
 use crate::scratch::Scratch;
+use crate::strace::Injection;
 use crate::wait::eventually;
 
 /// The token of the loopback listener of every edge here.
@@ -23,6 +25,8 @@ pub struct Edge {
     process: Option<Process>,
     /// No file of the next start grows beyond this: the disk is as good as full there.
     pub file_kib_max: Option<u32>,
+    /// What goes wrong in the system calls of the next start.
+    pub injection: Option<Injection>,
 }
 
 /// Tries to join; `name` is only the name of the folder and of the files.
@@ -47,6 +51,18 @@ impl Edge {
         edge
     }
 
+    /// The same through a proxy, which stays the only way to its hub.
+    ///
+    /// # Panics
+    /// When the hub refuses, or the edge does not start.
+    pub async fn join_through(scratch: &Scratch, name: &str, token: &str, proxy: &Proxy) -> Self {
+        let address = format!("https://{}", proxy.address());
+        try_join(scratch, name, token, &["--hub", &address]).await.done();
+        let mut edge = Self::at(scratch, name);
+        edge.start().await;
+        edge
+    }
+
     /// An edge on a folder that has joined before, not started.
     pub fn at(scratch: &Scratch, name: &str) -> Self {
         Self {
@@ -57,6 +73,7 @@ impl Edge {
             token_file: scratch.file(&format!("{name}.local"), LOCAL_TOKEN),
             process: None,
             file_kib_max: None,
+            injection: None,
         }
     }
 
@@ -79,7 +96,11 @@ impl Edge {
 
     /// Starts the process without waiting.
     pub fn launch(&mut self, more: &[&str]) {
-        let mut command = limited(&program("llm-config"), self.file_kib_max);
+        let program = program("llm-config");
+        let mut command = match &self.injection {
+            Some(injection) => injection.command(&program, &self.trace_path()),
+            None => limited(&program, self.file_kib_max),
+        };
         command.args(["edge", "run", "--data"]).arg(&self.data).arg("--socket").arg(&self.socket);
         command
             .arg("--listen")
@@ -143,6 +164,11 @@ impl Edge {
 
     fn log_path(&self) -> PathBuf {
         self.data.with_extension("log")
+    }
+
+    /// What `strace` saw in the last start with an injection.
+    pub fn trace_path(&self) -> PathBuf {
+        self.data.with_extension("trace")
     }
 
     /// All that it ever printed.

@@ -12,6 +12,7 @@ use crate::http::Client;
 use crate::postgres;
 use crate::process::{Process, Said, free_address, limited, program, run};
 use crate::scratch::Scratch;
+use crate::strace::Injection;
 use crate::wait::eventually;
 
 /// What a hub keeps its data in.
@@ -34,6 +35,8 @@ pub struct Hub {
     token: String,
     /// No file of the next start grows beyond this: the disk is as good as full there.
     pub file_kib_max: Option<u32>,
+    /// What goes wrong in the system calls of the next start.
+    pub injection: Option<Injection>,
 }
 
 impl Hub {
@@ -74,6 +77,7 @@ impl Hub {
             process: None,
             token: String::new(),
             file_kib_max: None,
+            injection: None,
         };
         hub.start().await;
         hub.token = fs::read_to_string(hub.data.join("admin.token")).expect("dev writes admin.token");
@@ -101,8 +105,16 @@ impl Hub {
         assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
         let token = token_file(&out, &data);
         let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
-        let mut hub =
-            Self { api, sync, data, config: Some(config), process: None, token, file_kib_max: None };
+        let mut hub = Self {
+            api,
+            sync,
+            data,
+            config: Some(config),
+            process: None,
+            token,
+            file_kib_max: None,
+            injection: None,
+        };
         hub.start().await;
         hub
     }
@@ -130,7 +142,11 @@ impl Hub {
 
     /// Starts the process without waiting.
     pub fn launch(&mut self) {
-        let mut command = limited(&program("llm-config-hub"), self.file_kib_max);
+        let program = program("llm-config-hub");
+        let mut command = match &self.injection {
+            Some(injection) => injection.command(&program, &self.trace_path()),
+            None => limited(&program, self.file_kib_max),
+        };
         match &self.config {
             Some(config) => command.arg("serve").arg("--config").arg(config).current_dir(&self.data),
             None => command.arg("dev").arg("--data").arg(&self.data).args([
@@ -212,6 +228,11 @@ impl Hub {
 
     fn log_path(&self) -> PathBuf {
         self.data.with_extension("log")
+    }
+
+    /// What `strace` saw in the last start with an injection.
+    pub fn trace_path(&self) -> PathBuf {
+        self.data.with_extension("trace")
     }
 
     /// All that it ever printed.

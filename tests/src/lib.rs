@@ -2,12 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 pub mod edge;
+pub mod history;
 pub mod http;
 pub mod hub;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod scratch;
+pub mod strace;
 pub mod wait;
+pub mod workload;
 
 /// How much the tests do, from `LLM_CONFIG_TEST_SIZE`: `tests/run` sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

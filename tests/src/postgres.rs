@@ -106,6 +106,36 @@ impl Cluster {
         run(stop.arg("-D").arg(&self.data).args(["-w", "-m", "immediate", "stop"]));
     }
 
+    /// Freezes the server and all of its sessions, as a machine that hangs does.
+    ///
+    /// # Panics
+    /// When a signal can't be sent.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Panics
+    /// When a signal can't be sent.
+    pub fn unpause(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let file = fs::read_to_string(self.data.join("postmaster.pid")).expect("it runs");
+        let server = file.lines().next().expect("its first line is its number").to_owned();
+        // The server first: it starts no session then.
+        run(Command::new("kill").arg(format!("-{signal}")).arg(&server));
+        let children =
+            fs::read_to_string(format!("/proc/{server}/task/{server}/children")).expect("Linux tells");
+        for process in children.split_whitespace() {
+            // One that has ended meanwhile needs no signal.
+            let _ =
+                Command::new("kill").arg(format!("-{signal}")).arg(process).stderr(Stdio::null()).status();
+        }
+    }
+
     /// A new empty database.
     ///
     /// # Panics

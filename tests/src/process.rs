@@ -38,7 +38,8 @@ pub fn program(name: &str) -> PathBuf {
 /// When the whole range is taken.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = u16::try_from(std::process::id() % 10_000).expect("below ten thousand");
+    // Tests that are started together have numbers close to each other.
+    let base = u16::try_from(std::process::id().wrapping_mul(97) % 10_000).expect("below ten thousand");
     for _ in 0..10_000 {
         let port = 20_000 + (base + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -86,6 +87,11 @@ impl Process {
     /// What it has printed so far, in this and in earlier runs.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended, if it did.

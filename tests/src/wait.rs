@@ -14,6 +14,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[track_caller]
 pub fn eventually<T, E: Debug>(
     what: &str,
+    ask: impl AsyncFnMut() -> Result<T, E>,
+) -> impl Future<Output = T> {
+    within(DEADLINE, what, ask)
+}
+
+/// The same with a deadline that is promised.
+///
+/// # Panics
+/// After the deadline, with what was waited for and the last answer that was not it.
+#[track_caller]
+pub fn within<T, E: Debug>(
+    deadline: Duration,
+    what: &str,
     mut ask: impl AsyncFnMut() -> Result<T, E>,
 ) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
@@ -22,8 +35,8 @@ pub fn eventually<T, E: Debug>(
         loop {
             match ask().await {
                 Ok(found) => return found,
-                Err(last) if began.elapsed() > DEADLINE => {
-                    panic!("{caller}: never happened: {what}; at last {last:?}")
+                Err(last) if began.elapsed() > deadline => {
+                    panic!("{caller}: not within {deadline:?}: {what}; at last {last:?}")
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }

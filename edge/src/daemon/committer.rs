@@ -3,16 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use llm_config_shared::limits::BATCH_CHANGES_MAX;
 use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, Slot, StoreError};
 use tokio::sync::mpsc as async_mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// A disk on which one batch takes longer has failed, whether it says so or not: some wait for it for ever, and so does
+/// sled 0.34 when one of its own threads is told of an error.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// The same for reading all of a large replica from a slow card.
+const REREAD_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A store on a thread of its own.
 pub(crate) struct Committer<S> {
     jobs: mpsc::Sender<Job>,
     done: async_mpsc::UnboundedReceiver<Done>,
     thread: JoinHandle<S>,
+    /// Jobs without an answer, those of them that read everything, and since when the oldest is at work.
+    unanswered: usize,
+    rereads: usize,
+    since: Instant,
+    patience: Duration,
+    given_up: bool,
 }
 
 /// What the store is to do.
@@ -40,33 +55,61 @@ impl<S: ReplicaStore + 'static> Committer<S> {
         let thread = std::thread::Builder::new()
             .name("replica".into())
             .spawn(move || work(store, &queue, &answers))?;
-        Ok(Self { jobs, done, thread })
+        let (since, patience) = (Instant::now(), COMMIT_TIME_MAX);
+        Ok(Self { jobs, done, thread, unanswered: 0, rereads: 0, since, patience, given_up: false })
     }
 
     /// Queues a batch; its result comes from [`Committer::done`].
-    pub(crate) fn commit(&self, batch: Batch) {
+    pub(crate) fn commit(&mut self, batch: Batch) {
+        self.begin();
         metrics::counter!("sync_batches_total").increment(1);
         // The thread ends only after a failure, which has been reported: the core gives no more batches that count.
         let _ = self.jobs.send(Job::Commit(batch));
     }
 
     /// Queues a reading of everything; it comes from [`Committer::done`] in its turn.
-    pub(crate) fn reread(&self) {
+    pub(crate) fn reread(&mut self) {
+        self.begin();
+        self.rereads += 1;
         // As with a batch: after a failure there is nobody to read, and the daemon begins anew.
         let _ = self.jobs.send(Job::Reread);
     }
 
-    /// The result of the oldest job that was not answered yet.
+    fn begin(&mut self) {
+        if self.unanswered == 0 {
+            self.since = Instant::now();
+        }
+        self.unanswered += 1;
+    }
+
+    /// The result of the oldest job that was not answered yet; a failure when it takes too long.
     pub(crate) async fn done(&mut self) -> Done {
-        match self.done.recv().await {
-            Some(result) => result,
-            None => std::future::pending().await,
+        let patience = if self.rereads > 0 { REREAD_TIME_MAX } else { self.patience };
+        let late = sleep_until(self.since + patience);
+        tokio::select! {
+            done = self.done.recv() => match done {
+                Some(done) => {
+                    self.unanswered -= 1;
+                    self.rereads -= usize::from(matches!(done, Done::Reread(_)));
+                    self.since = Instant::now();
+                    done
+                }
+                None => std::future::pending().await,
+            },
+            () = late, if self.unanswered > 0 => {
+                self.given_up = true;
+                Done::Committed(Err(StoreError::Io("it does not answer".to_owned())))
+            }
         }
     }
 
-    /// Waits for what is queued and gives the store back; none if its thread was lost.
+    /// Waits for what is queued and gives the store back; none if its thread was lost, or is not to be waited for: it
+    /// closes the store when its disk answers after all.
     pub(crate) async fn finish(self) -> Option<S> {
         drop(self.jobs);
+        if self.given_up {
+            return None;
+        }
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().ok()).await.ok().flatten()
     }
@@ -209,6 +252,31 @@ mod tests {
         assert_eq!(committer.done().await, Done::Reread(Ok(vec![])));
         assert_eq!(committer.done().await, Done::Committed(Ok(())));
         assert_eq!(*commits.lock().unwrap(), [state(1), state(2)]);
+    }
+
+    /// Answers when it is let go.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl ReplicaStore for Stuck {
+        fn load(&mut self) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&mut self, _batch: &Batch) -> Result<(), StoreError> {
+            let _ = self.0.recv();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_has_failed_and_is_not_waited_for() {
+        let (_held, let_go) = mpsc::channel();
+        let mut committer = Committer::start(Stuck(let_go)).unwrap();
+        committer.patience = Duration::from_millis(50);
+        committer.commit(state(1));
+        let failed = StoreError::Io("it does not answer".to_owned());
+        assert_eq!(committer.done().await, Done::Committed(Err(failed)));
+        assert!(committer.finish().await.is_none());
     }
 
     #[test]

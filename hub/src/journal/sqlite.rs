@@ -16,7 +16,7 @@ use sqlx::sqlite::{
     Sqlite as Driver, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, SqlSafeStr, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, Transaction};
 use tokio_stream::StreamExt as _;
 
 use super::Database;
@@ -79,9 +79,13 @@ impl Database<Sqlite> {
 }
 
 /// Connections that stay: the last one that goes would fold the log into the file.
+///
+/// One that is left in a transaction is replaced. Where the disk fails SQLite rolls back by itself; sqlx's own rollback
+/// then finds none, and the connection would refuse every transaction from then on.
 fn pool(connections: u32) -> SqlitePoolOptions {
     let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    pool.idle_timeout(None).max_lifetime(None)
+    let pool = pool.idle_timeout(None).max_lifetime(None);
+    pool.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
 /// Creates the file where there is none, for its owner alone. SQLite gives the files beside it the same mode.

@@ -1,0 +1,136 @@
+//! A disk that fails or is full, as the system calls tell: writes are refused clearly and reads go on, what had been
+//! acknowledged is there after a restart, and then everything works again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use llm_config_tests::Size;
+use llm_config_tests::http::{Client, entry};
+use llm_config_tests::strace::Injection;
+use llm_config_tests::wait::eventually;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
+
+use super::world::{CONVERGED_WITHIN, Replay, Victim, World, base_seed};
+
+const OF_THE_EDGE: &[&str] = &["fdatasync", "pwrite64", "sync_file_range"];
+const OF_THE_HUB: &[&str] = &["pwrite64", "fsync,fdatasync"];
+const ERRORS: &[&str] = &["ENOSPC", "EIO"];
+/// An edge whose disk failed tries again after ten seconds; and one whose hub refused it, later each time.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(40);
+
+/// The files that hold what was acknowledged.
+fn files(world: &World, victim: Victim) -> Vec<PathBuf> {
+    match victim {
+        Victim::Hub => ["hub.sqlite", "hub.sqlite-wal"].map(|name| world.hub.data().join(name)).into(),
+        Victim::Edge => vec![world.edges[0].data().join("replica/db")],
+    }
+}
+
+/// Writes an entry that nobody else touches, and waits until everybody has it.
+async fn write_before(world: &World) {
+    let body = json!({"value": "before", "env": "development", "change_description": "before"});
+    world.hub.client().put(&entry("app", "before"), body).await.expect(200);
+    for edge in &world.edges {
+        edge.client().until_value(&(entry("app", "before") + "?env=development"), "before").await;
+    }
+}
+
+fn client(world: &World, victim: Victim) -> Client {
+    match victim {
+        Victim::Hub => world.hub.client(),
+        Victim::Edge => world.edges[0].client(),
+    }
+}
+
+/// What `strace` saw, and what the program printed.
+fn logs(world: &World, victim: Victim) -> (PathBuf, String) {
+    match victim {
+        Victim::Hub => (world.hub.trace_path(), world.hub.log()),
+        Victim::Edge => (world.edges[0].trace_path(), world.edges[0].log()),
+    }
+}
+
+/// How the fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// With the process.
+    ByRestart,
+    /// By itself: the same process has to go on.
+    ByItself,
+}
+
+async fn failing(victim: Victim, ends: Ends, rounds: usize) {
+    let calls = match (victim, ends) {
+        (Victim::Hub, _) => OF_THE_HUB,
+        (Victim::Edge, Ends::ByRestart) => OF_THE_EDGE,
+        // After the others sled may keep the replica locked until the process ends.
+        (Victim::Edge, Ends::ByItself) => &["fdatasync"],
+    };
+    for round in 0..rounds {
+        let seed = base_seed() + round as u64;
+        let (error, calls) =
+            (ERRORS[round % ERRORS.len()], calls[(round + round / calls.len()) % calls.len()]);
+        let nth = StdRng::seed_from_u64(seed).random_range(10..40);
+        let _replay =
+            Replay(format!("seed {seed}: {victim:?}, {error} from {calls} number {nth} on, {ends:?}"));
+        let mut world = World::new(&format!("disk-{victim:?}-{error}-{ends:?}"), seed).await;
+        write_before(&world).await;
+        let injection = Injection::fail(calls, error, nth).at(files(&world, victim));
+        suffers(&mut world, victim, injection, ends).await;
+    }
+}
+
+async fn suffers(world: &mut World, victim: Victim, injection: Injection, ends: Ends) {
+    let workload = world.workload();
+    world.kill(victim);
+    world.launch(victim, Some(injection));
+    is_refused_a_write(world, victim).await;
+    let (trace, log) = logs(world, victim);
+    assert!(Injection::happened(&trace), "the call failed");
+    client(world, victim).get(&(entry("app", "before") + "?env=development")).await.expect(200);
+    assert_eq!(world.process(victim).ended(), None, "it lives on: {log}");
+    let other = if victim == Victim::Hub { Victim::Edge } else { Victim::Hub };
+    workload.goes_on(&[other.name()], 3).await;
+    match ends {
+        Ends::ByRestart => {
+            world.kill(victim);
+            world.start(victim).await;
+        }
+        Ends::ByItself => Injection::end(world.process(victim).id()),
+    }
+    workload.goes_on_everywhere(3).await;
+    workload.stop().await;
+    world.is_whole_again(if ends == Ends::ByItself { GOES_ON_WITHIN } else { CONVERGED_WITHIN }).await;
+}
+
+/// Clearly: with a status and a reason.
+async fn is_refused_a_write(world: &World, victim: Victim) {
+    let client = client(world, victim);
+    eventually("a write is refused", async || {
+        let tag = format!("own-{}", world.recorder.tick());
+        let body = json!({"value": tag, "env": "development", "change_description": tag});
+        let told =
+            client.try_send("PUT", &entry("app", "own"), Some(body)).await.map_err(|e| e.to_string())?;
+        if matches!(told.status, 503 | 507) { Ok(told.refusal(told.status)) } else { Err(told.text()) }
+    })
+    .await;
+}
+
+/// At once: most of the time one waits for the other side to try again.
+async fn failing_both_ways(victim: Victim, restarts: usize, by_itself: usize) {
+    tokio::join!(failing(victim, Ends::ByRestart, restarts), failing(victim, Ends::ByItself, by_itself));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
+    let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 12));
+    failing_both_ways(Victim::Edge, restarts, by_itself).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
+    let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 40));
+    failing_both_ways(Victim::Hub, restarts, by_itself).await;
+}

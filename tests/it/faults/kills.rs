@@ -1,0 +1,103 @@
+//! Hub and edge are killed at the calls by which they write, while everybody writes and reads: what was acknowledged is
+//! there, and nothing is there twice.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use llm_config_tests::Size;
+use llm_config_tests::proxy::Fault;
+use llm_config_tests::strace::Injection;
+use llm_config_tests::wait::eventually;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::world::{CONVERGED_WITHIN, Replay, Victim, World, base_seed};
+
+/// Points in one world: a long history makes the check slow.
+const POINTS_PER_WORLD: usize = 25;
+/// Writes that the victim answers before its kill is given up and it is killed between calls.
+const WRITES_MAX: usize = 150;
+
+/// An edge that found no hub for some seconds may wait so long before it tries again.
+const PAUSE_MAX: Duration = Duration::from_secs(16);
+
+/// Calls, and how often a thread makes them while the workload goes on for some seconds, its start included.
+const OF_THE_EDGE: &[(&str, RangeInclusive<u16>)] = &[
+    ("pwrite64", 1..=120),
+    ("fdatasync", 1..=60),
+    ("sync_file_range", 1..=120),
+    ("write,writev,fsync,rename,unlink,ftruncate", 1..=60),
+];
+const OF_THE_HUB: &[(&str, RangeInclusive<u16>)] =
+    &[("pwrite64", 1..=800), ("fsync,fdatasync", 1..=60), ("write,writev,rename,unlink,ftruncate", 1..=80)];
+
+/// The n-th point of a seed.
+fn point(victim: Victim, seed: u64, number: usize) -> (&'static str, u16) {
+    let mut random = StdRng::seed_from_u64(seed ^ (number as u64) << 20);
+    let calls = match victim {
+        Victim::Hub => OF_THE_HUB,
+        Victim::Edge => OF_THE_EDGE,
+    };
+    let (calls, times) = calls.choose(&mut random).expect("there are some");
+    (calls, random.random_range(times.clone()))
+}
+
+async fn killed_at_write_calls(victim: Victim) {
+    let seed = base_seed();
+    let points = Size::of_run().pick(3, 6, 1_000);
+    let mut killed = 0;
+    for first in (0..points).step_by(POINTS_PER_WORLD) {
+        let mut world = World::new(&format!("kill-calls-{victim:?}"), seed).await;
+        for number in first..points.min(first + POINTS_PER_WORLD) {
+            let (calls, nth) = point(victim, seed, number);
+            let _replay =
+                Replay(format!("seed {seed}, point {number}: {victim:?} killed at {calls} number {nth}"));
+            // Cut off, an edge answers for itself alone.
+            world.suffer(if number % 2 == 0 { Fault::Cut } else { Fault::None });
+            killed += usize::from(kill_at(&mut world, victim, Injection::kill(calls, nth)).await);
+        }
+    }
+    assert!(killed * 2 >= points, "of {points} points {killed} came");
+}
+
+/// False when the call never came, and the victim was killed without it.
+async fn kill_at(world: &mut World, victim: Victim, injection: Injection) -> bool {
+    let workload = world.workload();
+    world.kill(victim);
+    world.launch(victim, Some(injection));
+    let name = victim.name();
+    let goal = world.recorder.taken(name) + WRITES_MAX;
+    let recorder = world.recorder.clone();
+    let process = world.process(victim);
+    let ended = eventually("the victim ends, or has written enough", async || match process.ended() {
+        Some(_) => Ok(true),
+        None if recorder.taken(name) >= goal => Ok(false),
+        None => Err(recorder.taken(name)),
+    })
+    .await;
+    world.kill(victim);
+    world.start(victim).await;
+    world.suffer(Fault::None);
+    workload.goes_on_everywhere(3).await;
+    workload.stop().await;
+    world.is_whole_again(CONVERGED_WITHIN + PAUSE_MAX).await;
+    ended
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_killed_at_its_write_calls_loses_nothing() {
+    killed_at_write_calls(Victim::Edge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_killed_at_its_write_calls_loses_nothing() {
+    killed_at_write_calls(Victim::Hub).await;
+}
+
+#[test]
+fn a_seed_and_a_number_decide_the_point() {
+    let points = |seed| (0..20).map(|number| point(Victim::Hub, seed, number)).collect::<Vec<_>>();
+    assert_eq!(points(7), points(7));
+    assert_ne!(points(7), points(8));
+}
