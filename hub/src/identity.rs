@@ -17,6 +17,7 @@ pub mod api_token;
 pub mod ca;
 pub mod issue;
 pub mod join_token;
+pub mod process;
 pub mod server_certificate;
 pub mod signing;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 mod bucket;
 pub mod call;
 pub mod enrol;
+mod follow;
 pub mod listener;
 mod measure;
 pub mod nonce;

@@ -75,6 +75,11 @@ impl Tail {
         self.head.send_replace(Arc::new(head));
     }
 
+    /// Something was committed that may have moved nothing: those who wait look once more.
+    pub fn stirred(&self) {
+        self.head.send_modify(|_| {});
+    }
+
     /// Deletions up to `horizon` are gone. Nobody waits for that: it changes what is sent, not that something is.
     pub fn purged(&self, horizon: u64) {
         self.head.send_if_modified(|head| {
@@ -169,6 +174,16 @@ mod tests {
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 15));
         tail.committed(head(16), vec![scope("other")]);
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 16));
+    }
+
+    #[test]
+    fn a_commit_that_moved_nothing_wakes_whoever_waits_for_conflicts() {
+        let tail = Tail::new(head(10));
+        let heads = tail.subscribe();
+        tail.observed(head(10));
+        tail.stirred();
+        assert!(heads.has_changed().unwrap());
+        assert!(!tail.may_have_moved(&feed("app"), 10, tail.head().position.seq));
     }
 
     #[test]

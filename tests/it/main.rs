@@ -26,6 +26,7 @@ mod confidentiality;
 mod conflicts;
 mod enrolment;
 mod hostile_edge;
+mod hubs;
 mod journal;
 mod kills;
 mod long_absence;

@@ -30,6 +30,8 @@ pub struct Hub {
     pub sync: SocketAddr,
     data: PathBuf,
     config: Option<PathBuf>,
+    /// Of its hub.toml, beside `[listen]`.
+    tables: String,
     process: Option<Process>,
     token: String,
     /// No file of the next start grows beyond this: the disk is as good as full there.
@@ -71,6 +73,7 @@ impl Hub {
             sync,
             data: data.to_owned(),
             config: None,
+            tables: String::new(),
             process: None,
             token: String::new(),
             file_kib_max: None,
@@ -88,8 +91,7 @@ impl Hub {
         let (api, sync) = (free_address(), free_address());
         let data = scratch.path("hub");
         fs::create_dir_all(&data).unwrap();
-        let listen = format!("[listen]\napi = \"{api}\"\nsync = \"{sync}\"\n\n{tables}\n");
-        let config = scratch.file("hub.toml", &listen);
+        let config = scratch.file("hub.toml", &settings(api, sync, tables));
         let told = Command::new(program("llm-config-hub"))
             .arg("init")
             .arg("--config")
@@ -101,8 +103,23 @@ impl Hub {
         assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
         let token = token_file(&out, &data);
         let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
-        let mut hub =
-            Self { api, sync, data, config: Some(config), process: None, token, file_kib_max: None };
+        let (config, tables) = (Some(config), tables.to_owned());
+        let mut hub = Self { api, sync, data, config, tables, process: None, token, file_kib_max: None };
+        hub.start().await;
+        hub
+    }
+
+    /// Another process of the same hub: the same database and keyring, ports of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn beside(&self, scratch: &Scratch, name: &str) -> Self {
+        let (api, sync) = (free_address(), free_address());
+        let data = scratch.path(name);
+        fs::create_dir_all(&data).unwrap();
+        let config = scratch.file(&format!("{name}.toml"), &settings(api, sync, &self.tables));
+        let (config, tables, token) = (Some(config), self.tables.clone(), self.token.clone());
+        let mut hub = Self { api, sync, data, config, tables, process: None, token, file_kib_max: None };
         hub.start().await;
         hub
     }
@@ -218,6 +235,10 @@ impl Hub {
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
+}
+
+fn settings(api: SocketAddr, sync: SocketAddr, tables: &str) -> String {
+    format!("[listen]\napi = \"{api}\"\nsync = \"{sync}\"\n\n{tables}\n")
 }
 
 /// The path of the token's file in what `init` printed.

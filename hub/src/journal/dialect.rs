@@ -6,6 +6,7 @@ use std::future::Future;
 use llm_config_shared::store::JournalError;
 
 use super::whole::Table;
+use crate::processes::Hold;
 
 /// The answer of a database.
 pub type Answer<T> = Result<T, JournalError>;
@@ -187,6 +188,9 @@ pub trait Transact: Send {
     /// Numbers that the database gives out in this table go on above those that were put there.
     fn renumber(&mut self, table: &Table) -> impl Future<Output = Answer<()>> + Send;
 
+    /// Other processes hear of it when it is committed.
+    fn tell(&mut self) -> impl Future<Output = Answer<()>> + Send;
+
     /// Durable when it returns.
     fn commit(self) -> impl Future<Output = Answer<()>> + Send;
 }
@@ -209,6 +213,12 @@ pub trait Dialect: Send + Sync + 'static {
 
     /// What [`migrate`](Self::migrate) would apply, without applying it.
     fn pending_migrations(&self) -> impl Future<Output = Answer<Vec<String>>> + Send;
+
+    /// Takes the lock of whoever leads; none when another process has it.
+    fn stand(&self) -> impl Future<Output = Answer<Option<Hold>>> + Send;
+
+    /// Waits until some process has committed something that it told.
+    fn news(&self) -> impl Future<Output = Answer<()>> + Send;
 
     /// Waits until every connection is given back and closed.
     fn close(&self) -> impl Future<Output = ()> + Send;

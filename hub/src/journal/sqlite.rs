@@ -24,6 +24,7 @@ use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
 use super::whole::Table;
+use crate::processes::Hold;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -124,6 +125,15 @@ impl Dialect for Sqlite {
         Ok(pending(&MIGRATIONS, &applied))
     }
 
+    /// The folder of the file is locked: there is no other process.
+    async fn stand(&self) -> Answer<Option<Hold>> {
+        Ok(Some(Hold::for_ever()))
+    }
+
+    async fn news(&self) -> Answer<()> {
+        std::future::pending().await
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -210,6 +220,10 @@ impl Transact for Transaction<'static, Driver> {
 
     /// SQLite goes on above the highest by itself.
     async fn renumber(&mut self, _table: &Table) -> Answer<()> {
+        Ok(())
+    }
+
+    async fn tell(&mut self) -> Answer<()> {
         Ok(())
     }
 
