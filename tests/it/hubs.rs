@@ -1,6 +1,7 @@
 //! Several processes of one hub over one PostgreSQL: whoever is asked, one writes; and when that one goes, another does.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use llm_config_tests::edge::Edge;
 use llm_config_tests::http::{Answer, Client, entry};
 use llm_config_tests::hub::Hub;
 use llm_config_tests::postgres::{self, PgUrl};
+use llm_config_tests::process::{Process, program};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -251,7 +253,8 @@ async fn a_leader_that_was_paused_and_wakes_neither_loses_a_write_nor_does_one_t
     let asleep = tokio::spawn(async move { client.try_send("PUT", &entry("app", "k"), Some(sent)).await });
     // Passed on to the one that sleeps: given up when another leads.
     let given_up = set(&follows, "k", "given up").await;
-    assert!(given_up.refusal(503).contains("not known"), "{}", given_up.text());
+    let told = given_up.refusal(503);
+    assert!(told.contains("took the lead") && told.contains("not known"), "{told}");
     assert!(given_up.header("retry-after").is_some());
     until_role(&house.follows, "leader").await;
     set(&follows, "k", 1).await.expect(200);
@@ -292,4 +295,37 @@ async fn a_leader_that_ends_politely_is_followed_by_the_other() {
     house.leads.start().await;
     assert_eq!(role(&house.leads).await, "follower");
     assert_eq!(house.leaderships().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_told_at_once_at_the_process_that_did_not_find_it() {
+    let mut house = House::new("hubs-conflict").await;
+    let [leads, follows] = house.clients();
+    let mut edge = Edge::join(&house.scratch, "e1", &house.follows.open_token("e1").await).await;
+    set(&leads, "k", "first").await.expect(200);
+    edge.client().until_value(&path("k"), "first").await;
+    house.follows.stop();
+    set(&edge.client(), "k", "of the edge").await.expect(202);
+    edge.stop();
+    set(&leads, "k", "of the hub").await.expect(200);
+    house.follows.start().await;
+
+    let token = house.scratch.file("watch.token", house.follows.token());
+    let mut command = Command::new(program("llm-config"));
+    command
+        .args(["watch", "app", "--hub", &format!("http://{}", house.follows.api), "--token-file"])
+        .arg(token);
+    let watch = Process::start(&mut command, "watch", &house.scratch.path("watch.log"));
+    eventually("the follower is followed", async || {
+        set(&follows, "marker", "x").await.expect(200);
+        if watch.log().contains("marker") { Ok(()) } else { Err(watch.log()) }
+    })
+    .await;
+    // Nothing else is written from here on: what lost takes no place of its own.
+    edge.start().await;
+    eventually("the conflict is told", async || {
+        if watch.log().contains("k: conflict") { Ok(()) } else { Err(watch.log()) }
+    })
+    .await;
+    assert_eq!(follows.get(&path("k")).await.expect(200)["value"], "of the hub");
 }

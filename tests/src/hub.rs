@@ -222,6 +222,11 @@ impl Hub {
         run("llm-config", all).await
     }
 
+    /// The first administrator's token.
+    pub fn token(&self) -> &str {
+        self.token.trim()
+    }
+
     /// The folder of its data.
     pub fn data(&self) -> &Path {
         &self.data

@@ -207,3 +207,31 @@ impl UploadError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_certainly_not_done_is_tried_again() {
+        let again = |error: SyncError| {
+            let error = LineError::from(error);
+            (error.is_nothing_done(), UploadError::There(error).is_worth_another_attempt())
+        };
+        let refused = |kind| SyncError::Refused(SyncRefusal::new(kind, "why"));
+        let source = std::io::ErrorKind::ConnectionRefused.into();
+        assert_eq!(again(SyncError::Unreachable { address: "a".into(), source }), (true, true));
+        assert_eq!(again(refused(RefusalKind::Busy)), (true, true), "it does not lead, or has no room");
+        assert_eq!(again(refused(RefusalKind::Removed)), (true, false));
+        // A session's first upload twice in that session would look like one of a copied replica.
+        assert_eq!(
+            again(refused(RefusalKind::Internal)),
+            (false, false),
+            "its database broke during the commit"
+        );
+        assert_eq!(again(SyncError::Lost("reset".into())), (false, false));
+        assert!(!UploadError::There(LineError::Replaced).is_worth_another_attempt());
+        assert!(UploadError::Here(WriteError::Moved).is_worth_another_attempt());
+        assert!(!UploadError::Here(WriteError::Unavailable).is_worth_another_attempt());
+    }
+}

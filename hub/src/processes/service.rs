@@ -1,4 +1,5 @@
-//! The leader's end: what the hub's other processes pass on, done as if it had come here.
+//! The leader's end: what the hub's other processes pass on, done as if it had come here. Where this process does not lead
+//! after all, its writer and its routes refuse: nothing is passed on a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +29,6 @@ pub struct HubsService<R> {
     pub registry: Arc<R>,
 }
 
-impl<R: Registry> HubsService<R> {
-    /// Whoever does not lead does nothing, and passes nothing on again.
-    fn must_lead(&self) -> Result<(), SyncRefusal> {
-        if self.writer.role().is_elsewhere() {
-            return Err(SyncRefusal::busy("this process of the hub does not lead", RETRY_AFTER));
-        }
-        Ok(())
-    }
-}
-
 impl<R: Registry> HubsEndpoint for HubsService<R> {
     fn judge(&self, peer: &Peer) -> Result<(), SyncRefusal> {
         let refused = |why: &str| SyncRefusal::new(RefusalKind::Unauthenticated, why);
@@ -53,7 +44,6 @@ impl<R: Registry> HubsEndpoint for HubsService<R> {
     }
 
     async fn pass(&self, request: PassedRequest) -> Result<Response, SyncRefusal> {
-        self.must_lead()?;
         let caller = match request.asker {
             Asker::Token { authorization, address } => {
                 let mut headers = HeaderMap::new();
@@ -80,7 +70,6 @@ impl<R: Registry> HubsEndpoint for HubsService<R> {
     }
 
     async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {
-        self.must_lead()?;
         self.writer.upload(upload).await.map_err(|error| match error {
             WriteError::Busy | WriteError::Moved | WriteError::Stopping => {
                 SyncRefusal::busy(error.to_string(), RETRY_AFTER)
