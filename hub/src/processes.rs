@@ -4,9 +4,12 @@
 //! Nothing here makes a write right: that is the fence of each commit. A lock keeps the processes from taking the lead
 //! from one another with every write, and its loss lets another one take over.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
+use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
+use llm_config_shared::time::UnixMillis;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -67,6 +70,25 @@ pub trait Processes: Send + Sync + 'static {
 
     /// What the last leader said.
     fn leader(&self) -> impl Future<Output = Result<Option<ProcessAt>, JournalError>> + Send;
+
+    /// Whether there may be others. Else nothing has to be said to them.
+    const SHARED: bool;
+
+    /// Says which edges came to this process and went from it since it last said so.
+    fn say_seats(
+        &self,
+        process: Uuid,
+        came: &[ActorId],
+        went: &[ActorId],
+        now: UnixMillis,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The edges of all other processes that have said so since `since`.
+    fn seats_elsewhere(
+        &self,
+        process: Uuid,
+        since: UnixMillis,
+    ) -> impl Future<Output = Result<BTreeSet<ActorId>, JournalError>> + Send;
 
     /// Waits until some process has committed. May miss commits: the head is to be asked now and then all the same.
     fn news(&self) -> impl Future<Output = Result<(), JournalError>> + Send;

@@ -12,6 +12,7 @@ pub mod nonce;
 pub mod presence;
 mod recheck;
 pub mod roster;
+mod seats;
 pub mod service;
 mod session;
 

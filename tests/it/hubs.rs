@@ -119,6 +119,13 @@ async fn whichever_is_asked_a_write_is_read_at_both_and_at_the_edges_of_both() {
     let rows = history(&follows, "k").await;
     assert!(rows[0]["created_by"].as_str().unwrap().starts_with("edge:e2/"), "{}", rows[0]);
 
+    for reader in [&leads, &follows] {
+        let all = |answer: &Answer| {
+            answer.json()["edges"].as_array().unwrap().iter().all(|edge| edge["connected"] == true)
+        };
+        reader.until("/api/v1/fleet", all).await;
+    }
+
     let change = uuid::Uuid::new_v4().to_string();
     let operation = json!({"op": "set", "namespace": "app", "key": "b", "env": "development", "value": 1});
     let bulk = json!({"operations": [operation], "change": change, "batch": 1});

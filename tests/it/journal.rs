@@ -158,6 +158,7 @@ suite! {
         }
         processes {
             only_the_newest_leadership_says_where_it_is,
+            each_hears_of_the_edges_of_others_that_spoke_lately,
         }
         backup {
             what_was_backed_up_comes_back_on_either_database,

@@ -199,6 +199,9 @@ pub trait Transact: Send {
 pub trait Dialect: Send + Sync + 'static {
     type Transaction: Transact;
 
+    /// Whether several processes may use it at a time.
+    const SHARED: bool;
+
     /// A transaction that sees what was committed before each statement, and is the only writer of what it locks.
     fn begin_write(&self) -> impl Future<Output = Answer<Self::Transaction>> + Send;
 

@@ -89,6 +89,8 @@ fn options(url: &str) -> Option<PgConnectOptions> {
 impl Dialect for Postgres {
     type Transaction = Transaction<'static, Driver>;
 
+    const SHARED: bool = true;
+
     async fn begin_write(&self) -> Answer<Self::Transaction> {
         self.writers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(of_sql)
     }

@@ -1,10 +1,15 @@
-//! Who leads, as the database says it: beside the head, and true only while the head's epoch is the one named.
+//! What processes tell one another through the database. Who leads stands beside the head, and is true only while the
+//! head's epoch is the one named.
 
+use std::collections::BTreeSet;
+
+use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
+use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
 use super::Database;
-use super::dialect::{Answer, Cells, Dialect, Sql, Transact};
+use super::dialect::{Answer, Cells, Column, Dialect, Sql, Transact};
 use super::rows::uuid;
 use crate::processes::{Hold, ProcessAt, Processes};
 
@@ -25,7 +30,32 @@ const LEADER: Sql = Sql::same(
        AND epoch = (SELECT epoch FROM shard_head WHERE local = 1)",
 );
 
+const SAY: Sql = Sql::same(
+    "INSERT INTO process (process, said_at) VALUES ($1, $2)
+     ON CONFLICT (process) DO UPDATE SET said_at = excluded.said_at",
+);
+const CAME: Sql = Sql {
+    sqlite: "INSERT INTO seat (process, edge) VALUES ($1, $2) ON CONFLICT (process, edge) DO NOTHING",
+    postgres: "INSERT INTO seat (process, edge) SELECT * FROM unnest($1::bytea[], $2::bytea[])
+               ON CONFLICT (process, edge) DO NOTHING",
+};
+const WENT: Sql = Sql {
+    sqlite: "DELETE FROM seat WHERE process = $1 AND edge = $2",
+    postgres: "DELETE FROM seat USING unnest($1::bytea[], $2::bytea[]) AS a (p, e) WHERE process = p AND edge = e",
+};
+const ELSEWHERE: Sql = Sql::same(
+    "SELECT DISTINCT s.edge FROM seat s JOIN process p ON p.process = s.process
+     WHERE p.process <> $1 AND p.said_at >= $2",
+);
+const FORGET_SEATS: Sql =
+    Sql::same("DELETE FROM seat WHERE process IN (SELECT process FROM process WHERE said_at < $1)");
+const FORGET: Sql = Sql::same("DELETE FROM process WHERE said_at < $1");
+/// A process that has said nothing for so long does not come back.
+const FORGOTTEN_MS: u64 = 3_600_000;
+
 impl<D: Dialect> Processes for Database<D> {
+    const SHARED: bool = D::SHARED;
+
     async fn stand(&self) -> Answer<Option<Hold>> {
         self.dialect().stand().await
     }
@@ -47,6 +77,38 @@ impl<D: Dialect> Processes for Database<D> {
             Ok(ProcessAt { process: uuid(row, 0)?, address: row.text(1)?.to_owned() })
         };
         rows.first().map(found).transpose()
+    }
+
+    async fn say_seats(
+        &self,
+        process: Uuid,
+        came: &[ActorId],
+        went: &[ActorId],
+        now: UnixMillis,
+    ) -> Answer<()> {
+        let id = process.as_bytes().as_slice();
+        let seats = |edges: &[ActorId]| {
+            vec![
+                Column::blobs(edges.iter().map(|_| process.as_bytes().to_vec())),
+                Column::blobs(edges.iter().map(|edge| edge.0.as_bytes().to_vec())),
+            ]
+        };
+        let mut tx = self.dialect().begin_write().await?;
+        tx.execute(SAY, vec![id.into(), now.0.into()]).await?;
+        tx.execute_each(CAME, seats(came)).await?;
+        tx.execute_each(WENT, seats(went)).await?;
+        let forgotten = now.0.saturating_sub(FORGOTTEN_MS);
+        tx.execute(FORGET_SEATS, vec![forgotten.into()]).await?;
+        tx.execute(FORGET, vec![forgotten.into()]).await?;
+        tx.commit().await
+    }
+
+    async fn seats_elsewhere(&self, process: Uuid, since: UnixMillis) -> Answer<BTreeSet<ActorId>> {
+        let mut tx = self.dialect().begin_read().await?;
+        let args = vec![process.as_bytes().as_slice().into(), since.0.into()];
+        let rows = tx.fetch(ELSEWHERE, args).await?;
+        tx.commit().await?;
+        rows.iter().map(|row| Ok(ActorId(uuid(row, 0)?))).collect()
     }
 
     async fn news(&self) -> Answer<()> {

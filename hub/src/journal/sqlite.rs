@@ -98,6 +98,8 @@ fn create_private(file: &Path) -> Answer<()> {
 impl Dialect for Sqlite {
     type Transaction = Transaction<'static, Driver>;
 
+    const SHARED: bool = false;
+
     async fn begin_write(&self) -> Answer<Self::Transaction> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(of_sql)
     }

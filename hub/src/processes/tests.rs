@@ -23,6 +23,8 @@ impl Room {
 }
 
 impl Processes for Room {
+    const SHARED: bool = true;
+
     async fn stand(&self) -> Result<Option<Hold>, JournalError> {
         let Ok(seat) = Arc::clone(&self.seat).try_lock_owned() else { return Ok(None) };
         let cut = Arc::clone(&self.cut);
@@ -42,6 +44,20 @@ impl Processes for Room {
 
     async fn leader(&self) -> Result<Option<ProcessAt>, JournalError> {
         Ok(self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn say_seats(
+        &self,
+        _: Uuid,
+        _: &[ActorId],
+        _: &[ActorId],
+        _: UnixMillis,
+    ) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn seats_elsewhere(&self, _: Uuid, _: UnixMillis) -> Result<BTreeSet<ActorId>, JournalError> {
+        Ok(BTreeSet::new())
     }
 
     async fn news(&self) -> Result<(), JournalError> {

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::follow;
 use super::presence;
 use super::recheck::{self, recheck};
+use super::seats;
 use super::service::{Parts, SyncService};
 use crate::clock;
 use crate::identity::NoRandomness;
@@ -54,6 +55,7 @@ pub async fn listen<J: Journal, R: Registry, P: Processes>(
     beside.spawn(recheck_edges(Arc::clone(&parts)));
     beside.spawn(write_presence(Arc::clone(&parts)));
     beside.spawn(follow::poll(Arc::clone(&parts)));
+    beside.spawn(seats::exchange(Arc::clone(&parts.roster), Arc::clone(&processes)));
     beside.spawn(follow::listen(Arc::clone(&parts), processes));
     let stop = Arc::clone(&service);
     let shutdown = async move {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use llm_config_hub::journal::PostgresJournal;
 use llm_config_hub::processes::{Hold, ProcessAt, Processes};
+use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::{Journal, JournalError};
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::ShardId;
 use llm_config_tests::postgres;
 use llm_config_tests::wait::eventually;
@@ -30,6 +32,32 @@ pub(super) async fn only_the_newest_leadership_says_where_it_is(journal: &Arc<im
     assert_eq!(journal.announce(&one, 7).await, Err(JournalError::Fenced));
     journal.announce(&other, 8).await.unwrap();
     assert_eq!(journal.leader().await, Ok(Some(other)));
+}
+
+pub(super) async fn each_hears_of_the_edges_of_others_that_spoke_lately(
+    journal: &Arc<impl Journal + Processes>,
+) {
+    let process = |n| Uuid::from_u128(n);
+    let edge = |n| ActorId(Uuid::from_u128(n));
+    let elsewhere = async |me, since| -> Vec<u128> {
+        let edges = journal.seats_elsewhere(process(me), UnixMillis(since)).await.unwrap();
+        edges.into_iter().map(|edge| edge.0.as_u128()).collect()
+    };
+    let say = async |me, came: &[ActorId], went: &[ActorId], at| {
+        journal.say_seats(process(me), came, went, UnixMillis(at)).await.unwrap();
+    };
+    let hour = 3_600_000;
+    say(1, &[edge(7), edge(8)], &[], hour).await;
+    say(1, &[edge(7)], &[], hour).await;
+    say(2, &[edge(8), edge(9)], &[], hour + 5).await;
+    assert_eq!(elsewhere(1, hour).await, [8, 9]);
+    assert_eq!(elsewhere(2, hour).await, [7, 8]);
+    assert_eq!(elsewhere(3, hour).await, [7, 8, 9], "an edge that moves is at both for a moment");
+    say(2, &[], &[edge(8)], hour + 6).await;
+    assert_eq!(elsewhere(3, hour + 1).await, [9], "the first has said nothing since");
+    say(2, &[], &[], 2 * hour + 1).await;
+    say(1, &[], &[], 2 * hour + 1).await;
+    assert_eq!(elsewhere(2, 0).await, [], "who was silent for an hour was forgotten");
 }
 
 async fn two_of_one_database() -> (PostgresJournal, PostgresJournal, postgres::PgUrl) {
