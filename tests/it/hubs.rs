@@ -261,7 +261,7 @@ async fn a_leader_that_was_paused_and_wakes_neither_loses_a_write_nor_does_one_t
     // Passed on to the one that sleeps: given up when another leads.
     let given_up = set(&follows, "k", "given up").await;
     let told = given_up.refusal(503);
-    assert!(told.contains("took the lead") && told.contains("not known"), "{told}");
+    assert!(told.contains("has changed") && told.contains("not known"), "{told}");
     assert!(given_up.header("retry-after").is_some());
     until_role(&house.follows, "leader").await;
     set(&follows, "k", 1).await.expect(200);

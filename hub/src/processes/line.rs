@@ -40,7 +40,7 @@ pub enum LineError {
     )]
     Lost(#[source] SyncError),
     #[error(
-        "another process of this hub took the lead; whether the one before wrote is not known; try again in a second"
+        "who leads this hub has changed; whether the one before wrote is not known; try again in a second"
     )]
     Replaced,
     #[error("the hub cannot make a certificate for itself")]
@@ -68,11 +68,14 @@ impl From<SyncError> for LineError {
         match error {
             SyncError::Refused(refusal) if refusal.kind == RefusalKind::Busy => Self::Moved,
             SyncError::Refused(refusal) if refusal.kind != RefusalKind::Internal => Self::Refused(refusal),
-            SyncError::Unreachable { .. }
-            | SyncError::UntrustedHub(_)
+            SyncError::Unreachable { .. } | SyncError::UntrustedHub(_) | SyncError::Tls(_) => {
+                Self::Unreachable(error)
+            }
+            // A certificate is refused by an alert, which may also come later than the call.
+            SyncError::Refused(_)
             | SyncError::CertificateRefused(_)
-            | SyncError::Tls(_) => Self::Unreachable(error),
-            SyncError::Refused(_) | SyncError::Invalid(_) | SyncError::Lost(_) => Self::Lost(error),
+            | SyncError::Invalid(_)
+            | SyncError::Lost(_) => Self::Lost(error),
         }
     }
 }
@@ -142,9 +145,13 @@ impl Line {
         let answered = self.called(call).await;
         let outcome = answered.as_ref().map_or_else(LineError::outcome, |_| "answered");
         metrics::counter!("hub_passed_on_total", "what" => what, "outcome" => outcome).increment(1);
-        if let Err(error) = &answered {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::info!(what, %error, cause, "could not be passed on to the process that leads");
+        match &answered {
+            Ok(_) => {}
+            // Many at once while nobody leads, and each caller is told.
+            Err(error) if error.is_nothing_done() => {
+                tracing::debug!(what, %error, cause = cause(error), "not passed on")
+            }
+            Err(error) => tracing::info!(what, %error, cause = cause(error), "passed on, and not answered"),
         }
         answered
     }
@@ -180,11 +187,11 @@ impl Line {
         {
             return Ok(client.clone());
         }
-        let identity = self.identity.ca();
+        let ca = self.identity.ca();
         let dial = Dial {
             address: leader.address.trim_start_matches("https://").to_owned(),
-            trust: Trust::Ca { pem: identity.pem() },
-            identity: Some(identity.issue_process(self.me, clock::now())?),
+            trust: Trust::Ca { pem: ca.pem() },
+            identity: Some(ca.issue_process(self.me, clock::now())?),
         };
         let client = HubsClient::connect(&dial).await?;
         *open = Some((leader.clone(), client.clone()));
@@ -195,6 +202,10 @@ impl Line {
     async fn hang_up(&self, leader: &ProcessAt) {
         self.open.lock().await.take_if(|(at, _)| at == leader);
     }
+}
+
+fn cause(error: &LineError) -> Option<String> {
+    std::error::Error::source(error).map(ToString::to_string)
 }
 
 impl UploadError {
@@ -230,6 +241,7 @@ mod tests {
             "its database broke during the commit"
         );
         assert_eq!(again(SyncError::Lost("reset".into())), (false, false));
+        assert_eq!(again(SyncError::CertificateRefused("expired".into())), (false, false));
         assert!(!UploadError::There(LineError::Replaced).is_worth_another_attempt());
         assert!(UploadError::Here(WriteError::Moved).is_worth_another_attempt());
         assert!(!UploadError::Here(WriteError::Unavailable).is_worth_another_attempt());

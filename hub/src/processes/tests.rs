@@ -1,5 +1,6 @@
 //! A double of what processes share, for several of them in one test.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llm_config_shared::store::JournalError;
@@ -13,6 +14,7 @@ pub(crate) struct Room {
     seat: Arc<tokio::sync::Mutex<()>>,
     cut: Arc<Notify>,
     leader: Mutex<Option<ProcessAt>>,
+    away: AtomicBool,
 }
 
 impl Room {
@@ -20,12 +22,20 @@ impl Room {
     pub(crate) fn cut(&self) {
         self.cut.notify_waiters();
     }
+
+    /// Whether nothing can be asked from now on.
+    pub(crate) fn away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
 }
 
 impl Processes for Room {
     const SHARED: bool = true;
 
     async fn stand(&self) -> Result<Option<Hold>, JournalError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(JournalError::Unavailable("it is away".to_owned()));
+        }
         let Ok(seat) = Arc::clone(&self.seat).try_lock_owned() else { return Ok(None) };
         let cut = Arc::clone(&self.cut);
         Ok(Some(Hold::kept(|given_up| async move {

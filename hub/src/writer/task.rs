@@ -139,7 +139,10 @@ impl<J: Journal, P: Processes, S: SealKeys> Task<J, P, S> {
                     tracing::warn!(%error, "cannot take the lead in writing");
                 }
                 self.failures += 1;
-                self.plays(Role::Vacant);
+                // Whoever followed still does: the one that leads may well reach the database.
+                if !self.role.borrow().is_elsewhere() {
+                    self.plays(Role::Vacant);
+                }
                 Err(error)
             }
         }

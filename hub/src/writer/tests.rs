@@ -256,6 +256,20 @@ async fn a_writer_that_does_not_lead_purges_nothing_and_takes_no_lead() {
     assert_eq!(bench.epochs().await, 1);
 }
 
+#[tokio::test]
+async fn a_process_that_follows_goes_on_following_while_the_database_is_away_from_it() {
+    let bench = Bench::new().await;
+    let (leads, follows) = (bench.start().await, bench.start().await);
+    let known = follows.handle.role();
+    bench.room.away(true);
+    // Asked directly, its writer tries, and says why it cannot.
+    let refused = follows.handle.write(set(&["k"], "0"), None).await;
+    assert_eq!((refused, follows.handle.role()), (Err(WriteError::Unavailable), known));
+    bench.room.away(false);
+    leads.task.abort();
+    becomes(&follows, |role| *role == Role::Leading).await;
+}
+
 async fn becomes(started: &Started, wanted: impl Fn(&Role) -> bool) -> Role {
     let mut roles = started.handle.roles();
     let role = tokio::time::timeout(PATIENCE, roles.wait_for(wanted)).await;
