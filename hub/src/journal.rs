@@ -103,7 +103,7 @@ impl<D: Dialect> Journal for Database<D> {
         append::check(commit)?;
         let mut tx = self.dialect.begin_write().await?;
         append::append(&mut tx, commit).await?;
-        tx.tell().await?;
+        tx.tell(commit).await?;
         tx.commit().await
     }
 

@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 
-use llm_config_shared::stamp::ActorId;
+use llm_config_shared::name::Scope;
+use llm_config_shared::stamp::{ActorId, Hlc};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
+use llm_config_shared::vector::Position;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -60,6 +62,18 @@ impl Role {
     }
 }
 
+/// What a process tells the others of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The last seq before it.
+    pub after: u64,
+    /// How far the shard has come with it.
+    pub position: Position,
+    pub hlc: Hlc,
+    /// Where entries moved.
+    pub scopes: Vec<Scope>,
+}
+
 /// What the processes of a hub share beside the journal. Every method may be called by any of them.
 pub trait Processes: Send + Sync + 'static {
     /// Takes the lock of whoever leads; none when another process has it.
@@ -90,8 +104,9 @@ pub trait Processes: Send + Sync + 'static {
         since: UnixMillis,
     ) -> impl Future<Output = Result<BTreeSet<ActorId>, JournalError>> + Send;
 
-    /// Waits until some process has committed. May miss commits: the head is to be asked now and then all the same.
-    fn news(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
+    /// Waits until some process has committed, and gives what it told of that; none when it told nothing. May miss commits:
+    /// the head is to be asked now and then all the same.
+    fn news(&self) -> impl Future<Output = Result<Option<News>, JournalError>> + Send;
 }
 
 /// The lock, held until this is dropped or it is lost.

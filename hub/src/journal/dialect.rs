@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::future::Future;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 
 use super::whole::Table;
-use crate::processes::Hold;
+use crate::processes::{Hold, News};
 
 /// The answer of a database.
 pub type Answer<T> = Result<T, JournalError>;
@@ -189,7 +189,7 @@ pub trait Transact: Send {
     fn renumber(&mut self, table: &Table) -> impl Future<Output = Answer<()>> + Send;
 
     /// Other processes hear of it when it is committed.
-    fn tell(&mut self) -> impl Future<Output = Answer<()>> + Send;
+    fn tell(&mut self, commit: &Commit) -> impl Future<Output = Answer<()>> + Send;
 
     /// Durable when it returns.
     fn commit(self) -> impl Future<Output = Answer<()>> + Send;
@@ -220,8 +220,8 @@ pub trait Dialect: Send + Sync + 'static {
     /// Takes the lock of whoever leads; none when another process has it.
     fn stand(&self) -> impl Future<Output = Answer<Option<Hold>>> + Send;
 
-    /// Waits until some process has committed something that it told.
-    fn news(&self) -> impl Future<Output = Answer<()>> + Send;
+    /// Waits until some process has committed, and gives what it told.
+    fn news(&self) -> impl Future<Output = Answer<Option<News>>> + Send;
 
     /// Waits until every connection is given back and closed.
     fn close(&self) -> impl Future<Output = ()> + Send;

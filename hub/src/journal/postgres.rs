@@ -6,7 +6,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres as Driver,
 };
@@ -19,13 +19,13 @@ use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
 use super::whole::{CellKind, Table, TableColumn};
-use crate::processes::Hold;
+use crate::processes::{Hold, News};
 
 mod lock;
 mod news;
 
 use lock::Lock;
-use news::News;
+use news::Listening;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -47,7 +47,7 @@ pub struct Postgres {
     writers: PgPool,
     readers: PgPool,
     lock: Lock,
-    news: News,
+    news: Listening,
 }
 
 impl Database<Postgres> {
@@ -74,7 +74,7 @@ impl Database<Postgres> {
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone());
-        let (lock, news) = (Lock::new(options.clone()), News::new(options));
+        let (lock, news) = (Lock::new(options.clone()), Listening::new(options));
         Ok(Self::new(Postgres { writers, readers, lock, news }))
     }
 }
@@ -122,7 +122,7 @@ impl Dialect for Postgres {
         self.lock.stand().await
     }
 
-    async fn news(&self) -> Answer<()> {
+    async fn news(&self) -> Answer<Option<News>> {
         self.news.next().await
     }
 
@@ -229,8 +229,13 @@ impl Transact for Transaction<'static, Driver> {
         Ok(())
     }
 
-    async fn tell(&mut self) -> Answer<()> {
-        sqlx::query(news::TELL).execute(&mut **self).await.map(|_| ()).map_err(of_sql)
+    async fn tell(&mut self, commit: &Commit) -> Answer<()> {
+        sqlx::query(news::TELL)
+            .bind(news::told(commit))
+            .execute(&mut **self)
+            .await
+            .map(|_| ())
+            .map_err(of_sql)
     }
 
     async fn commit(self) -> Answer<()> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Database;
 use super::dialect::{Answer, Cells, Column, Dialect, Sql, Transact};
 use super::rows::uuid;
-use crate::processes::{Hold, ProcessAt, Processes};
+use crate::processes::{Hold, News, ProcessAt, Processes};
 
 /// Behind the head's lock: an old leader that comes late finds another epoch.
 const ANNOUNCE: Sql = Sql {
@@ -111,7 +111,7 @@ impl<D: Dialect> Processes for Database<D> {
         rows.iter().map(|row| Ok(ActorId(uuid(row, 0)?))).collect()
     }
 
-    async fn news(&self) -> Answer<()> {
+    async fn news(&self) -> Answer<Option<News>> {
         self.dialect().news().await
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite as Driver, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
@@ -24,7 +24,7 @@ use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
 use super::whole::Table;
-use crate::processes::Hold;
+use crate::processes::{Hold, News};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -132,7 +132,7 @@ impl Dialect for Sqlite {
         Ok(Some(Hold::for_ever()))
     }
 
-    async fn news(&self) -> Answer<()> {
+    async fn news(&self) -> Answer<Option<News>> {
         std::future::pending().await
     }
 
@@ -225,7 +225,7 @@ impl Transact for Transaction<'static, Driver> {
         Ok(())
     }
 
-    async fn tell(&mut self) -> Answer<()> {
+    async fn tell(&mut self, _: &Commit) -> Answer<()> {
         Ok(())
     }
 

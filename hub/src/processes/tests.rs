@@ -70,7 +70,7 @@ impl Processes for Room {
         Ok(BTreeSet::new())
     }
 
-    async fn news(&self) -> Result<(), JournalError> {
+    async fn news(&self) -> Result<Option<News>, JournalError> {
         std::future::pending().await
     }
 }

@@ -41,12 +41,15 @@ pub(super) async fn listen<J: Journal, R: Registry, P: Processes>(
     processes: Arc<P>,
 ) {
     loop {
-        if let Err(error) = processes.news().await {
-            tracing::debug!(%error, "the database does not tell of commits; it is asked instead");
-            tokio::time::sleep(LISTEN_AGAIN).await;
-            continue;
-        }
-        if parts.writer.role() == Role::Leading {
+        let news = match processes.news().await {
+            Ok(news) => news,
+            Err(error) => {
+                tracing::debug!(%error, "the database does not tell of commits; it is asked instead");
+                tokio::time::sleep(LISTEN_AGAIN).await;
+                continue;
+            }
+        };
+        if parts.writer.role() == Role::Leading || news.is_some_and(|news| parts.tail.told(&news)) {
             continue;
         }
         if let Ok(head) = parts.journal.head().await {

@@ -14,7 +14,7 @@ use llm_config_tests::wait::eventually;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::book::{Book, at, plain};
+use super::book::{Book, EPOCH, at, plain};
 
 /// Whatever takes longer never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -108,5 +108,7 @@ async fn a_commit_is_told_to_the_processes_that_listen() {
         if heard.is_finished() { Ok(()) } else { Err("not yet") }
     })
     .await;
-    heard.await.unwrap().unwrap();
+    let news = heard.await.unwrap().unwrap().expect("it is told what moved");
+    assert_eq!((news.after + 1, news.position.epoch), (news.position.seq, EPOCH));
+    assert_eq!(news.scopes, [at("app", "k").scope]);
 }
