@@ -48,6 +48,8 @@ pub struct Listen {
     pub tls: Option<TlsFiles>,
     /// Where edges find the sync port, as written into join tokens: `https://HOST:PORT`.
     pub public: Option<String>,
+    /// Where the other processes of this hub find the sync port of this one: `https://HOST:PORT`.
+    pub peer: Option<String>,
 }
 
 /// Certificate chain and private key, PEM.
@@ -149,7 +151,7 @@ impl Config {
     pub fn dev(data: &Path, api: SocketAddr, sync: SocketAddr) -> Result<Self, InvalidConfig> {
         let config = Self {
             mode: Mode::Dev,
-            listen: Listen { api, sync, tls: None, public: None },
+            listen: Listen { api, sync, tls: None, public: None, peer: None },
             database: Database::Sqlite(data.join("hub.sqlite")),
             secrets: Secrets { keyring: data.join("keyring") },
             limits: Limits::default(),
@@ -216,12 +218,8 @@ fn read_listen(settings: &mut Settings, directory: &Path) -> Option<Listen> {
         settings.parsed("listen.api", "an address like 127.0.0.1:8080").unwrap_or_else(|| address(8080));
     let sync =
         settings.parsed("listen.sync", "an address like 0.0.0.0:8443").unwrap_or_else(|| address(8443));
-    let public = settings.text("listen.public");
-    if let Some(url) = &public
-        && !is_public_address(url)
-    {
-        settings.problem("listen.public", "must look like https://HOST:PORT".to_owned());
-    }
+    let public = read_address(settings, "listen.public");
+    let peer = read_address(settings, "listen.peer");
     let cert = settings.text("listen.tls.cert").map(|path| directory.join(path));
     let key = settings.text("listen.tls.key").map(|path| directory.join(path));
     for (name, path) in [("listen.tls.cert", &cert), ("listen.tls.key", &key)] {
@@ -243,11 +241,20 @@ fn read_listen(settings: &mut Settings, directory: &Path) -> Option<Listen> {
             return None;
         }
     };
-    let listen = Listen { api, sync, tls, public };
+    let listen = Listen { api, sync, tls, public, peer };
     if let Some(Problem { key, what }) = exposed(&listen) {
         settings.problem(&key, what);
     }
     Some(listen)
+}
+
+/// Where others find a port of this hub.
+fn read_address(settings: &mut Settings, key: &str) -> Option<String> {
+    let url = settings.text(key)?;
+    if !is_public_address(&url) {
+        settings.problem(key, "must look like https://HOST:PORT".to_owned());
+    }
+    Some(url)
 }
 
 fn is_public_address(url: &str) -> bool {

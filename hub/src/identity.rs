@@ -18,6 +18,7 @@ pub mod api_token;
 pub mod ca;
 pub mod issue;
 pub mod join_token;
+pub mod process;
 pub mod repeats;
 pub mod server_certificate;
 pub mod signing;

@@ -32,6 +32,7 @@ mod history;
 mod migration;
 mod planning;
 pub mod postgres;
+mod processes;
 mod purge;
 mod registry;
 mod rows;
@@ -102,6 +103,7 @@ impl<D: Dialect> Journal for Database<D> {
         append::check(commit)?;
         let mut tx = self.dialect.begin_write().await?;
         append::append(&mut tx, commit).await?;
+        tx.tell(commit).await?;
         tx.commit().await
     }
 

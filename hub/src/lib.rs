@@ -10,6 +10,7 @@ pub mod guard;
 pub mod http;
 pub mod identity;
 pub mod journal;
+pub mod processes;
 pub mod registry;
 pub mod retention;
 pub mod secrets;

@@ -9,30 +9,26 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Parts};
 use crate::clock;
 use crate::config::{Config, Mode};
 use crate::data_directory::{self, DataDirectoryError, write_private};
-use crate::fanout::Fanout;
-use crate::guard::Guard;
 use crate::http::{Door, TlsError, acceptor};
 use crate::identity::{Identity, IdentityError};
+use crate::processes::Processes;
 use crate::registry::Registry;
 use crate::retention;
-use crate::secrets::{LocalKeyring, SecretError, SecretStore, keyring_of};
-use crate::sync::call::Calls;
+use crate::secrets::{LocalKeyring, SecretError, keyring_of};
 use crate::sync::listener::{self, ListenError};
-use crate::sync::presence::Presence;
-use crate::sync::roster::Roster;
-use crate::sync::service;
 use crate::telemetry::Metrics;
-use crate::writer;
 
 mod address;
+mod assembly;
 mod first_start;
 mod routes;
 
 pub use first_start::{FirstStart, first_start};
+
+use assembly::Assembled;
 
 /// How much longer than the drain a part may take to end.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -104,7 +100,7 @@ impl Listeners {
 ///
 /// # Errors
 /// When the hub cannot start, or its writer fails for good.
-pub async fn run<S: Journal + Registry>(
+pub async fn run<S: Journal + Registry + Processes>(
     config: &Config,
     store: Arc<S>,
     keys: Keys,
@@ -112,45 +108,14 @@ pub async fn run<S: Journal + Registry>(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
-    let Keys { keyring, identity } = keys;
-    let secrets = Arc::new(SecretStore::new(Arc::clone(&store), keyring));
-    let started = writer::start(Arc::clone(&store), Arc::clone(&secrets)).await?;
-    let writer::Started { handle, tail, task: mut writer_task } = started;
-    let guard = Arc::new(Guard::new(Arc::clone(&store), config.limits.failed_logins_per_minute));
-    let roster = Arc::new(Roster::default());
-    let api = Arc::new(Api::new(Parts {
-        store: Arc::clone(&store),
-        writer: handle.clone(),
-        secrets: Arc::clone(&secrets),
-        repeats: identity.repeats().clone(),
-        guard: Arc::clone(&guard),
-        tail: Arc::clone(&tail),
-        metrics: metrics.clone(),
-        mode: config.mode,
-        edge_address: address::for_edges(config),
-        ca_fingerprint: identity.ca().fingerprint(),
-        roster: Arc::clone(&roster),
-        stop: stop.clone(),
-    }));
-    let purger = retention::keep(handle.clone(), config.retention, clock::now, stop.clone());
+    let assembled = assembly::assemble(config, &store, keys, &metrics, &stop).await?;
+    let Assembled { router, edges, hubs, mut writer_task } = assembled;
+    let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
-    let edges = Arc::new(service::Parts {
-        journal: Arc::clone(&store),
-        registry: Arc::clone(&store),
-        secrets,
-        fanout: Fanout::new(Arc::clone(&store), Arc::clone(&tail), Arc::clone(&identity)),
-        identity,
-        writer: handle,
-        tail,
-        calls: Calls::new(routes::known_callers(Arc::clone(&api))),
-        roster,
-        presence: Presence::default(),
-    });
-    let router = routes::public(api, guard, config.limits.request);
     let upkeep = tokio::spawn(metrics.keep_up());
     let door = tokio::spawn(listeners.door.serve(router, stop.clone(), config.limits.drain));
-    let stopped = stop.clone().cancelled_owned();
-    let mut sync = tokio::spawn(listener::listen(listeners.sync, edges, address::names(config), stopped));
+    let (names, stopped) = (address::names(config), stop.clone().cancelled_owned());
+    let mut sync = tokio::spawn(listener::listen(listeners.sync, edges, hubs, store, names, stopped));
     // In this order: once the hub stops, the other two end as they should.
     let failed = tokio::select! {
         biased;

@@ -5,12 +5,14 @@ use std::time::Duration;
 mod bucket;
 pub mod call;
 pub mod enrol;
+mod follow;
 pub mod listener;
 mod measure;
 pub mod nonce;
 pub mod presence;
 mod recheck;
 pub mod roster;
+mod seats;
 pub mod service;
 mod session;
 

@@ -1,7 +1,7 @@
 //! What this process knows of the newest commits: how far the hub has come, and which scopes moved lately.
 //!
 //! Everyone who follows the hub waits here instead of asking the database. Commits of this process arrive with their
-//! scopes; those of another are only seen to have happened, and then everything may have moved.
+//! scopes, and so do those that another one tells of; what is only seen to have happened may have moved everything.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,8 @@ use llm_config_shared::feed::Feed;
 use llm_config_shared::name::Scope;
 use llm_config_shared::store::Head;
 use tokio::sync::watch;
+
+use crate::processes::News;
 
 /// Most commits that are remembered. Who is further behind asks the database.
 const COMMITS_MAX: usize = 4_096;
@@ -24,6 +26,17 @@ pub struct Tail {
 struct Recent {
     after: u64,
     commits: VecDeque<Moved>,
+}
+
+impl Recent {
+    fn note(&mut self, moved: Moved) {
+        self.commits.push_back(moved);
+        if self.commits.len() > COMMITS_MAX
+            && let Some(oldest) = self.commits.pop_front()
+        {
+            self.after = oldest.up_to;
+        }
+    }
 }
 
 /// What one commit, or several at once, moved.
@@ -52,12 +65,7 @@ impl Tail {
     /// This process has committed up to `head`; only `scopes` moved since the head before.
     pub fn committed(&self, head: Head, scopes: Vec<Scope>) {
         let mut recent = self.recent();
-        recent.commits.push_back(Moved { up_to: head.position.seq, scopes });
-        if recent.commits.len() > COMMITS_MAX
-            && let Some(oldest) = recent.commits.pop_front()
-        {
-            recent.after = oldest.up_to;
-        }
+        recent.note(Moved { up_to: head.position.seq, scopes });
         self.head.send_replace(Arc::new(head));
     }
 
@@ -73,6 +81,28 @@ impl Tail {
             *recent = Recent { after: head.position.seq, commits: VecDeque::new() };
         }
         self.head.send_replace(Arc::new(head));
+    }
+
+    /// Another process told of a commit. False when it does not follow what is known here: then the database is to be asked.
+    pub fn told(&self, news: &News) -> bool {
+        let mut recent = self.recent();
+        let known = self.head();
+        let at = known.position;
+        if news.position.epoch != at.epoch {
+            return false;
+        }
+        if news.after != at.seq {
+            return news.position.seq <= at.seq;
+        }
+        recent.note(Moved { up_to: news.position.seq, scopes: news.scopes.clone() });
+        let (position, hlc) = (news.position, news.hlc);
+        self.head.send_replace(Arc::new(Head { position, hlc, ..(*known).clone() }));
+        true
+    }
+
+    /// Something was committed that may have moved nothing: those who wait look once more.
+    pub fn stirred(&self) {
+        self.head.send_modify(|_| {});
     }
 
     /// Deletions up to `horizon` are gone. Nobody waits for that: it changes what is sent, not that something is.
@@ -169,6 +199,38 @@ mod tests {
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 15));
         tail.committed(head(16), vec![scope("other")]);
         assert!(!tail.may_have_moved(&feed("edges/a"), 15, 16));
+    }
+
+    #[test]
+    fn what_another_process_tells_of_is_known_as_exactly_if_nothing_is_missing() {
+        let tail = Tail::new(head(10));
+        let news = |after, seq, epoch| News {
+            after,
+            position: Position { epoch, seq },
+            hlc: Hlc(seq),
+            scopes: vec![scope("other")],
+        };
+        assert!(tail.told(&news(10, 12, 9)));
+        assert_eq!((tail.head().position.seq, tail.head().hlc), (12, Hlc(12)));
+        assert!(tail.may_have_moved(&feed("other"), 10, 12) && !tail.may_have_moved(&feed("app"), 10, 12));
+        assert!(tail.told(&news(10, 12, 9)), "known already");
+        assert!(!tail.told(&news(13, 14, 9)), "one is missing");
+        assert!(!tail.told(&news(12, 13, 8)), "of another leadership");
+        assert_eq!(tail.head().position.seq, 12);
+        let mut heads = tail.subscribe();
+        heads.mark_unchanged();
+        assert!(tail.told(&News { scopes: vec![], ..news(12, 12, 9) }));
+        assert!(heads.has_changed().unwrap(), "a conflict may be all that there is");
+    }
+
+    #[test]
+    fn a_commit_that_moved_nothing_wakes_whoever_waits_for_conflicts() {
+        let tail = Tail::new(head(10));
+        let heads = tail.subscribe();
+        tail.observed(head(10));
+        tail.stirred();
+        assert!(heads.has_changed().unwrap());
+        assert!(!tail.may_have_moved(&feed("app"), 10, tail.head().position.seq));
     }
 
     #[test]

@@ -80,6 +80,11 @@ fn describe() {
     describe_counter!("config_operations_total", "Operations on values by operation and status");
     describe_counter!("secret_access_total", "Secrets given out in clear, by outcome");
     describe_counter!("authentication_failures_total", "Requests refused for their token, by reason");
+    describe_gauge!("hub_leads", "1 where this process of the hub writes, 0 where another one does");
+    describe_counter!(
+        "hub_passed_on_total",
+        "Requests and uploads passed on to the process that leads, by what and outcome"
+    );
     describe_counter!(
         "hub_purged_deletions_total",
         "Deleted entries purged because they were older than the retention"

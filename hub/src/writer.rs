@@ -1,7 +1,8 @@
 //! The shard's single writer: everything that changes entries goes through it, and nothing else does.
 //!
 //! Submissions queue while a commit runs; what queued is planned and committed as one. An idle writer commits at once.
-//! Callers hear only after the commit is durable.
+//! Callers hear only after the commit is durable. Of several processes over one database one leads; the writer of
+//! another refuses, and [`crate::processes`] passes on what is to be written.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -14,12 +15,13 @@ use llm_config_shared::replication::admit::{
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::Vector;
 use llm_config_shared::write::Answer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use self::lead::Led;
+use self::lead::Settled;
 use self::purge::PurgeJob;
 use self::task::Task;
+use crate::processes::{ProcessAt, Processes, Role};
 use crate::registry::Registry;
 use crate::secrets::{PreparedSealer, SecretStore};
 use crate::tail::Tail;
@@ -66,7 +68,7 @@ pub enum Written {
 pub enum WriteError {
     #[error("too many writes are waiting; try again in a second")]
     Busy,
-    #[error("another process of this hub has just taken over writing; try again in a second")]
+    #[error("another process of this hub has just taken over writing, or is about to; try again in a second")]
     Moved,
     /// Whether the write was stored is not known where the connection broke during the commit.
     #[error("the database cannot be used; try again in a second")]
@@ -82,6 +84,7 @@ pub enum WriteError {
 pub struct WriterHandle {
     queue: mpsc::Sender<Job>,
     purges: mpsc::Sender<PurgeJob>,
+    role: watch::Receiver<Role>,
 }
 
 /// A submission and who waits for its answer.
@@ -101,7 +104,7 @@ pub(crate) enum Job {
     },
 }
 
-/// A writer that has taken the lead.
+/// A writer that leads, or knows who does.
 pub struct Started {
     pub handle: WriterHandle,
     pub tail: Arc<Tail>,
@@ -109,21 +112,50 @@ pub struct Started {
     pub task: JoinHandle<()>,
 }
 
-/// Takes the lead and starts the writer.
+/// Takes the lead, or finds out which other process has it, and starts the writer. `me` is where that one would find this
+/// process.
 ///
 /// # Errors
 /// When the database cannot be used.
-pub async fn start<J: Journal, S: SealKeys>(journal: Arc<J>, keys: Arc<S>) -> Result<Started, JournalError> {
-    let Led { leader, head } = lead::take(&*journal).await?;
+pub async fn start<J: Journal, P: Processes, S: SealKeys>(
+    journal: Arc<J>,
+    processes: Arc<P>,
+    keys: Arc<S>,
+    me: ProcessAt,
+) -> Result<Started, JournalError> {
+    let Settled { lead, role, head } = lead::settle(&*journal, &*processes, &me).await?;
     let tail = Arc::new(Tail::new(head));
+    let (role, playing) = watch::channel(role);
     let (queue, jobs) = mpsc::channel(QUEUE_MAX);
     // One at a time is enough, and keeps none waiting.
     let (purges, wishes) = mpsc::channel(1);
-    let task = Task::new(journal, keys, Arc::clone(&tail), jobs, wishes);
-    Ok(Started { handle: WriterHandle { queue, purges }, tail, task: tokio::spawn(task.run(leader)) })
+    let task = Task {
+        journal,
+        processes,
+        keys,
+        tail: Arc::clone(&tail),
+        jobs,
+        purges: wishes,
+        me,
+        role,
+        next: None,
+        failures: 0,
+    };
+    let handle = WriterHandle { queue, purges, role: playing };
+    Ok(Started { handle, tail, task: tokio::spawn(task.run(lead)) })
 }
 
 impl WriterHandle {
+    /// Who writes, now.
+    pub fn role(&self) -> Role {
+        self.role.borrow().clone()
+    }
+
+    /// The same, to wait for changes.
+    pub fn roles(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
     /// Judges and commits an API request. With `submission.repeat`, `render` gives the answer that is kept with it.
     ///
     /// # Errors

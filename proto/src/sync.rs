@@ -1,9 +1,12 @@
-//! The stream between an edge and a hub: frames of the replication core as protobuf, and both ends of the service.
+//! The stream between an edge and a hub, and what the processes of one hub say to one another: the core's own types as
+//! protobuf, and both ends of the services.
 
 mod client;
 mod enrol;
 mod entry;
 mod frame;
+mod hubs;
+mod hubs_client;
 mod repair;
 mod server;
 mod status;
@@ -11,10 +14,12 @@ mod status;
 pub use client::{Client, Dial, HubFrames, SyncError};
 pub use enrol::{Challenge, Credentials, EnrollReply, EnrollRequest, RenewReply, RenewRequest};
 pub use entry::InvalidMessage;
-pub use server::{EdgeFrames, HubOut, Peer, ServeError, ServerLimits, SyncEndpoint, serve};
+pub use hubs::{Asker, PassedRequest};
+pub use hubs_client::HubsClient;
+pub use server::{EdgeFrames, HubOut, HubsEndpoint, Peer, ServeError, ServerLimits, SyncEndpoint, serve};
 pub use status::{RefusalKind, SyncRefusal};
 
-/// Generated from `proto/llmconfig/sync/v1/sync.proto`.
+/// Generated from the files of `proto/llmconfig/sync/v1`.
 #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction, warnings)]
 mod wire {
     include!(concat!(env!("OUT_DIR"), "/llmconfig.sync.v1.rs"));

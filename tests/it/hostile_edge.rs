@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use llm_config_proto::join_token::JoinToken;
 use llm_config_proto::possession;
-use llm_config_proto::sync::{Client, Dial, RefusalKind, RenewRequest, SyncError};
+use llm_config_proto::sync::{
+    Asker, Client, Dial, HubsClient, PassedRequest, RefusalKind, RenewRequest, SyncError,
+};
 use llm_config_shared::entry::{Author, ChangeId};
-use llm_config_shared::feed::Feed;
+use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request};
 use llm_config_shared::segment;
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
@@ -344,4 +347,37 @@ async fn a_forwarded_request_may_no_more_than_its_edge() {
     }
     let kept = hub.client().get(&(entry(WORLD, "k") + "?env=production")).await.expect(200);
     assert_eq!(kept["value"], "theirs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_cannot_ask_what_only_the_hubs_own_processes_may() {
+    let scratch = Scratch::new("edge-as-hub");
+    let (hub, _rival) = hub_with_two_tenants(&scratch).await;
+    let rogue = Rogue::of_production(&hub).await;
+    // As an upload of whatever edge, with whatever rights; and as a request of another edge's caller.
+    let upload = Upload {
+        edge: rogue.reply.edge,
+        tenant: Tenant::parse("rival").unwrap(),
+        write: vec![Subtree::ALL],
+        feeds: vec![],
+        environments: Environments::standard(),
+        session: 1,
+        first: true,
+        writes: vec![write(rogue.reply.edge, 1, Hlc(1), place("rival", "production", WORLD, "k"))],
+    };
+    let request = PassedRequest {
+        method: "PUT".into(),
+        target: entry(WORLD, "k").into(),
+        body: json!({"value": "forged", "env": "production"}).to_string().into(),
+        asker: Asker::Edge { edge: rogue.reply.edge, caller: "uid:0".into() },
+    };
+    for identity in [rogue.dial.identity.clone(), None] {
+        let mut client = HubsClient::connect(&Dial { identity, ..rogue.dial.clone() }).await.unwrap();
+        for error in [client.admit(&upload).await.err(), client.pass(request.clone()).await.err()] {
+            let Some(SyncError::Refused(refusal)) = error else { panic!("{error:?}") };
+            assert_eq!(refusal.kind, RefusalKind::Unauthenticated);
+        }
+    }
+    let read = hub.client().get(&format!("{}?env=production", entry(WORLD, "k"))).await;
+    assert_eq!(read.expect(200)["value"], "theirs");
 }

@@ -14,6 +14,7 @@ mod head;
 mod keys;
 mod listing;
 mod past;
+mod processes;
 mod purge;
 mod refusals;
 mod registry;
@@ -154,6 +155,10 @@ suite! {
             names_of_edges_are_not_shared,
             a_token_of_many_uses_numbers_its_edges,
             one_use_is_not_taken_twice_at_once,
+        }
+        processes {
+            only_the_newest_leadership_says_where_it_is,
+            each_hears_of_the_edges_of_others_that_spoke_lately,
         }
         backup {
             what_was_backed_up_comes_back_on_either_database,

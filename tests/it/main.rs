@@ -27,6 +27,7 @@ mod conflicts;
 mod enrolment;
 mod faults;
 mod hostile_edge;
+mod hubs;
 mod journal;
 mod kills;
 mod long_absence;

@@ -31,6 +31,8 @@ pub struct Hub {
     pub sync: SocketAddr,
     data: PathBuf,
     config: Option<PathBuf>,
+    /// Of its hub.toml, beside `[listen]`.
+    tables: String,
     process: Option<Process>,
     token: String,
     /// No file of the next start grows beyond this: the disk is as good as full there.
@@ -74,6 +76,7 @@ impl Hub {
             sync,
             data: data.to_owned(),
             config: None,
+            tables: String::new(),
             process: None,
             token: String::new(),
             file_kib_max: None,
@@ -92,8 +95,7 @@ impl Hub {
         let (api, sync) = (free_address(), free_address());
         let data = scratch.path("hub");
         fs::create_dir_all(&data).unwrap();
-        let listen = format!("[listen]\napi = \"{api}\"\nsync = \"{sync}\"\n\n{tables}\n");
-        let config = scratch.file("hub.toml", &listen);
+        let config = scratch.file("hub.toml", &settings(api, sync, tables));
         let told = Command::new(program("llm-config-hub"))
             .arg("init")
             .arg("--config")
@@ -105,11 +107,38 @@ impl Hub {
         assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
         let token = token_file(&out, &data);
         let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
+        let (config, tables) = (Some(config), tables.to_owned());
         let mut hub = Self {
             api,
             sync,
             data,
-            config: Some(config),
+            config,
+            tables,
+            process: None,
+            token,
+            file_kib_max: None,
+            injection: None,
+        };
+        hub.start().await;
+        hub
+    }
+
+    /// Another process of the same hub: the same database and keyring, ports of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn beside(&self, scratch: &Scratch, name: &str) -> Self {
+        let (api, sync) = (free_address(), free_address());
+        let data = scratch.path(name);
+        fs::create_dir_all(&data).unwrap();
+        let config = scratch.file(&format!("{name}.toml"), &settings(api, sync, &self.tables));
+        let (config, tables, token) = (Some(config), self.tables.clone(), self.token.clone());
+        let mut hub = Self {
+            api,
+            sync,
+            data,
+            config,
+            tables,
             process: None,
             token,
             file_kib_max: None,
@@ -221,6 +250,11 @@ impl Hub {
         run("llm-config", all).await
     }
 
+    /// The first administrator's token.
+    pub fn token(&self) -> &str {
+        self.token.trim()
+    }
+
     /// The folder of its data.
     pub fn data(&self) -> &Path {
         &self.data
@@ -239,6 +273,10 @@ impl Hub {
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
+}
+
+fn settings(api: SocketAddr, sync: SocketAddr, tables: &str) -> String {
+    format!("[listen]\napi = \"{api}\"\nsync = \"{sync}\"\n\n{tables}\n")
 }
 
 /// The path of the token's file in what `init` printed.

@@ -51,6 +51,8 @@ struct Health {
     status: String,
     version: String,
     timestamp: String,
+    /// Of a hub of several processes: whether it writes itself.
+    role: Option<String>,
 }
 
 /// Says how the target is: its health, and of an edge what it holds.
@@ -67,7 +69,8 @@ pub(crate) async fn status(connection: &Connection, json: bool) -> Result<(), Fa
         return output::line(format!("{{\"health\":{}{parts}}}", health.text()));
     }
     let told: Health = health.parsed()?;
-    output::line(format!("{}: {}, version {}", connection.target(), told.status, told.version))?;
+    let role = told.role.map_or_else(String::new, |role| format!(", {role}"));
+    output::line(format!("{}: {}{role}, version {}", connection.target(), told.status, told.version))?;
     match edge {
         None => Ok(()),
         Some(edge) => super::edge::tell(&edge),

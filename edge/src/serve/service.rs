@@ -214,8 +214,8 @@ impl ConfigService for EdgeService {
             (true, false) => HealthStatus::Degraded,
             (false, _) => HealthStatus::Unhealthy,
         };
-        let health =
-            Health { status, uptime_ms: self.clock.now().0, now: self.clock.wall(), ready: summary.has_data };
+        let (uptime_ms, now) = (self.clock.now().0, self.clock.wall());
+        let health = Health { status, uptime_ms, now, ready: summary.has_data, role: None };
         std::future::ready(health).await
     }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::{
     Answer, Bulk, BulkResult, Call, ConfigService, DeleteEntry, Deleted, Entry, EntryPage, Events, Follow,
-    GetDiff, GetEntry, GetHistory, Health, HealthStatus, ListEntries, Past, RollbackEntry, SetEntry,
+    GetDiff, GetEntry, GetHistory, Health, HealthStatus, HubRole, ListEntries, Past, RollbackEntry, SetEntry,
     TwoVersions, Written,
 };
 use llm_config_shared::access::Permission;
 use llm_config_shared::store::{Journal, Paged};
 
 use super::{Api, counted};
+use crate::processes::Role;
 use crate::registry::Registry;
 use crate::{clock, guard};
 
@@ -60,7 +61,12 @@ impl<S: Journal + Registry> ConfigService for Api<S> {
         let ready = matches!(head, Ok(Ok(_)));
         let status = if ready { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
         let uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Health { status, uptime_ms, now: clock::now(), ready }
+        let role = match self.parts.writer.role() {
+            Role::Leading => Some(HubRole::Leader),
+            Role::Following(_) => Some(HubRole::Follower),
+            Role::Vacant => None,
+        };
+        Health { status, uptime_ms, now: clock::now(), ready, role }
     }
 
     async fn metrics(&self, call: &Call) -> Result<String, ApiError> {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::*;
 use crate::identity::repeats::RepeatMac;
 use crate::journal::SqliteJournal;
+use crate::processes::ProcessAt;
 use crate::secrets::LocalKeyring;
 use crate::writer;
 
@@ -35,7 +36,10 @@ async fn hub() -> Hub {
     store.create_tenant(&tenant(), UnixMillis(1)).await.unwrap();
     let keyring = Arc::new(LocalKeyring::open_or_create(&directory.path().join("keyring")).unwrap());
     let secrets = Arc::new(SecretStore::new(Arc::clone(&store), keyring));
-    let started = writer::start(Arc::clone(&store), Arc::clone(&secrets)).await.unwrap();
+    let started =
+        writer::start(Arc::clone(&store), Arc::clone(&store), Arc::clone(&secrets), ProcessAt::new("here"))
+            .await
+            .unwrap();
     let api = Api::new(Parts {
         guard: Arc::new(Guard::new(Arc::clone(&store), 10)),
         store,

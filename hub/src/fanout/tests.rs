@@ -10,6 +10,7 @@ use llm_config_shared::value::Value;
 
 use super::*;
 use crate::journal::SqliteJournal;
+use crate::processes::ProcessAt;
 use crate::secrets::{LocalKeyring, SecretStore};
 use crate::writer::{self, WriterHandle};
 
@@ -28,7 +29,10 @@ impl Bench {
         journal.migrate().await.unwrap();
         let keyring = LocalKeyring::open_or_create(&folder.path().join("keyring")).unwrap();
         let secrets = Arc::new(SecretStore::new(Arc::clone(&journal), Arc::new(keyring)));
-        let started = writer::start(Arc::clone(&journal), secrets).await.unwrap();
+        let started =
+            writer::start(Arc::clone(&journal), Arc::clone(&journal), secrets, ProcessAt::new("here"))
+                .await
+                .unwrap();
         let identity = Arc::new(Identity::fresh(now()).unwrap());
         let key = identity.signing().verification_key();
         Self {

@@ -62,12 +62,7 @@ impl EdgeIdentity {
     /// # Errors
     /// When it does not have exactly one name, of the form that [`EdgeIdentity::uri`] writes.
     pub fn of_certificate(certificate: &[u8]) -> Result<Self, NotAnEdge> {
-        let (_, leaf) = X509Certificate::from_der(certificate).map_err(|_| NotAnEdge)?;
-        let names = leaf.subject_alternative_name().ok().flatten().ok_or(NotAnEdge)?;
-        match names.value.general_names.as_slice() {
-            [GeneralName::URI(uri)] => Self::parse(uri).ok_or(NotAnEdge),
-            _ => Err(NotAnEdge),
-        }
+        only_uri(certificate).and_then(|uri| Self::parse(&uri)).ok_or(NotAnEdge)
     }
 }
 
@@ -109,8 +104,18 @@ impl Ca {
     }
 }
 
+/// The name of a certificate (DER) that has exactly one, a URI.
+pub(super) fn only_uri(certificate: &[u8]) -> Option<String> {
+    let (_, leaf) = X509Certificate::from_der(certificate).ok()?;
+    let names = leaf.subject_alternative_name().ok().flatten()?;
+    match names.value.general_names.as_slice() {
+        [GeneralName::URI(uri)] => Some((*uri).to_owned()),
+        _ => None,
+    }
+}
+
 /// Every field that rcgen would fill with something else is set.
-fn leaf(
+pub(super) fn leaf(
     names: Vec<SanType>,
     usage: ExtendedKeyUsagePurpose,
     now: UnixMillis,

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::future::Future;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 
 use super::whole::Table;
+use crate::processes::{Hold, News};
 
 /// The answer of a database.
 pub type Answer<T> = Result<T, JournalError>;
@@ -187,6 +188,9 @@ pub trait Transact: Send {
     /// Numbers that the database gives out in this table go on above those that were put there.
     fn renumber(&mut self, table: &Table) -> impl Future<Output = Answer<()>> + Send;
 
+    /// Other processes hear of it when it is committed.
+    fn tell(&mut self, commit: &Commit) -> impl Future<Output = Answer<()>> + Send;
+
     /// Durable when it returns.
     fn commit(self) -> impl Future<Output = Answer<()>> + Send;
 }
@@ -194,6 +198,9 @@ pub trait Transact: Send {
 /// A kind of database.
 pub trait Dialect: Send + Sync + 'static {
     type Transaction: Transact;
+
+    /// Whether several processes may use it at a time.
+    const SHARED: bool;
 
     /// A transaction that sees what was committed before each statement, and is the only writer of what it locks.
     fn begin_write(&self) -> impl Future<Output = Answer<Self::Transaction>> + Send;
@@ -209,6 +216,12 @@ pub trait Dialect: Send + Sync + 'static {
 
     /// What [`migrate`](Self::migrate) would apply, without applying it.
     fn pending_migrations(&self) -> impl Future<Output = Answer<Vec<String>>> + Send;
+
+    /// Takes the lock of whoever leads; none when another process has it.
+    fn stand(&self) -> impl Future<Output = Answer<Option<Hold>>> + Send;
+
+    /// Waits until some process has committed, and gives what it told.
+    fn news(&self) -> impl Future<Output = Answer<Option<News>>> + Send;
 
     /// Waits until every connection is given back and closed.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 use sqlx::postgres::{
     PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, Postgres as Driver,
 };
@@ -19,6 +19,13 @@ use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
 use super::whole::{CellKind, Table, TableColumn};
+use crate::processes::{Hold, News};
+
+mod lock;
+mod news;
+
+use lock::Lock;
+use news::Listening;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -39,6 +46,8 @@ const NUMBERED: &str = "SELECT a.attname::text FROM pg_attribute a JOIN pg_class
 pub struct Postgres {
     writers: PgPool,
     readers: PgPool,
+    lock: Lock,
+    news: Listening,
 }
 
 impl Database<Postgres> {
@@ -64,8 +73,9 @@ impl Database<Postgres> {
         let readers = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        Ok(Self::new(Postgres { writers, readers }))
+            .connect_lazy_with(options.clone());
+        let (lock, news) = (Lock::new(options.clone()), Listening::new(options));
+        Ok(Self::new(Postgres { writers, readers, lock, news }))
     }
 }
 
@@ -78,6 +88,8 @@ fn options(url: &str) -> Option<PgConnectOptions> {
 
 impl Dialect for Postgres {
     type Transaction = Transaction<'static, Driver>;
+
+    const SHARED: bool = true;
 
     async fn begin_write(&self) -> Answer<Self::Transaction> {
         self.writers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(of_sql)
@@ -106,7 +118,16 @@ impl Dialect for Postgres {
         Ok(pending(&MIGRATIONS, &applied))
     }
 
+    async fn stand(&self) -> Answer<Option<Hold>> {
+        self.lock.stand().await
+    }
+
+    async fn news(&self) -> Answer<Option<News>> {
+        self.news.next().await
+    }
+
     async fn close(&self) {
+        self.lock.close().await;
         self.readers.close().await;
         self.writers.close().await;
     }
@@ -206,6 +227,15 @@ impl Transact for Transaction<'static, Driver> {
             sqlx::query(AssertSqlSafe(renumber)).execute(&mut **self).await.map_err(of_sql)?;
         }
         Ok(())
+    }
+
+    async fn tell(&mut self, commit: &Commit) -> Answer<()> {
+        sqlx::query(news::TELL)
+            .bind(news::told(commit))
+            .execute(&mut **self)
+            .await
+            .map(|_| ())
+            .map_err(of_sql)
     }
 
     async fn commit(self) -> Answer<()> {

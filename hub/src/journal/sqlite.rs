@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Commit, JournalError};
 use sqlx::query::Query;
 use sqlx::sqlite::{
     Sqlite as Driver, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool,
@@ -24,6 +24,7 @@ use super::dialect::{Answer, Arg, Cells, Column, Dialect, Sql, Transact, cells};
 use super::failure::{self, of_migration, of_sql};
 use super::migration::pending;
 use super::whole::Table;
+use crate::processes::{Hold, News};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -101,6 +102,8 @@ fn create_private(file: &Path) -> Answer<()> {
 impl Dialect for Sqlite {
     type Transaction = Transaction<'static, Driver>;
 
+    const SHARED: bool = false;
+
     async fn begin_write(&self) -> Answer<Self::Transaction> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(of_sql)
     }
@@ -126,6 +129,15 @@ impl Dialect for Sqlite {
             Vec::new()
         };
         Ok(pending(&MIGRATIONS, &applied))
+    }
+
+    /// The folder of the file is locked: there is no other process.
+    async fn stand(&self) -> Answer<Option<Hold>> {
+        Ok(Some(Hold::for_ever()))
+    }
+
+    async fn news(&self) -> Answer<Option<News>> {
+        std::future::pending().await
     }
 
     async fn close(&self) {
@@ -214,6 +226,10 @@ impl Transact for Transaction<'static, Driver> {
 
     /// SQLite goes on above the highest by itself.
     async fn renumber(&mut self, _table: &Table) -> Answer<()> {
+        Ok(())
+    }
+
+    async fn tell(&mut self, _: &Commit) -> Answer<()> {
         Ok(())
     }
 

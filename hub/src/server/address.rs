@@ -1,4 +1,4 @@
-//! Where edges find this hub, as it is written into join tokens.
+//! Where edges find this hub, as it is written into join tokens, and where its other processes find this one.
 
 use crate::config::Config;
 
@@ -7,16 +7,26 @@ pub(super) fn for_edges(config: &Config) -> String {
     if let Some(public) = &config.listen.public {
         return public.clone();
     }
+    if config.listen.sync.ip().is_unspecified() {
+        tracing::warn!(
+            "edges are told this machine's name, because listen.sync is every address; set listen.public if they \
+             cannot find it by that"
+        );
+    }
+    of_this_machine(config)
+}
+
+/// The same for the hub's other processes. Not the edges' address: behind that may be any of them.
+pub(super) fn for_processes(config: &Config) -> String {
+    config.listen.peer.clone().unwrap_or_else(|| of_this_machine(config))
+}
+
+fn of_this_machine(config: &Config) -> String {
     let sync = config.listen.sync;
     if !sync.ip().is_unspecified() {
         return format!("https://{sync}");
     }
     let host = machine().unwrap_or_else(|| "localhost".to_owned());
-    tracing::warn!(
-        host,
-        "edges are told this machine's name, because listen.sync is every address; set listen.public if they cannot \
-         find it by that"
-    );
     format!("https://{host}:{}", sync.port())
 }
 
@@ -51,5 +61,15 @@ mod tests {
         assert_eq!(told("127.0.0.1:8443"), "https://127.0.0.1:8443");
         assert_eq!(told("[::1]:8443"), "https://[::1]:8443");
         assert!(!told("0.0.0.0:8443").contains("0.0.0.0"));
+    }
+
+    #[test]
+    fn processes_are_told_an_address_of_this_one_alone() {
+        let here = "127.0.0.1:8443".parse().unwrap();
+        let mut config = Config::dev(Path::new("d"), here, here).unwrap();
+        config.listen.public = Some("https://hub.example.com:8443".to_owned());
+        assert_eq!(for_processes(&config), "https://127.0.0.1:8443", "not that of the edges");
+        config.listen.peer = Some("https://hub-1.internal:8443".to_owned());
+        assert_eq!(for_processes(&config), "https://hub-1.internal:8443");
     }
 }

@@ -15,26 +15,28 @@ use llm_config_shared::store::Journal;
 
 use crate::api::Api;
 use crate::guard::{self, Guard, require_caller};
+use crate::processes::passing::{Passing, pass_on};
 use crate::registry::Registry;
 
 /// What the API's listener serves.
 pub(super) fn public<S: Journal + Registry>(
-    api: Arc<Api<S>>,
+    known_callers: Router,
     guard: Arc<Guard<S>>,
     request_time_max: Duration,
 ) -> Router {
-    known_callers(api)
+    known_callers
         .layer(from_fn_with_state(guard, require_caller::<S>))
         .layer(from_fn_with_state(request_time_max, bounded))
         .layer(from_fn(counted))
 }
 
-/// Every route, for requests that carry their caller already.
-pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>) -> Router {
+/// Every route, for requests that carry their caller already. What goes through the writer is passed on where another
+/// process leads.
+pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>, passing: Passing) -> Router {
+    let written = router::value_routes::<Api<S>>().merge(router::conflict_routes::<Api<S>>());
     let routes = router::health_routes::<Api<S>>()
-        .merge(router::value_routes::<Api<S>>())
+        .merge(written.route_layer(from_fn_with_state(passing, pass_on)))
         .merge(router::admin_routes::<Api<S>>().route_layer(from_fn(administrators)))
-        .merge(router::conflict_routes::<Api<S>>())
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)

@@ -1,17 +1,22 @@
-//! Requests that an edge passes on for its local callers: through the same routes as everybody's, as that edge.
+//! Requests that an edge passes on for its local callers, or another process of the hub for its own: through the same
+//! routes as everybody's, as that caller.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode};
+use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::limits::FRAME_BYTES_MAX;
 use llm_config_shared::replication::frame::{Request, Response};
 use tower::ServiceExt as _;
+
+use crate::processes::passing::Through;
 
 /// The largest answer that fits a frame beside its headers.
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - (64 << 10);
@@ -21,7 +26,7 @@ const ROUTES: &str = "/api/v1/";
 /// Answers that never end have no place in one frame.
 const ENDLESS: &str = "/api/v1/events";
 
-/// Answers for callers at edges.
+/// Answers for callers at edges and at other processes of the hub.
 #[derive(Clone)]
 pub struct Calls {
     /// The hub's routes behind the guard: they take the caller from the request's extensions.
@@ -35,12 +40,12 @@ impl Calls {
     }
 
     /// Answers one request as `caller`. Whatever goes wrong is an answer too.
-    pub async fn answer(&self, caller: Caller, request: Request) -> Response {
+    pub async fn answer(&self, caller: Caller, through: Through, request: Request) -> Response {
         let path = request.target.split('?').next().unwrap_or_default();
         if !path.starts_with(ROUTES) || path.starts_with(ENDLESS) {
             return refusal(StatusCode::NOT_FOUND, "this cannot be asked through an edge");
         }
-        let Some(request) = to_http(caller, request) else {
+        let Some(request) = to_http(caller, through, request) else {
             return refusal(StatusCode::BAD_REQUEST, "the request line was not understood");
         };
         match tokio::time::timeout(TIME_MAX, self.run(request)).await {
@@ -54,17 +59,25 @@ impl Calls {
             Ok(answer) => answer,
             Err(never) => match never {},
         };
-        let (parts, body) = answer.into_parts();
-        match to_bytes(body, BODY_BYTES_MAX).await {
-            Ok(body) => Response { status: parts.status.as_u16(), headers: headers(&parts.headers), body },
-            Err(_) => {
-                refusal(StatusCode::PAYLOAD_TOO_LARGE, "the answer is too large; ask for less with limit=")
-            }
-        }
+        told(answer).await
     }
 }
 
-fn to_http(caller: Caller, request: Request) -> Option<http::Request<Body>> {
+/// As it travels.
+async fn told(answer: axum::response::Response) -> Response {
+    let (parts, body) = answer.into_parts();
+    match to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(body) => Response { status: parts.status.as_u16(), headers: headers(&parts.headers), body },
+        Err(_) => refusal(StatusCode::PAYLOAD_TOO_LARGE, "the answer is too large; ask for less with limit="),
+    }
+}
+
+/// A refusal of the API's own, for a caller elsewhere.
+pub(crate) async fn refused(error: ApiError) -> Response {
+    told(error.into_response()).await
+}
+
+fn to_http(caller: Caller, through: Through, request: Request) -> Option<http::Request<Body>> {
     let mut http = http::Request::builder()
         .method(&*request.method)
         .uri(&*request.target)
@@ -72,6 +85,7 @@ fn to_http(caller: Caller, request: Request) -> Option<http::Request<Body>> {
         .body(Body::from(request.body))
         .ok()?;
     http.extensions_mut().insert(caller);
+    http.extensions_mut().insert(through);
     Some(http)
 }
 
@@ -123,7 +137,7 @@ mod tests {
             body: Bytes::new(),
             caller: "uid:0".into(),
         };
-        let response = calls().answer(caller, request).await;
+        let response = calls().answer(caller, Through::Process, request).await;
         (response.status, String::from_utf8_lossy(&response.body[..response.body.len().min(80)]).into_owned())
     }
 

@@ -11,16 +11,17 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::follow;
 use super::presence;
 use super::recheck::{self, recheck};
+use super::seats;
 use super::service::{Parts, SyncService};
 use crate::clock;
 use crate::identity::NoRandomness;
 use crate::identity::server_certificate::{CHECK_EVERY, ServerCertificateError, ServerCertificates};
+use crate::processes::Processes;
+use crate::processes::service::HubsService;
 use crate::registry::Registry;
-
-/// How often the database is asked for commits of other processes.
-const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// Why the port is not served.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +34,16 @@ pub enum ListenError {
     Serve(#[from] ServeError),
 }
 
-/// Serves edges until `shutdown`. `names` are the host names and addresses under which the port can be reached.
+/// Serves edges, and the hub's other processes, until `shutdown`. `names` are the host names and addresses under which the
+/// port can be reached; `processes` tells of commits.
 ///
 /// # Errors
 /// When there is no certificate for the names, or the transport fails as a whole.
-pub async fn listen<J: Journal, R: Registry>(
+pub async fn listen<J: Journal, R: Registry, P: Processes>(
     listener: TcpListener,
     parts: Arc<Parts<J, R>>,
+    hubs: Arc<HubsService<R>>,
+    processes: Arc<P>,
     names: Vec<String>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ListenError> {
@@ -50,19 +54,21 @@ pub async fn listen<J: Journal, R: Registry>(
     beside.spawn(renew_certificate(certificates));
     beside.spawn(recheck_edges(Arc::clone(&parts)));
     beside.spawn(write_presence(Arc::clone(&parts)));
-    beside.spawn(poll_head(Arc::clone(&parts)));
+    beside.spawn(follow::poll(Arc::clone(&parts)));
+    beside.spawn(seats::exchange(Arc::clone(&parts.roster), Arc::clone(&processes)));
+    beside.spawn(follow::listen(Arc::clone(&parts), processes));
     let stop = Arc::clone(&service);
     let shutdown = async move {
         shutdown.await;
         stop.stop();
     };
-    let served = serve(service, connections, ServerLimits::default(), shutdown).await;
+    let served = serve(service, hubs, connections, ServerLimits::default(), shutdown).await;
     beside.shutdown().await;
     parts.presence.write_down(&*parts.registry).await;
     Ok(served?)
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+pub(super) fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
@@ -98,26 +104,5 @@ async fn write_presence<J: Journal, R: Registry>(parts: Arc<Parts<J, R>>) {
     loop {
         ticks.tick().await;
         parts.presence.write_down(&*parts.registry).await;
-    }
-}
-
-/// The net under the writer's own news: commits of other processes are seen here. What this process is about to tell
-/// by itself is given a round's time, because it tells more.
-async fn poll_head<J: Journal, R: Registry>(parts: Arc<Parts<J, R>>) {
-    let mut ticks = every(POLL_EVERY);
-    let mut ahead = None;
-    loop {
-        ticks.tick().await;
-        let Ok(head) = parts.journal.head().await else { continue };
-        parts.tail.purged(head.horizon);
-        let known = parts.tail.head().position;
-        if head.position == known || head.position.seq < known.seq {
-            ahead = None;
-            continue;
-        }
-        if ahead.replace(head.position).is_some() {
-            parts.tail.observed(head);
-            ahead = None;
-        }
     }
 }

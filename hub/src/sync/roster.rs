@@ -1,7 +1,7 @@
 //! Which edges are connected to this process: one session of each replica, of which an edge has one unless it was
 //! copied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llm_config_shared::replication::frame::Refusal;
@@ -28,6 +28,8 @@ pub(super) struct Notice {
 #[derive(Default)]
 pub struct Roster {
     seats: Mutex<Seats>,
+    /// Edges with a session at another process of the hub, as those said lately.
+    elsewhere: Mutex<BTreeSet<ActorId>>,
     recheck: Notify,
 }
 
@@ -92,9 +94,23 @@ impl Roster {
         Seat { roster: Arc::clone(self), edge, number, notice: receiver }
     }
 
-    /// Whether the edge has a session here.
+    /// Whether the edge has a session here, or had one at another process of the hub when that last said so.
     pub fn is_connected(&self, edge: ActorId) -> bool {
-        self.seats().taken.contains_key(&edge)
+        self.seats().taken.contains_key(&edge) || self.elsewhere().contains(&edge)
+    }
+
+    /// The edges that have a session here.
+    pub(super) fn edges(&self) -> BTreeSet<ActorId> {
+        self.seats().taken.keys().copied().collect()
+    }
+
+    /// What the other processes said.
+    pub(super) fn heard_elsewhere(&self, edges: BTreeSet<ActorId>) {
+        *self.elsewhere() = edges;
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, BTreeSet<ActorId>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many edges have a session here.

@@ -28,6 +28,7 @@ use crate::clock;
 use crate::fanout::Fanout;
 use crate::identity::issue::EdgeIdentity;
 use crate::identity::{Identity, NoRandomness};
+use crate::processes::line::Line;
 use crate::registry::{Edge, Registry};
 use crate::secrets::SecretStore;
 use crate::tail::Tail;
@@ -47,6 +48,8 @@ pub struct Parts<J, R> {
     pub secrets: Arc<SecretStore<R>>,
     pub identity: Arc<Identity>,
     pub writer: WriterHandle,
+    /// To the process that writes, where that is another one.
+    pub line: Arc<Line>,
     pub tail: Arc<Tail>,
     pub fanout: Fanout<J>,
     pub calls: Calls,

@@ -34,6 +34,7 @@ use super::service::Parts;
 use crate::clock;
 use crate::fanout::Transfer;
 use crate::guard::edge_caller;
+use crate::processes::passing::Through;
 use crate::registry::{Edge, Registry};
 
 /// Frames that wait for the transport.
@@ -314,9 +315,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
             first,
             writes,
         };
-        let writer = self.parts.writer.clone();
+        let parts = Arc::clone(&self.parts);
         running.jobs.spawn(async move {
-            match writer.upload(upload).await {
+            match parts.line.upload(&parts.writer, upload).await {
                 Ok(answers) => Done::Other(Input::Decided { batch, answers }),
                 Err(error) => unavailable(&error, "a decision on writes"),
             }
@@ -356,8 +357,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
         running.calls += 1;
         let caller = edge_caller(&self.edge, &self.profile.environments, &request.caller);
         let calls = self.parts.calls.clone();
+        let through = Through::Edge { edge: self.edge.id, caller: Arc::clone(&request.caller) };
         running.jobs.spawn(async move {
-            Done::Call(Input::Replied { id, response: calls.answer(caller, request).await })
+            Done::Call(Input::Replied { id, response: calls.answer(caller, through, request).await })
         });
     }
 

@@ -36,69 +36,26 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::call::Calls;
-use super::listener::listen;
-use super::presence::Presence;
-use super::roster::Roster;
-use super::service::Parts;
 use crate::clock;
-use crate::fanout::Fanout;
-use crate::identity::{Identity, join_token};
+use crate::guard::Guard;
+use crate::identity::join_token;
 use crate::journal::SqliteJournal;
+use crate::processes::passing::Passing;
+use crate::processes::service::HubsService;
 use crate::registry::{JoinToken as StoredToken, Registry};
-use crate::secrets::{LocalKeyring, SecretStore};
-use crate::writer::{self, WriterHandle, Written};
+use crate::writer::{WriterHandle, Written};
 
 mod copies;
+mod house;
+mod hubs;
 
-type HubParts = Parts<SqliteJournal, SqliteJournal>;
-
-struct Hub {
-    parts: Arc<HubParts>,
-    address: String,
-    stop: Option<oneshot::Sender<()>>,
-    served: tokio::task::JoinHandle<Result<(), super::listener::ListenError>>,
-    _folder: tempfile::TempDir,
-}
+use house::{House, Hub};
 
 fn tenant() -> Tenant {
     Tenant::parse("default").unwrap()
 }
 
 impl Hub {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Arc::new(SqliteJournal::open(&folder.path().join("hub.sqlite")).await.unwrap());
-        journal.migrate().await.unwrap();
-        journal.create_tenant(&tenant(), clock::now()).await.unwrap();
-        let keyring = Arc::new(LocalKeyring::open_or_create(&folder.path().join("keyring")).unwrap());
-        let identity = Arc::new(Identity::open(&*journal, &keyring, clock::now()).await.unwrap());
-        let again = Identity::open(&*journal, &keyring, clock::now()).await.unwrap();
-        assert_eq!(identity.ca().certificate(), again.ca().certificate(), "keys are made once");
-        let secrets = Arc::new(SecretStore::new(Arc::clone(&journal), keyring));
-        let started = writer::start(Arc::clone(&journal), Arc::clone(&secrets)).await.unwrap();
-        let routes = Router::new().route("/api/v1/configs/{namespace}", get(|| async { "from the hub" }));
-        let parts = Arc::new(Parts {
-            fanout: Fanout::new(Arc::clone(&journal), Arc::clone(&started.tail), Arc::clone(&identity)),
-            registry: Arc::clone(&journal),
-            journal,
-            secrets,
-            identity,
-            writer: started.handle,
-            tail: started.tail,
-            calls: Calls::new(routes),
-            roster: Arc::new(Roster::default()),
-            presence: Presence::default(),
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (stop, stopped) = oneshot::channel();
-        let served =
-            tokio::spawn(listen(listener, Arc::clone(&parts), vec!["127.0.0.1".into()], async move {
-                let _ = stopped.await;
-            }));
-        Self { parts, address, stop: Some(stop), served, _folder: folder }
-    }
-
     async fn token(&self, binding: Binding) -> JoinToken {
         let fingerprint = self.parts.identity.ca().fingerprint();
         let hub = format!("https://{}", self.address);

@@ -1,95 +1,163 @@
-//! The writer's loop: collect, plan, commit, answer; and what happens when the lead is lost.
+//! The writer's loop: collect, plan, commit, answer; and what happens when the lead is lost, or another process has it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use llm_config_shared::limits::COMMIT_WRITES_MAX;
 use llm_config_shared::name::{Environment, Tenant};
 use llm_config_shared::replication::admit::Leader;
 use llm_config_shared::store::purge::Purge;
 use llm_config_shared::store::{Commit, Head, Journal, JournalError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batch::{self, Plan, Waiting};
-use super::lead::{self, Led};
+use super::lead::{self, Lead, Stood};
 use super::purge::PurgeJob;
 use super::{Job, SealKeys, WriteError};
 use crate::clock::now;
+use crate::processes::{ProcessAt, Processes, Role};
 use crate::tail::Tail;
 
-pub(super) struct Task<J, S> {
-    journal: Arc<J>,
-    keys: Arc<S>,
-    tail: Arc<Tail>,
-    jobs: mpsc::Receiver<Job>,
-    purges: mpsc::Receiver<PurgeJob>,
+pub(super) struct Task<J, P, S> {
+    pub(super) journal: Arc<J>,
+    pub(super) processes: Arc<P>,
+    pub(super) keys: Arc<S>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) jobs: mpsc::Receiver<Job>,
+    pub(super) purges: mpsc::Receiver<PurgeJob>,
+    pub(super) me: ProcessAt,
+    pub(super) role: watch::Sender<Role>,
     /// Did not fit the last commit.
-    next: Option<Job>,
+    pub(super) next: Option<Job>,
+    /// Attempts to take the lead that failed, one after the other.
+    pub(super) failures: u32,
 }
 
 /// What is done next.
 enum Turn {
     Writes(Vec<Job>),
     Purge(PurgeJob),
+    /// The lock is lost: another process may lead now.
+    Lost,
+    /// It is time to see whether the lead is to be had.
+    Stand,
 }
 
 /// The lead is lost, or it is not known how far the database has come.
 struct SteppedDown;
 
-impl<J: Journal, S: SealKeys> Task<J, S> {
-    pub(super) fn new(
-        journal: Arc<J>,
-        keys: Arc<S>,
-        tail: Arc<Tail>,
-        jobs: mpsc::Receiver<Job>,
-        purges: mpsc::Receiver<PurgeJob>,
-    ) -> Self {
-        Self { journal, keys, tail, jobs, purges, next: None }
-    }
-
-    pub(super) async fn run(mut self, leader: Leader) {
-        let mut leading = Some(leader);
-        let mut failures = 0;
-        while let Some(turn) = self.turn().await {
-            let jobs = match turn {
-                Turn::Writes(jobs) => jobs,
-                Turn::Purge(job) => {
-                    leading = self.purge(leading, job).await;
-                    continue;
+impl<J: Journal, P: Processes, S: SealKeys> Task<J, P, S> {
+    pub(super) async fn run(mut self, mut lead: Option<Lead>) {
+        metrics::gauge!("hub_leads").set(if lead.is_some() { 1.0 } else { 0.0 });
+        let mut stand_at = Instant::now() + lead::watch();
+        while let Some(turn) = self.turn(lead.as_mut(), stand_at).await {
+            let led = lead.is_some();
+            lead = match turn {
+                Turn::Purge(job) => self.purge(lead, job).await,
+                Turn::Writes(jobs) => self.write(lead, jobs).await,
+                Turn::Stand => self.stand().await.ok().flatten(),
+                Turn::Lost => {
+                    tracing::warn!(
+                        "the lead in writing is lost: the database ended this process's hold on it"
+                    );
+                    None
                 }
             };
-            let leader = match leading.take() {
-                Some(leader) => leader,
-                None => match lead::take(&*self.journal).await {
-                    Ok(Led { leader, head }) => {
-                        self.tail.observed(head);
-                        failures = 0;
-                        leader
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, failures, "cannot take the lead in writing");
-                        refuse_all(jobs.into_iter(), &error);
-                        failures += 1;
-                        tokio::time::sleep(lead::pause(failures)).await;
-                        continue;
-                    }
-                },
-            };
-            leading = self.commit(leader, jobs).await.ok();
+            if lead.is_none() {
+                if led {
+                    self.plays(Role::Vacant);
+                }
+                stand_at = Instant::now()
+                    + if self.failures > 0 { lead::pause(self.failures) } else { lead::watch() };
+            }
         }
     }
 
     /// None when nobody can send any more.
-    async fn turn(&mut self) -> Option<Turn> {
+    async fn turn(&mut self, lead: Option<&mut Lead>, stand_at: Instant) -> Option<Turn> {
+        let led = lead.is_some();
+        let lost = async {
+            match lead {
+                Some(lead) => lead.hold.lost().await,
+                None => std::future::pending().await,
+            }
+        };
         let first = match self.next.take() {
             Some(job) => job,
             None => tokio::select! {
-                job = self.jobs.recv() => job?,
+                biased;
+                () = lost => return Some(Turn::Lost),
                 Some(job) = self.purges.recv() => return Some(Turn::Purge(job)),
+                job = self.jobs.recv() => job?,
+                () = sleep_until(stand_at), if !led => return Some(Turn::Stand),
             },
         };
         Some(Turn::Writes(self.collect(first)))
+    }
+
+    /// Commits what was handed in; a process that does not lead tries to, and else refuses.
+    async fn write(&mut self, lead: Option<Lead>, jobs: Vec<Job>) -> Option<Lead> {
+        let lead = match lead {
+            Some(lead) => Ok(Some(lead)),
+            None => self.stand().await,
+        };
+        match lead {
+            Ok(Some(Lead { leader, hold })) => {
+                let leader = self.commit(leader, jobs).await.ok()?;
+                Some(Lead { leader, hold })
+            }
+            Ok(None) => {
+                refuse_all(jobs.into_iter(), &JournalError::Fenced);
+                None
+            }
+            Err(error) => {
+                refuse_all(jobs.into_iter(), &error);
+                // Callers that come back at once do not ask a database that is away as often.
+                sleep(lead::pause(self.failures)).await;
+                None
+            }
+        }
+    }
+
+    /// Takes the lead, unless another process has it.
+    async fn stand(&mut self) -> Result<Option<Lead>, JournalError> {
+        match lead::stand(&*self.journal, &*self.processes, &self.me).await {
+            Ok(Stood::Leads(lead, head)) => {
+                self.failures = 0;
+                self.tail.observed(head);
+                self.plays(Role::Leading);
+                Ok(Some(lead))
+            }
+            Ok(Stood::Follows(leader)) => {
+                self.failures = 0;
+                self.plays(Role::Following(leader));
+                Ok(None)
+            }
+            Err(error) => {
+                if self.failures == 0 {
+                    tracing::warn!(%error, "cannot take the lead in writing");
+                }
+                self.failures += 1;
+                // Whoever followed still does: the one that leads may well reach the database.
+                if !self.role.borrow().is_elsewhere() {
+                    self.plays(Role::Vacant);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn plays(&self, role: Role) {
+        metrics::gauge!("hub_leads").set(if role == Role::Leading { 1.0 } else { 0.0 });
+        self.role.send_if_modified(|known| {
+            let changed = *known != role;
+            if changed && let Some(at) = role.leader() {
+                tracing::info!(leader = at.address, "another process of this hub leads; writes go there");
+            }
+            *known = role;
+            changed
+        });
     }
 
     /// Everything that waits, up to what one commit takes.
@@ -108,7 +176,7 @@ impl<J: Journal, S: SealKeys> Task<J, S> {
     }
 
     async fn commit(&mut self, leader: Leader, jobs: Vec<Job>) -> Result<Leader, SteppedDown> {
-        let started = Instant::now();
+        let started = std::time::Instant::now();
         let planning = match self.journal.planning(&batch::needs(&jobs)).await {
             Ok(planning) => planning,
             Err(error) => {
@@ -137,18 +205,18 @@ impl<J: Journal, S: SealKeys> Task<J, S> {
         Ok(after)
     }
 
-    /// Whoever does not lead leaves it to who does: taking the lead would refuse that one's next write.
-    async fn purge(&mut self, leading: Option<Leader>, job: PurgeJob) -> Option<Leader> {
+    /// Whoever does not lead leaves it to who does.
+    async fn purge(&mut self, lead: Option<Lead>, job: PurgeJob) -> Option<Lead> {
         let PurgeJob { admitted_by, limit, reply } = job;
-        let Some(leader) = leading else {
+        let Some(lead) = lead else {
             drop(reply.send(Err(WriteError::Moved)));
             return None;
         };
-        match self.journal.purge(&Purge { fence: leader.fence(), admitted_by, limit }).await {
+        match self.journal.purge(&Purge { fence: lead.leader.fence(), admitted_by, limit }).await {
             Ok(purged) => {
                 self.tail.purged(purged.horizon);
                 drop(reply.send(Ok(purged.count)));
-                Some(leader)
+                Some(lead)
             }
             Err(error) => {
                 drop(reply.send(Err(refusal(&error))));

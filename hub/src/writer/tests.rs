@@ -1,6 +1,7 @@
 //! The writer over a real database: what is grouped, what is answered, and what a lost lead does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::limits::COMMIT_WRITES_MAX;
@@ -17,9 +18,14 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::clock::now;
 use crate::journal::SqliteJournal;
+use crate::processes::tests::Room;
 use crate::secrets::LocalKeyring;
 
+/// Whatever takes longer never happens.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 struct Bench {
+    room: Arc<Room>,
     journal: Arc<SqliteJournal>,
     keys: Arc<SecretStore<SqliteJournal>>,
     _folder: tempfile::TempDir,
@@ -32,11 +38,22 @@ impl Bench {
         journal.migrate().await.unwrap();
         let keyring = LocalKeyring::open_or_create(&folder.path().join("keyring")).unwrap();
         let keys = Arc::new(SecretStore::new(Arc::clone(&journal), Arc::new(keyring)));
-        Self { journal, keys, _folder: folder }
+        Self { room: Arc::default(), journal, keys, _folder: folder }
     }
 
     async fn start(&self) -> Started {
-        start(Arc::clone(&self.journal), Arc::clone(&self.keys)).await.unwrap()
+        self.start_in(&self.room).await
+    }
+
+    /// A process that heeds the lock of this room, and no other.
+    async fn start_in(&self, room: &Arc<Room>) -> Started {
+        let (journal, keys) = (Arc::clone(&self.journal), Arc::clone(&self.keys));
+        let me = ProcessAt::new(format!("https://{}", Uuid::new_v4()));
+        start(journal, Arc::clone(room), keys, me).await.unwrap()
+    }
+
+    async fn epochs(&self) -> usize {
+        self.journal.head().await.unwrap().epochs.epochs().len()
     }
 }
 
@@ -149,7 +166,7 @@ async fn a_writer_that_was_overtaken_says_so_and_takes_the_lead_anew() {
     let bench = Bench::new().await;
     let old = bench.start().await;
     outcomes(old.handle.write(set(&["k"], "1"), None).await.unwrap());
-    let new = bench.start().await;
+    let new = bench.start_in(&Arc::default()).await;
     outcomes(new.handle.write(set(&["k"], "2"), None).await.unwrap());
 
     assert_eq!(
@@ -227,14 +244,64 @@ async fn an_entry_that_was_purged_is_gone_and_goes_on_counting_its_versions() {
 #[tokio::test]
 async fn a_writer_that_does_not_lead_purges_nothing_and_takes_no_lead() {
     let bench = Bench::new().await;
-    let old = bench.start().await;
-    outcomes(old.handle.write(set(&["k"], "1"), None).await.unwrap());
-    outcomes(old.handle.write(delete("k"), None).await.unwrap());
-    let new = bench.start().await;
+    let leads = bench.start().await;
+    outcomes(leads.handle.write(set(&["k"], "1"), None).await.unwrap());
+    outcomes(leads.handle.write(delete("k"), None).await.unwrap());
+    let follows = bench.start().await;
     for _ in 0..2 {
-        assert_eq!(old.handle.purge(now(), 9).await, Err(WriteError::Moved));
+        assert_eq!(follows.handle.purge(now(), 9).await, Err(WriteError::Moved));
     }
-    outcomes(new.handle.write(set(&["other"], "1"), None).await.unwrap());
-    assert_eq!(new.handle.purge(now(), 9).await, Ok(1));
-    assert_eq!(new.tail.head().epochs.epochs().len(), 2);
+    outcomes(leads.handle.write(set(&["other"], "1"), None).await.unwrap());
+    assert_eq!(leads.handle.purge(now(), 9).await, Ok(1));
+    assert_eq!(bench.epochs().await, 1);
+}
+
+#[tokio::test]
+async fn a_process_that_follows_goes_on_following_while_the_database_is_away_from_it() {
+    let bench = Bench::new().await;
+    let (leads, follows) = (bench.start().await, bench.start().await);
+    let known = follows.handle.role();
+    bench.room.away(true);
+    // Asked directly, its writer tries, and says why it cannot.
+    let refused = follows.handle.write(set(&["k"], "0"), None).await;
+    assert_eq!((refused, follows.handle.role()), (Err(WriteError::Unavailable), known));
+    bench.room.away(false);
+    leads.task.abort();
+    becomes(&follows, |role| *role == Role::Leading).await;
+}
+
+async fn becomes(started: &Started, wanted: impl Fn(&Role) -> bool) -> Role {
+    let mut roles = started.handle.roles();
+    let role = tokio::time::timeout(PATIENCE, roles.wait_for(wanted)).await;
+    role.expect("it plays the role in time").unwrap().clone()
+}
+
+#[tokio::test]
+async fn of_two_writers_one_leads_however_much_both_are_asked() {
+    let bench = Bench::new().await;
+    let (leads, follows) = (bench.start().await, bench.start().await);
+    assert_eq!(leads.handle.role(), Role::Leading);
+    let known = follows.handle.role();
+    assert!(known.is_elsewhere() && known.leader().is_some(), "{known:?}");
+    for n in 0..10 {
+        assert_eq!(follows.handle.write(set(&["k"], "0"), None).await, Err(WriteError::Moved));
+        let written = outcomes(leads.handle.write(set(&["k"], &n.to_string()), None).await.unwrap());
+        assert_eq!(written[0].as_ref().unwrap().row.version, n + 1);
+    }
+    assert_eq!(bench.epochs().await, 1);
+}
+
+#[tokio::test]
+async fn who_loses_the_hold_steps_down_and_who_is_gone_is_followed_by_another() {
+    let bench = Bench::new().await;
+    let (first, second) = (bench.start().await, bench.start().await);
+    outcomes(first.handle.write(set(&["k"], "1"), None).await.unwrap());
+    bench.room.cut();
+    becomes(&first, |role| *role != Role::Leading).await;
+    // Either may have it now; the first is gone in any case.
+    first.task.abort();
+    becomes(&second, |role| *role == Role::Leading).await;
+    let written = outcomes(second.handle.write(set(&["k"], "2"), None).await.unwrap());
+    assert_eq!(written[0].as_ref().unwrap().row.version, 2);
+    assert_eq!(second.tail.head().position.seq, 2);
 }

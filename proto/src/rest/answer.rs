@@ -98,7 +98,7 @@ fn headers<T>(answered: &Answered<T>) -> HeaderMap {
 pub(super) fn respond<T>(served: Served<T>, body: impl FnOnce(T) -> Response) -> Response {
     let answered = match served {
         Served::Here(answered) => answered,
-        Served::Ready(response) => return ready(response),
+        Served::Ready(response) => return passed_on(response),
     };
     let headers = headers(&answered);
     let mut response = body(answered.value);
@@ -106,8 +106,9 @@ pub(super) fn respond<T>(served: Served<T>, body: impl FnOnce(T) -> Response) ->
     response
 }
 
-/// Only what belongs to the answer itself: connection headers of another connection mean nothing on this one.
-fn ready(response: frame::Response) -> Response {
+/// An answer that was made elsewhere. Only what belongs to the answer itself: connection headers of another connection mean
+/// nothing on this one.
+pub fn passed_on(response: frame::Response) -> Response {
     let mut made = Response::new(Body::from(response.body));
     *made.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::BAD_GATEWAY);
     for (name, value) in response.headers {

@@ -340,6 +340,17 @@ pub struct Health {
     pub now: UnixMillis,
     /// Whether requests should be sent here.
     pub ready: bool,
+    /// Of a process of the hub, once it is known.
+    pub role: Option<HubRole>,
+}
+
+/// Which of a hub's processes writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubRole {
+    /// This one.
+    Leader,
+    /// Another one, to which this one passes writes on.
+    Follower,
 }
 
 /// As monitors read it.

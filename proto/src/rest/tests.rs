@@ -189,7 +189,13 @@ impl ConfigService for OneEntry {
     }
 
     async fn health(&self) -> Health {
-        Health { status: HealthStatus::Healthy, uptime_ms: 5_000, now: UnixMillis(0), ready: false }
+        Health {
+            status: HealthStatus::Healthy,
+            uptime_ms: 5_000,
+            now: UnixMillis(0),
+            ready: false,
+            role: Some(HubRole::Follower),
+        }
     }
 
     async fn metrics(&self, _: &Call) -> Result<String, ApiError> {
@@ -423,7 +429,7 @@ async fn nothing_but_health_is_answered_without_a_caller() {
         (status, &health["status"], &health["service"]),
         (200, &json!("healthy"), &json!("llm-config-manager"))
     );
-    assert_eq!(health["uptime"], 5);
+    assert_eq!((&health["uptime"], &health["role"]), (&json!(5), &json!("follower")));
     assert_eq!(ask(&app, "GET", "/health/live", "").await.0, 200);
     assert_eq!(ask(&app, "GET", "/health/ready", "").await.0, 503);
 }

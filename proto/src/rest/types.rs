@@ -13,8 +13,8 @@ use super::conflict_types::ResolutionBody;
 use super::error::ApiError;
 use super::position;
 use super::service::{
-    BulkItem, BulkOutcome, BulkResult, Clash, Entry, Health, HealthStatus, HeldAtHub, Past, Pending, Shown,
-    TwoVersions,
+    BulkItem, BulkOutcome, BulkResult, Clash, Entry, Health, HealthStatus, HeldAtHub, HubRole, Past, Pending,
+    Shown, TwoVersions,
 };
 
 /// What stands for a secret that is not revealed.
@@ -397,6 +397,9 @@ pub(super) struct HealthBody {
     /// Seconds since the start.
     uptime: u64,
     timestamp: String,
+    /// Of a hub: `leader` where this process writes, `follower` where it passes writes on to another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
 }
 
 impl From<&Health> for HealthBody {
@@ -411,6 +414,10 @@ impl From<&Health> for HealthBody {
             version: env!("CARGO_PKG_VERSION"),
             uptime: health.uptime_ms / 1_000,
             timestamp: health.now.to_rfc3339(),
+            role: health.role.map(|role| match role {
+                HubRole::Leader => "leader",
+                HubRole::Follower => "follower",
+            }),
         }
     }
 }

@@ -116,24 +116,7 @@ impl Client {
     /// # Errors
     /// When the hub cannot be reached or is not trusted.
     pub async fn connect(dial: &Dial) -> Result<Self, SyncError> {
-        let stream = open(dial).await?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let ca_pem = dial.trust.ca_pem(chain);
-        let mut once = Some(TokioIo::new(stream));
-        let connector = service_fn(move |_| {
-            let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
-            std::future::ready(stream)
-        });
-        // The scheme is the transport's affair here: the stream above is TLS already.
-        let channel = Endpoint::from_static("http://hub.llm-config.internal")
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(4 * WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .connect_with_connector(connector)
-            .await
-            .map_err(|error| SyncError::from_status(&Status::from_error(Box::new(error))))?;
+        let (channel, ca_pem) = connection(dial, KEEPALIVE).await?;
         let wire = SyncClient::new(channel)
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
@@ -188,8 +171,42 @@ impl Client {
     }
 }
 
+/// One connection, for the calls of a client, and the certificate of the CA that the hub was trusted by. A hub that is
+/// silent for twice `keepalive` is given up.
+pub(super) async fn connection(
+    dial: &Dial,
+    keepalive: Duration,
+) -> Result<(Channel, Option<String>), SyncError> {
+    let stream = open(dial).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let ca_pem = dial.trust.ca_pem(chain);
+    let mut once = Some(TokioIo::new(stream));
+    let connector = service_fn(move |_| {
+        let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        std::future::ready(stream)
+    });
+    // The scheme is the transport's affair here: the stream above is TLS already.
+    let channel = Endpoint::from_static("http://hub.llm-config.internal")
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .http2_keep_alive_interval(keepalive)
+        .keep_alive_timeout(keepalive)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| SyncError::from_status(&Status::from_error(Box::new(error))))?;
+    Ok((channel, ca_pem))
+}
+
 async fn answer<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, SyncError> {
-    match tokio::time::timeout(TIMEOUT, call).await {
+    answer_within(TIMEOUT, call).await
+}
+
+pub(super) async fn answer_within<T>(
+    time_max: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, SyncError> {
+    match tokio::time::timeout(time_max, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(SyncError::from_status(&status)),
         Err(_) => Err(SyncError::Lost("the hub did not answer in time".into())),

@@ -1,5 +1,7 @@
 //! The frames of a session as protobuf messages and back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::Environment;
@@ -27,7 +29,10 @@ const HEADER_BYTES_MAX: usize = 8 << 10;
 /// Longest signed statement of lost history.
 const STATEMENT_BYTES_MAX: usize = 1 << 10;
 /// Longest path and query of a forwarded request.
-const TARGET_BYTES_MAX: usize = 16 << 10;
+pub(super) const TARGET_BYTES_MAX: usize = 16 << 10;
+
+/// Names and values of an answer's headers.
+type Headers = Vec<(Arc<str>, Arc<str>)>;
 
 impl From<EdgeFrame> for wire::EdgeMessage {
     fn from(frame: EdgeFrame) -> Self {
@@ -95,7 +100,7 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
     }
 }
 
-fn value_bytes(write: &wire::Write) -> usize {
+pub(super) fn value_bytes(write: &wire::Write) -> usize {
     match &write.action {
         Some(wire::write::Action::Set(set)) => set.value.len(),
         Some(wire::write::Action::Delete(_)) | None => 0,
@@ -236,23 +241,29 @@ fn refusal(part: wire::Refused) -> Parsed<Refusal> {
 }
 
 fn reply_to_wire(id: u64, response: Response) -> wire::Reply {
-    let header = |(name, value): (std::sync::Arc<str>, std::sync::Arc<str>)| wire::Header {
-        name: name.to_string(),
-        value: value.to_string(),
-    };
-    wire::Reply {
-        id,
-        status: response.status.into(),
-        headers: response.headers.into_iter().map(header).collect(),
-        body: response.body,
-    }
+    let headers = headers_to_wire(response.headers);
+    wire::Reply { id, status: response.status.into(), headers, body: response.body }
 }
 
 fn response(part: wire::Reply) -> Parsed<Response> {
-    let status = u16::try_from(part.status).ok().filter(|status| (100..600).contains(status));
-    let headers = list("headers", HEADERS_MAX, part.headers, |header| {
+    let (status, headers) = answer_head(part.status, part.headers)?;
+    Ok(Response { status, headers, body: part.body })
+}
+
+pub(super) fn headers_to_wire(headers: Headers) -> Vec<wire::Header> {
+    let header = |(name, value): (Arc<str>, Arc<str>)| wire::Header {
+        name: name.to_string(),
+        value: value.to_string(),
+    };
+    headers.into_iter().map(header).collect()
+}
+
+/// Status and headers of an answer that was made elsewhere.
+pub(super) fn answer_head(status: u32, headers: Vec<wire::Header>) -> Parsed<(u16, Headers)> {
+    let status = u16::try_from(status).ok().filter(|status| (100..600).contains(status));
+    let headers = list("headers", HEADERS_MAX, headers, |header| {
         at_most("header bytes", header.name.len() + header.value.len(), HEADER_BYTES_MAX)?;
         Ok((header.name.into(), header.value.into()))
     })?;
-    Ok(Response { status: required("status", status)?, headers, body: part.body })
+    Ok((required("status", status)?, headers))
 }

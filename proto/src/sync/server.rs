@@ -1,4 +1,4 @@
-//! The hub's end: a service in domain types behind the generated one.
+//! The hub's end: services in domain types behind the generated ones.
 
 use std::future::Future;
 use std::io;
@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_shared::limits::FRAME_BYTES_MAX;
-use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
+use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::write::Answer;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -21,7 +23,9 @@ use tonic::{Request, Response, Status};
 use super::client::SyncError;
 use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest};
 use super::entry::InvalidMessage;
+use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
 use super::status::SyncRefusal;
+use super::wire::hubs_server::{Hubs as WireHubs, HubsServer};
 use super::wire::sync_server::{Sync as WireService, SyncServer};
 use super::{DESCRIPTORS, wire};
 
@@ -66,6 +70,19 @@ pub trait SyncEndpoint: Send + Sync + 'static {
     ) -> impl Future<Output = Result<HubOut, SyncRefusal>> + Send;
 }
 
+/// What the process that leads does for the other processes of its hub.
+pub trait HubsEndpoint: Send + Sync + 'static {
+    /// Whether the peer is a process of this hub; asked before anything of a call is read.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn judge(&self, peer: &Peer) -> Result<(), SyncRefusal>;
+    /// Answers an API client's request. A refusal says that nothing was done.
+    fn pass(&self, request: PassedRequest) -> impl Future<Output = Result<Answered, SyncRefusal>> + Send;
+    /// Decides an edge's writes. A refusal as busy says that nothing was done.
+    fn admit(&self, upload: Upload) -> impl Future<Output = Result<Vec<Answer>, SyncRefusal>> + Send;
+}
+
 /// Bounds of the front door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -91,18 +108,21 @@ impl Default for ServerLimits {
 #[error("the sync listener failed: {0}")]
 pub struct ServeError(#[from] tonic::transport::Error);
 
-/// Serves the sync service, health and reflection on `connections` until `shutdown`, then waits for open calls to end.
+/// Serves edges, the hub's other processes, health and reflection on `connections` until `shutdown`, then waits for open
+/// calls to end.
 ///
 /// # Errors
 /// When the transport fails as a whole.
-pub async fn serve<E, C, F>(
+pub async fn serve<E, H, C, F>(
     endpoint: Arc<E>,
+    hubs: Arc<H>,
     connections: C,
     limits: ServerLimits,
     shutdown: F,
 ) -> Result<(), ServeError>
 where
     E: SyncEndpoint,
+    H: HubsEndpoint,
     C: Stream<Item = io::Result<TlsStream<TcpStream>>> + Send,
     F: Future<Output = ()> + Send,
 {
@@ -116,6 +136,13 @@ where
     let sync = SyncServer::new(Adapter { endpoint })
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
+    let between_hubs = HubsServer::new(HubsAdapter { endpoint: Arc::clone(&hubs) })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let of_this_hub = move |request: Request<()>| {
+        hubs.judge(&peer(&request))?;
+        Ok(request)
+    };
     Server::builder()
         .max_concurrent_streams(limits.streams_per_connection)
         .http2_max_header_list_size(limits.header_bytes)
@@ -127,6 +154,7 @@ where
         .initial_connection_window_size(4 * limits.window_bytes)
         .add_service(health)
         .add_service(InterceptedService::new(reflection, with_certificate))
+        .add_service(InterceptedService::new(between_hubs, of_this_hub))
         .add_service(sync)
         .serve_with_incoming_shutdown(connections, shutdown)
         .await?;
@@ -194,5 +222,25 @@ impl<E: SyncEndpoint> WireService for Adapter<E> {
         });
         let out = self.endpoint.stream(peer, Box::pin(frames)).await?;
         Ok(Response::new(Box::pin(out.map(|frame| Ok(frame.into())))))
+    }
+}
+
+struct HubsAdapter<H> {
+    endpoint: Arc<H>,
+}
+
+#[tonic::async_trait]
+impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
+    async fn pass(&self, request: Request<wire::PassRequest>) -> Result<Response<wire::PassReply>, Status> {
+        let answer = self.endpoint.pass(parse(request.into_inner())?).await?;
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn admit(
+        &self,
+        request: Request<wire::AdmitRequest>,
+    ) -> Result<Response<wire::AdmitReply>, Status> {
+        let answers = self.endpoint.admit(parse(request.into_inner())?).await?;
+        Ok(Response::new(answers.into()))
     }
 }

@@ -8,6 +8,7 @@ use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Binding, Environments, Feed};
 use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
@@ -335,6 +336,44 @@ impl SyncEndpoint for Echo {
     }
 }
 
+/// Answers with what it was given, and knows everybody with a certificate.
+struct EchoHubs;
+
+impl HubsEndpoint for EchoHubs {
+    fn judge(&self, peer: &Peer) -> Result<(), SyncRefusal> {
+        let refused = || SyncRefusal::new(RefusalKind::Unauthenticated, "not a process of this hub");
+        peer.certificates.as_ref().map(|_| ()).ok_or_else(refused)
+    }
+
+    async fn pass(&self, request: PassedRequest) -> Result<Response, SyncRefusal> {
+        assert_eq!(request, passed(request.asker.clone()));
+        Ok(Response { status: 201, headers: vec![("etag".into(), "\"1\"".into())], body: request.body })
+    }
+
+    async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {
+        assert_eq!(format!("{upload:?}"), format!("{:?}", an_upload()));
+        Ok(vec![Answer { id: write_id(1), verdict: Verdict::Duplicate, current: None }])
+    }
+}
+
+fn passed(asker: Asker) -> PassedRequest {
+    let (method, target) = ("PUT".into(), "/api/v1/configs/a/b".into());
+    PassedRequest { method, target, body: Bytes::from_static(b"{}"), asker }
+}
+
+fn an_upload() -> Upload {
+    Upload {
+        edge: ActorId(Uuid::from_u128(9)),
+        tenant: Tenant::parse("default").unwrap(),
+        write: vec![Subtree::ALL, Subtree::parse("app").unwrap()],
+        feeds: vec![feed()],
+        environments: Environments::standard(),
+        session: 7,
+        first: true,
+        writes: vec![write(1, set(None)), write(2, Action::Delete)],
+    }
+}
+
 async fn hub(authority: &Authority) -> (String, tokio::sync::oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -344,7 +383,8 @@ async fn hub(authority: &Authority) -> (String, tokio::sync::oneshot::Sender<()>
     let shutdown = async {
         let _ = stopped.await;
     };
-    tokio::spawn(serve(Arc::new(Echo), connections, ServerLimits::default(), shutdown));
+    let (edges, hubs) = (Arc::new(Echo), Arc::new(EchoHubs));
+    tokio::spawn(serve(edges, hubs, connections, ServerLimits::default(), shutdown));
     (address, stop)
 }
 
@@ -414,4 +454,25 @@ async fn a_hub_that_is_not_there_is_unreachable() {
         panic!("nobody")
     };
     assert!(matches!(error, SyncError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_passed_to_the_leader_arrives_as_it_went_and_only_from_those_it_knows() {
+    let authority = authority();
+    let (address, _stop) = hub(&authority).await;
+    let trust = Trust::Ca { pem: authority.ca_pem.clone() };
+    let dial = Dial { address, trust, identity: Some(authority.edge.clone()) };
+    let mut client = HubsClient::connect(&dial).await.unwrap();
+    let authorization = zeroize::Zeroizing::new("Bearer lcm_secret".to_owned());
+    let token = Asker::Token { authorization, address: "10.0.0.7".parse().unwrap() };
+    assert!(!format!("{:?}", passed(token.clone())).contains("lcm_secret"));
+    for asker in [token, Asker::Edge { edge: ActorId(Uuid::from_u128(3)), caller: "uid:0".into() }] {
+        let answer = client.pass(passed(asker)).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..], answer.headers.len()), (201, &b"{}"[..], 1));
+    }
+    assert_eq!(client.admit(&an_upload()).await.unwrap()[0].verdict, Verdict::Duplicate);
+
+    let mut stranger = HubsClient::connect(&Dial { identity: None, ..dial }).await.unwrap();
+    let Err(SyncError::Refused(refusal)) = stranger.admit(&an_upload()).await else { panic!("served") };
+    assert_eq!(refusal.kind, RefusalKind::Unauthenticated);
 }

@@ -1,0 +1,87 @@
+//! The leader's end: what the hub's other processes pass on, done as if it had come here. Where this process does not lead
+//! after all, its writer and its routes refuse: nothing is passed on a second time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use llm_config_proto::sync::{Asker, HubsEndpoint, PassedRequest, Peer, RefusalKind, SyncRefusal};
+use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::frame::{Request, Response};
+use llm_config_shared::store::JournalError;
+use llm_config_shared::write::Answer;
+
+use super::passing::Through;
+use crate::guard::{Guard, edge_caller};
+use crate::identity::process::process_of_certificate;
+use crate::registry::Registry;
+use crate::sync::call::{Calls, refused};
+use crate::writer::{WriteError, WriterHandle};
+
+/// When to come back after a refusal that passes.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Serves the hub's other processes.
+pub struct HubsService<R> {
+    pub writer: WriterHandle,
+    pub calls: Calls,
+    pub guard: Arc<Guard<R>>,
+    pub registry: Arc<R>,
+}
+
+impl<R: Registry> HubsEndpoint for HubsService<R> {
+    fn judge(&self, peer: &Peer) -> Result<(), SyncRefusal> {
+        let refused = |why: &str| SyncRefusal::new(RefusalKind::Unauthenticated, why);
+        let leaf = peer.certificates.as_ref().and_then(|chain| chain.first());
+        let leaf = leaf.ok_or_else(|| refused("a client certificate is required"))?;
+        match process_of_certificate(leaf) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::warn!(address = ?peer.address, "a caller that is no process of this hub asked as one");
+                Err(refused(&error.to_string()))
+            }
+        }
+    }
+
+    async fn pass(&self, request: PassedRequest) -> Result<Response, SyncRefusal> {
+        let caller = match request.asker {
+            Asker::Token { authorization, address } => {
+                let mut headers = HeaderMap::new();
+                let value = HeaderValue::from_str(&authorization);
+                headers.extend(value.ok().map(|value| (header::AUTHORIZATION, value)));
+                match self.guard.authenticate(&headers, address).await {
+                    Ok(caller) => caller,
+                    Err(error) => return Ok(refused(error).await),
+                }
+            }
+            Asker::Edge { edge, caller } => {
+                let known = self.registry.edge(edge).await.map_err(away)?;
+                let Some(edge) = known.filter(|edge| edge.removed_at.is_none()) else {
+                    return Err(SyncRefusal::new(RefusalKind::Removed, "the edge was removed from the hub"));
+                };
+                let environments = self.registry.environments(&edge.tenant).await.map_err(away)?;
+                edge_caller(&edge, &environments, &caller)
+            }
+        };
+        let name = Arc::clone(&caller.name);
+        let request =
+            Request { method: request.method, target: request.target, body: request.body, caller: name };
+        Ok(self.calls.answer(caller, Through::Process, request).await)
+    }
+
+    async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {
+        self.writer.upload(upload).await.map_err(|error| match error {
+            WriteError::Busy | WriteError::Moved | WriteError::Stopping => {
+                SyncRefusal::busy(error.to_string(), RETRY_AFTER)
+            }
+            WriteError::Unavailable | WriteError::Reused => {
+                SyncRefusal::new(RefusalKind::Internal, error.to_string())
+            }
+        })
+    }
+}
+
+fn away(error: JournalError) -> SyncRefusal {
+    tracing::warn!(%error, "what was passed on cannot be answered");
+    SyncRefusal::busy("the hub cannot use its database now", RETRY_AFTER)
+}

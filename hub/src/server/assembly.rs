@@ -1,0 +1,88 @@
+//! The parts of a running hub, put together. Nothing serves yet; the writer runs.
+
+use std::sync::Arc;
+
+use axum::Router;
+use llm_config_shared::store::Journal;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Keys, ServerError, address, routes};
+use crate::api::{Api, Parts};
+use crate::config::Config;
+use crate::fanout::Fanout;
+use crate::guard::Guard;
+use crate::processes::line::Line;
+use crate::processes::passing::Passing;
+use crate::processes::service::HubsService;
+use crate::processes::{ProcessAt, Processes};
+use crate::registry::Registry;
+use crate::secrets::SecretStore;
+use crate::sync::call::Calls;
+use crate::sync::presence::Presence;
+use crate::sync::roster::Roster;
+use crate::sync::service;
+use crate::telemetry::Metrics;
+use crate::writer;
+
+/// What the two listeners serve, and the writer behind them.
+pub(super) struct Assembled<S> {
+    pub(super) router: Router,
+    pub(super) edges: Arc<service::Parts<S, S>>,
+    pub(super) hubs: Arc<HubsService<S>>,
+    pub(super) writer_task: JoinHandle<()>,
+}
+
+/// # Errors
+/// When the database cannot be used.
+pub(super) async fn assemble<S: Journal + Registry + Processes>(
+    config: &Config,
+    store: &Arc<S>,
+    keys: Keys,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Assembled<S>, ServerError> {
+    let Keys { keyring, identity } = keys;
+    let secrets = Arc::new(SecretStore::new(Arc::clone(store), keyring));
+    let me = ProcessAt::new(address::for_processes(config));
+    let process = me.process;
+    let started = writer::start(Arc::clone(store), Arc::clone(store), Arc::clone(&secrets), me).await?;
+    let writer::Started { handle: writer, tail, task: writer_task } = started;
+    let guard = Arc::new(Guard::new(Arc::clone(store), config.limits.failed_logins_per_minute));
+    let roster = Arc::new(Roster::default());
+    let api = Arc::new(Api::new(Parts {
+        store: Arc::clone(store),
+        writer: writer.clone(),
+        secrets: Arc::clone(&secrets),
+        repeats: identity.repeats().clone(),
+        guard: Arc::clone(&guard),
+        tail: Arc::clone(&tail),
+        metrics: metrics.clone(),
+        mode: config.mode,
+        edge_address: address::for_edges(config),
+        ca_fingerprint: identity.ca().fingerprint(),
+        roster: Arc::clone(&roster),
+        stop: stop.clone(),
+    }));
+    let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
+    let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
+    let known_callers = routes::known_callers(api, passing);
+    let calls = Calls::new(known_callers.clone());
+    let router = routes::public(known_callers, Arc::clone(&guard), config.limits.request);
+    let hubs =
+        HubsService { writer: writer.clone(), calls: calls.clone(), guard, registry: Arc::clone(store) };
+    let edges = service::Parts {
+        journal: Arc::clone(store),
+        registry: Arc::clone(store),
+        secrets,
+        fanout: Fanout::new(Arc::clone(store), Arc::clone(&tail), Arc::clone(&identity)),
+        identity,
+        writer,
+        line,
+        tail,
+        calls,
+        roster,
+        presence: Presence::default(),
+    };
+    Ok(Assembled { router, edges: Arc::new(edges), hubs: Arc::new(hubs), writer_task })
+}

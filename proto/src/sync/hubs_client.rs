@@ -1,0 +1,56 @@
+//! The end of a process of the hub that does not lead: one connection to the one that does.
+
+use std::time::Duration;
+
+use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::frame::Response;
+use llm_config_shared::write::Answer;
+use tonic::transport::Channel;
+
+use super::client::{Dial, SyncError, answer_within, connection};
+use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
+use super::wire;
+use super::wire::hubs_client::HubsClient as WireClient;
+
+/// A process beside this one that says nothing for twice so long is not there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Longer nobody waits for an answer. Longer than the leader gives itself.
+const TIMEOUT: Duration = Duration::from_secs(25);
+
+/// One connection to another process of the hub; cheap to clone.
+#[derive(Clone)]
+pub struct HubsClient {
+    wire: WireClient<Channel>,
+}
+
+impl HubsClient {
+    /// Connects and shakes hands, both bounded in time.
+    ///
+    /// # Errors
+    /// When the process cannot be reached or is not of this hub.
+    pub async fn connect(dial: &Dial) -> Result<Self, SyncError> {
+        let (channel, _) = connection(dial, KEEPALIVE).await?;
+        let wire = WireClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { wire })
+    }
+
+    /// Has a request answered.
+    ///
+    /// # Errors
+    /// When the other process refuses: then it did nothing. After any other error it may have.
+    pub async fn pass(&mut self, request: PassedRequest) -> Result<Response, SyncError> {
+        let call = self.wire.pass(wire::PassRequest::from(request));
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Has an edge's writes decided.
+    ///
+    /// # Errors
+    /// When the other process refuses: then it did nothing. After any other error it may have.
+    pub async fn admit(&mut self, upload: &Upload) -> Result<Vec<Answer>, SyncError> {
+        let call = self.wire.admit(wire::AdmitRequest::from(upload));
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+}
