@@ -3,6 +3,7 @@
 mod cipher;
 mod codec;
 mod compact;
+mod mark;
 mod recover;
 mod sled;
 

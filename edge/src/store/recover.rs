@@ -395,6 +395,25 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_lost_its_end_is_not_served_as_if_it_had_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        let log = directory.join("db");
+        fill(&directory, &["a"]);
+        let before = fs::read(&log).unwrap();
+        let mut opened = open_at(&directory, &key(1));
+        opened.store.commit(&put(vec![pending(2, "b")])).unwrap();
+        drop(opened);
+        assert_eq!(open_at(&directory, &key(1)).records.len(), 2);
+        remove_index(&directory);
+        fs::write(&log, before).unwrap();
+        let opened = open_at(&directory, &key(1));
+        let Some(Recovery::SetAside(set_aside)) = opened.recovery else { panic!("set aside") };
+        assert!(set_aside.reason.contains("ends before"), "{}", set_aside.reason);
+        assert_eq!((opened.records.len(), set_aside.pending_found, set_aside.pending_readable), (0, 1, 1));
+    }
+
+    #[test]
     fn what_only_this_edge_has_is_never_left_out() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("replica");

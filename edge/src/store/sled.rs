@@ -19,6 +19,7 @@ use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, StoreError}
 
 use super::cipher::{PLACE_BYTES, Place, RecordCipher, space};
 use super::codec;
+use super::mark::Mark;
 
 /// Plain bytes of one part. Sixteen and some of them stay below the 128 KiB above which sled writes a page to a file of
 /// its own.
@@ -36,6 +37,9 @@ pub struct SledStore {
     log: File,
     cipher: RecordCipher,
     db: Db,
+    mark: Mark,
+    /// Of the newest batch.
+    number: u64,
     failed: Option<StoreError>,
     /// Of the last load.
     damaged: u64,
@@ -73,23 +77,30 @@ impl SledStore {
         let db = guarded(|| open_retrying(directory, cache_bytes))??;
         let tree = guarded(|| db.open_tree(TREE).map_err(store_error))??;
         let log = File::open(directory.join("db")).map_err(io_error)?;
-        Ok(Self { tree, log, cipher, db, failed: None, damaged: 0 })
+        let mark = Mark::open(directory).map_err(io_error)?;
+        Ok(Self { tree, log, cipher, db, mark, number: 0, failed: None, damaged: 0 })
     }
 
-    /// The first record says whose replica it is; that it opens shows that the key is right.
+    /// The first record says whose replica it is, and how many batches it has seen. That it opens shows that the key is
+    /// right.
     fn claim(&mut self, directory: &Path) -> Result<(), SledOpenError> {
         let place = self.cipher.owner_place();
         let statement = guarded(|| self.tree.get(place).map_err(store_error))??;
+        let reached = self.mark.read().map_err(io_error)?;
+        let lost = || StoreError::Corrupt("its log ends before what was committed".to_owned());
         if let Some(sealed) = statement {
-            return self.cipher.open(&place, b"", &sealed).map(|_| ()).map_err(|_| SledOpenError::WrongKey);
+            let said = self.cipher.open(&place, b"", &sealed).map_err(|_| SledOpenError::WrongKey)?;
+            // A replica of before numbers says nothing.
+            self.number = said.as_slice().try_into().map_or(0, u64::from_be_bytes);
+            return if self.number < reached { Err(lost().into()) } else { Ok(()) };
+        }
+        if reached > 0 {
+            return Err(lost().into());
         }
         if !self.tree.is_empty() {
             return Err(SledOpenError::WrongKey);
         }
-        let sealed = self.cipher.seal(&place, b"", b"").map_err(|error| StoreError::Io(error.to_string()))?;
-        let mut batch = ::sled::Batch::default();
-        batch.insert(&place, sealed);
-        self.apply(batch)?;
+        self.apply_next(::sled::Batch::default())?;
         sync_directory(directory).map_err(io_error)?;
         Ok(())
     }
@@ -129,6 +140,16 @@ impl SledStore {
             self.tree.flush().map_err(store_error)?;
             self.log.sync_data().map_err(io_error)
         })?
+    }
+
+    /// The same under the next number, which is told to the mark when it is durable.
+    fn apply_next(&mut self, mut batch: ::sled::Batch) -> Result<(), StoreError> {
+        let (place, number) = (self.cipher.owner_place(), self.number + 1);
+        let sealed = self.cipher.seal(&place, b"", &number.to_be_bytes());
+        batch.insert(&place, sealed.map_err(|error| StoreError::Io(error.to_string()))?);
+        self.apply(batch)?;
+        self.number = number;
+        self.mark.write(number).map_err(io_error)
     }
 
     /// Adds the record's parts to the batch, and the removal of those that a longer one left.
@@ -205,7 +226,7 @@ impl SledStore {
         Ok((records, damaged))
     }
 
-    fn try_commit(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn try_commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let mut staged = ::sled::Batch::default();
         for slot in &batch.remove {
             let place = self.cipher.place(slot);
@@ -220,7 +241,7 @@ impl SledStore {
                 self.stage(&place, record, &mut staged)?;
             }
         }
-        self.apply(staged)
+        self.apply_next(staged)
     }
 }
 
