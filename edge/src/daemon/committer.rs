@@ -103,13 +103,16 @@ impl<S: ReplicaStore + 'static> Committer<S> {
         }
     }
 
-    /// Waits for what is queued and gives the store back; none if its thread was lost, or is not to be waited for: it
-    /// closes the store when its disk answers after all.
-    pub(crate) async fn finish(self) -> Option<S> {
+    /// Waits for what is queued and gives the store back; none if its thread was lost, or takes too long: it closes the
+    /// store when its disk answers after all.
+    pub(crate) async fn finish(mut self) -> Option<S> {
         drop(self.jobs);
         if self.given_up {
             return None;
         }
+        // Its end of the answers goes with it.
+        let ended = async { while self.done.recv().await.is_some() {} };
+        tokio::time::timeout(self.patience, ended).await.ok()?;
         let thread = self.thread;
         tokio::task::spawn_blocking(move || thread.join().ok()).await.ok().flatten()
     }
@@ -277,6 +280,12 @@ mod tests {
         let failed = StoreError::Io("it does not answer".to_owned());
         assert_eq!(committer.done().await, Done::Committed(Err(failed)));
         assert!(committer.finish().await.is_none());
+
+        let (_held, let_go) = mpsc::channel();
+        let mut committer = Committer::start(Stuck(let_go)).unwrap();
+        committer.patience = Duration::from_millis(50);
+        committer.commit(state(1));
+        assert!(committer.finish().await.is_none(), "nor by a daemon that is told to stop");
     }
 
     #[test]
