@@ -220,7 +220,8 @@ pub trait Registry: Send + Sync + 'static {
         name: &EdgeName,
         binding: &Binding,
     ) -> impl Future<Output = Answer<Option<Edge>>> + Send;
-    /// What connected edges said lately: (edge, last seen, acknowledged seq), many at once.
+    /// What connected edges said lately: (edge, last seen, acknowledged seq), many at once. A seq of 0 says nothing: what
+    /// was acknowledged before stays.
     fn touch_edges(&self, seen: &[(ActorId, UnixMillis, u64)]) -> impl Future<Output = Answer<()>> + Send;
     /// Replaces the key that grants are sealed to.
     fn set_sealing_key(&self, edge: ActorId, sealing_key: &[u8]) -> impl Future<Output = Answer<()>> + Send;

@@ -6,6 +6,7 @@ mod bucket;
 pub mod call;
 pub mod enrol;
 mod follow;
+mod lag;
 pub mod listener;
 mod measure;
 pub mod nonce;

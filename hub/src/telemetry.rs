@@ -89,10 +89,13 @@ fn describe() {
         "hub_purged_deletions_total",
         "Deleted entries purged because they were older than the retention"
     );
-    describe_gauge!("sync_edges_connected", "Edges with an open stream");
-    describe_gauge!("sync_lag_entries", "Changes that the slowest connected edge has not confirmed");
-    describe_gauge!("sync_lag_milliseconds", "How long the slowest connected edge has been behind");
-    describe_counter!("sync_bytes_total", "Bytes sent to edges by codec");
+    describe_gauge!("sync_connected_edges", "Edges with an open stream");
+    describe_gauge!(
+        "sync_lag_entries",
+        "Changes that were sent to the slowest connected edge and are not confirmed"
+    );
+    describe_gauge!("sync_lag_milliseconds", "How long the oldest of what was sent waits to be confirmed");
+    describe_counter!("sync_bytes_total", "Bytes of segments and checkpoints sent to edges, by codec");
     describe_counter!("sync_refusals_total", "Sessions and writes refused, by reason");
     describe_counter!("sync_held_total", "Writes held for a person, by reason");
     describe_counter!("sync_conflicts_total", "Concurrent writes of which one lost");

@@ -104,5 +104,6 @@ async fn write_presence<J: Journal, R: Registry>(parts: Arc<Parts<J, R>>) {
     loop {
         ticks.tick().await;
         parts.presence.write_down(&*parts.registry).await;
+        parts.roster.slowest(clock::instant()).publish();
     }
 }

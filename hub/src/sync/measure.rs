@@ -2,13 +2,13 @@
 
 use llm_config_shared::replication::frame::{HubFrame, Refusal};
 use llm_config_shared::replication::repair::{RepairAnswer, Unrepaired};
-use llm_config_shared::write::{Answer, Verdict};
+use llm_config_shared::write::{Answer, HeldReason, Verdict};
 
 /// A frame is on its way to an edge.
 pub(super) fn sent(frame: &HubFrame) {
     match frame {
-        HubFrame::Segment { bytes, .. } => bytes_sent("segment", bytes.len()),
-        HubFrame::Checkpoint { bytes, .. } => bytes_sent("checkpoint", bytes.len()),
+        HubFrame::Segment { bytes, .. } => bytes_sent("segment", "gzip", bytes.len()),
+        HubFrame::Checkpoint { bytes, .. } => bytes_sent("checkpoint", "none", bytes.len()),
         HubFrame::Refused { refusal, .. } => {
             metrics::counter!("sync_refusals_total", "reason" => reason(refusal)).increment(1);
         }
@@ -20,8 +20,8 @@ pub(super) fn sent(frame: &HubFrame) {
     }
 }
 
-fn bytes_sent(kind: &'static str, length: usize) {
-    metrics::counter!("sync_bytes_sent_total", "kind" => kind).increment(length as u64);
+fn bytes_sent(kind: &'static str, codec: &'static str, length: usize) {
+    metrics::counter!("sync_bytes_total", "kind" => kind, "codec" => codec).increment(length as u64);
 }
 
 /// An edge's replica differs from this hub: a bug of one of the two, or a bad disk there.
@@ -48,12 +48,23 @@ fn reason(refusal: &Refusal) -> &'static str {
     }
 }
 
+fn held(reason: HeldReason) -> &'static str {
+    match reason {
+        HeldReason::ClockAhead => "clock-ahead",
+        HeldReason::ConcurrentSecret => "concurrent-secret",
+        HeldReason::Policy => "policy",
+    }
+}
+
 fn decided(answers: &[Answer]) {
     for answer in answers {
         let decision = match answer.verdict {
             Verdict::Admitted { .. } => "admitted",
             Verdict::Lost { .. } => "lost",
-            Verdict::Held(_) => "held",
+            Verdict::Held(reason) => {
+                metrics::counter!("sync_held_total", "reason" => held(reason)).increment(1);
+                "held"
+            }
             Verdict::Denied(_) => "denied",
             Verdict::Duplicate => "duplicate",
             Verdict::Reidentify => "reidentify",

@@ -8,8 +8,10 @@ use llm_config_shared::replication::frame::Refusal;
 use llm_config_shared::replication::hub::Profile;
 use llm_config_shared::replication::seats::{Greeting, Meeting};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::time::Instant;
 use tokio::sync::{Notify, watch};
 
+use super::lag::{Lag, Slowest};
 use crate::registry::Edge;
 
 /// Most sessions of one edge. Its data should be there once; whoever copies a machine does so a few times.
@@ -46,6 +48,8 @@ struct Taken {
     notice: watch::Sender<Notice>,
     /// None until its first frame has come.
     greeting: Option<Greeting>,
+    /// None while it has acknowledged all that it was sent.
+    lag: Option<Lag>,
 }
 
 impl Taken {
@@ -89,7 +93,7 @@ impl Roster {
             }
             stays
         });
-        of_edge.push(Taken { number, seated, notice, greeting: None });
+        of_edge.push(Taken { number, seated, notice, greeting: None, lag: None });
         metrics::gauge!("sync_connected_edges").set(seats.taken.len() as f64);
         Seat { roster: Arc::clone(self), edge, number, notice: receiver }
     }
@@ -116,6 +120,11 @@ impl Roster {
     /// How many edges have a session here.
     pub fn connected(&self) -> usize {
         self.seats().taken.len()
+    }
+
+    /// How far the slowest edges are behind.
+    pub(super) fn slowest(&self, now: Instant) -> Slowest {
+        Slowest::of(self.seats().taken.values().flatten().filter_map(|taken| taken.lag), now)
     }
 
     /// Ends all sessions.
@@ -154,6 +163,15 @@ impl Roster {
 }
 
 impl Seat {
+    /// The session says how far its edge is behind.
+    pub(super) fn lags(&self, lag: Option<Lag>) {
+        let mut seats = self.roster.seats();
+        let mut of_edge = seats.taken.get_mut(&self.edge).into_iter().flatten();
+        if let Some(taken) = of_edge.find(|taken| taken.number == self.number) {
+            taken.lag = lag;
+        }
+    }
+
     /// The session says which it is. Half-open ones of the same replica are told to end. Whether there is another that
     /// is not older: then there are two of that replica, and both stay until this one has another name.
     pub(super) fn greet(&self, greeting: Greeting) -> bool {

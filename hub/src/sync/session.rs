@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 
 use super::call::too_many;
+use super::lag::Lag;
 use super::measure;
 use super::roster::Seat;
 use super::service::Parts;
@@ -142,6 +143,11 @@ impl<J: Journal, R: Registry> Session<J, R> {
                         self.found_copy(running, "two of them are connected");
                     }
                 }
+                if let EdgeFrame::Subscribe { feeds } = &frame {
+                    let shard = self.parts.tail.head().shard;
+                    let held = feeds.iter().map(|(_, vector)| vector.seq(shard)).max().unwrap_or(0);
+                    running.acknowledged_seq = running.acknowledged_seq.max(held);
+                }
                 self.heard(running);
                 Some(Input::Frame(frame))
             }
@@ -217,6 +223,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 Output::Send(frame) => {
                     if matches!(frame, HubFrame::End { .. }) {
                         running.sent_at = clock::instant();
+                        let head = self.parts.tail.head().position.seq;
+                        let changes = head.saturating_sub(running.acknowledged_seq);
+                        self.seat.lags(Some(Lag { since: running.sent_at, changes }));
                     }
                     self.send(frame).await?;
                 }
@@ -231,6 +240,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 Output::Acknowledged(vector) => {
                     let shard = self.parts.tail.head().shard;
                     running.acknowledged_seq = running.acknowledged_seq.max(vector.seq(shard));
+                    self.seat.lags(None);
                     let took_ms = clock::instant() - running.sent_at;
                     metrics::histogram!("sync_acknowledge_seconds").record(took_ms as f64 / 1_000.0);
                     self.heard(running);

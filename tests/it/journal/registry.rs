@@ -196,6 +196,8 @@ pub(super) async fn edges_are_listed_removed_and_touched(registry: &Arc<impl Reg
         [(kiosk.id, NOW, 3), (unknown, NOW, 1), (attic.id, NOW, 8), (kiosk.id, UnixMillis(NOW.0 + 1), 5)];
     registry.touch_edges(&seen).await.unwrap();
     registry.touch_edges(&[]).await.unwrap();
+    let silent = [(kiosk.id, UnixMillis(NOW.0 + 1), 0)];
+    registry.touch_edges(&silent).await.unwrap();
     registry.set_sealing_key(kiosk.id, &[7; 32]).await.unwrap();
     let touched = registry.edge(kiosk.id).await.unwrap().unwrap();
     assert_eq!((touched.last_seen_at, touched.acked_seq), (Some(UnixMillis(NOW.0 + 1)), 5));

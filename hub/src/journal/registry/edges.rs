@@ -36,8 +36,8 @@ const REMOVE: Sql =
 const BIND: Sql =
     Sql::same("UPDATE edge SET binding = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL");
 const TOUCH: Sql = Sql {
-    sqlite: "UPDATE edge SET last_seen_at = $2, acked_seq = $3 WHERE id = $1",
-    postgres: "UPDATE edge SET last_seen_at = s, acked_seq = q
+    sqlite: "UPDATE edge SET last_seen_at = $2, acked_seq = CASE WHEN $3 = 0 THEN acked_seq ELSE $3 END WHERE id = $1",
+    postgres: "UPDATE edge SET last_seen_at = s, acked_seq = CASE WHEN q = 0 THEN acked_seq ELSE q END
                FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (i, s, q) WHERE id = i",
 };
 const SET_SEALING_KEY: Sql = Sql::same("UPDATE edge SET sealing_key = $2 WHERE id = $1");
