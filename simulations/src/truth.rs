@@ -126,6 +126,11 @@ impl Truth {
         self.writes.get(&id).is_some_and(|made| made.once_set_aside || is_set_aside(made.status))
     }
 
+    /// Whether the write was admitted and lost: it was never the entry's value at the hub.
+    pub fn has_lost(&self, id: WriteId) -> bool {
+        self.writes.get(&id).is_some_and(|made| made.status == Some(Status::SupersededConcurrent))
+    }
+
     /// Whether `earlier` was known to the author of `later`.
     pub fn is_past(&self, earlier: WriteId, later: WriteId) -> bool {
         self.writes.get(&later).is_some_and(|made| made.past.contains(&earlier))

@@ -59,7 +59,12 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
             return Ok(());
         }
         Visible::Nothing => match before {
-            Some(before) if !set_aside && !truth.writes.get(&before).is_some_and(|made| made.delete) => {
+            // An own write that lost may have lost to what this feed has never shown.
+            Some(before)
+                if !set_aside
+                    && !truth.has_lost(before)
+                    && !truth.writes.get(&before).is_some_and(|made| made.delete) =>
+            {
                 let detail = format!("edge {edge} sees nothing at {} after {before:?}", at.key);
                 return Err(Violation::new("reads", detail));
             }
