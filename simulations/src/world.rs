@@ -270,7 +270,7 @@ impl World {
             network: Network::default(),
             clients: Clients::default(),
             relay,
-            signer: Signer::new(),
+            signer: Signer::new(seed),
             encodings: Encodings::default(),
             truth,
             kept: None,

@@ -3,12 +3,12 @@
 //! A pending write is seen by readers until a later row of its key arrives; it still goes up. It disappears when its feed
 //! covers the row that the hub named in its answer, so a reader never falls back to what was before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Row;
 use crate::limits::{UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::EntryKey;
-use crate::stamp::{Hlc, Stamp};
+use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::store::replica::PendingRecord;
 use crate::vector::{Dot, Vector};
 use crate::write::{Answer, Verdict, Write};
@@ -173,17 +173,21 @@ impl Outbox {
     }
 
     /// Fixes the stamps of writes that were never sent and are further ahead than `limit`: each becomes larger than the
-    /// hub's clock, `renewed`, and than every earlier write. Gives the changed records, to be written.
+    /// hub's clock, `renewed`, than every earlier write, and than what its author saw under its key, of which a hub that
+    /// was restored may know nothing. Gives the changed records, to be written.
     pub fn restamp(&mut self, limit: Hlc, renewed: Hlc) -> Vec<PendingRecord> {
         let mut changed = Vec::new();
         let mut highest = Hlc::default();
+        let own: BTreeSet<WriteId> = self.pending.values().map(|entry| entry.record.write.id).collect();
         for record in self.pending.values_mut().map(|entry| &mut entry.record) {
             let hlc = record.write.hlc;
             if record.sent || hlc <= limit {
                 highest = highest.max(hlc);
                 continue;
             }
-            highest = renewed.max(highest).next();
+            // An earlier write of the queue may have had a time that it lost here.
+            let seen = record.write.base.filter(|base| !own.contains(&base.id)).map(|base| base.hlc);
+            highest = renewed.max(highest).max(seen.unwrap_or_default()).next();
             record.write.claimed_hlc = record.write.claimed_hlc.or(Some(hlc));
             record.write.hlc = highest;
             changed.push(record.clone());
@@ -356,5 +360,19 @@ mod tests {
     fn an_own_write_that_the_hub_put_ahead_does_not_hide_a_later_one() {
         assert_eq!(hidden(&row(50, id(EDGE, 1)), true), [1]);
         assert_eq!(hidden(&row(50, id(EDGE, 1)), false), [1, 2], "by time alone it would");
+    }
+
+    #[test]
+    fn a_new_time_stays_above_what_the_author_saw_though_the_hub_knows_nothing_of_it() {
+        let mut outbox = two();
+        let mut again = |counter: u64, base: Stamp| {
+            let mut record = outbox.pending[&counter].record.clone();
+            (record.sent, record.write.hlc, record.write.base) = (false, Hlc(900), Some(base));
+            outbox.put(record);
+        };
+        again(1, Stamp { hlc: Hlc(70), id: id(99, 1) });
+        again(2, Stamp { hlc: Hlc(900), id: id(EDGE, 1) });
+        let times = |changed: Vec<PendingRecord>| changed.iter().map(|one| one.write.hlc).collect::<Vec<_>>();
+        assert_eq!(times(outbox.restamp(Hlc(100), Hlc(40))), [Hlc(71), Hlc(72)]);
     }
 }
