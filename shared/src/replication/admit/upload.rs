@@ -7,7 +7,7 @@ use super::{Entering, Planner};
 use crate::entry::{ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::name::{Subtree, Tenant};
-use crate::stamp::{ActorId, Hlc, WriteId};
+use crate::stamp::{ActorId, Hlc, Stamp};
 use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
 use crate::vector::{Dot, Vector};
@@ -74,10 +74,15 @@ impl Planner {
         let own_earlier = row.stamp.id.actor == write.stamp.id.actor
             && row.stamp.id.incarnation == write.stamp.id.incarnation
             && row.stamp.id.counter < write.stamp.id.counter;
-        let follows = |base: WriteId| {
-            base == row.stamp.id || self.is_known_as(write.stamp.id.actor, base, row.stamp.id)
+        let follows = |base: Stamp| {
+            // Of somebody else's write the time must fit as well: a replica that was set back may have given its number
+            // once more, where the hub lost what was under it.
+            let own = base.id == row.stamp.id && base.id.actor == write.stamp.id.actor;
+            let renamed =
+                base.hlc == row.stamp.hlc && self.is_known_as(write.stamp.id.actor, base.id, row.stamp.id);
+            base == row.stamp || own || renamed
         };
-        write.context.covers_dot(row.dot) || own_earlier || write.base.is_some_and(|base| follows(base.id))
+        write.context.covers_dot(row.dot) || own_earlier || write.base.is_some_and(follows)
     }
 
     /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history, or

@@ -97,7 +97,8 @@ impl EdgeReplica {
         }
     }
 
-    /// Whether the frame is to be looked at. A transfer that is being put right is whole, and what is said of it again, or
+    /// Whether the frame is to be looked at. Nothing was asked for before the edge has subscribed: what comes then was kept by
+    /// somebody on the way, and no hub would answer a question about it. A transfer that is being put right is whole, and what is said of it again, or
     /// late of others, is passed over; a repair that no transfer asked for ends when one begins.
     fn passes(&mut self, frame: &HubFrame, now: Instant) -> bool {
         let transfer = match frame {
@@ -111,6 +112,9 @@ impl EdgeReplica {
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => 0,
         };
+        if transfer != 0 && !self.is_subscribed() {
+            return false;
+        }
         if transfer == 0 || self.repair.is_none() {
             return true;
         }
