@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use llm_config_shared::limits::DELETED_DAYS;
+use llm_config_shared::limits::{DELETED_DAYS, SHARDS_MAX};
 
 use crate::config::settings::Settings;
 
@@ -21,6 +21,8 @@ pub use settings::{InvalidConfig, Problem};
 pub struct Config {
     pub mode: Mode,
     pub listen: Listen,
+    /// Sync ports of the hubs of other regions, `https://HOST:PORT` each.
+    pub regions: Vec<String>,
     pub database: Database,
     pub secrets: Secrets,
     pub limits: Limits,
@@ -152,6 +154,7 @@ impl Config {
         let config = Self {
             mode: Mode::Dev,
             listen: Listen { api, sync, tls: None, public: None, peer: None },
+            regions: Vec::new(),
             database: Database::Sqlite(data.join("hub.sqlite")),
             secrets: Secrets { keyring: data.join("keyring") },
             limits: Limits::default(),
@@ -176,6 +179,7 @@ impl Config {
     ) -> Result<Self, InvalidConfig> {
         let mut settings = Settings::read(text, VARIABLE_PREFIX, variables)?;
         let listen = read_listen(&mut settings, directory);
+        let regions = read_regions(&mut settings);
         let database = read_database(&mut settings, directory);
         let secrets = read_secrets(&mut settings, directory, database.as_ref());
         let limits = read_limits(&mut settings);
@@ -184,9 +188,16 @@ impl Config {
         settings.finish()?;
         // Each is there, because a missing one was a problem.
         match (listen, database, secrets) {
-            (Some(listen), Some(database), Some(secrets)) => {
-                Ok(Self { mode: Mode::Serve, listen, database, secrets, limits, retention, telemetry })
-            }
+            (Some(listen), Some(database), Some(secrets)) => Ok(Self {
+                mode: Mode::Serve,
+                listen,
+                regions,
+                database,
+                secrets,
+                limits,
+                retention,
+                telemetry,
+            }),
             _ => unreachable!("a section that could not be read was reported as a problem"),
         }
     }
@@ -246,6 +257,20 @@ fn read_listen(settings: &mut Settings, directory: &Path) -> Option<Listen> {
         settings.problem(&key, what);
     }
     Some(listen)
+}
+
+/// `[regions] peers`: addresses of the hubs of other regions, with commas between them.
+fn read_regions(settings: &mut Settings) -> Vec<String> {
+    let Some(peers) = settings.text("regions.peers") else { return Vec::new() };
+    let peers: Vec<String> = peers.split(',').map(|peer| peer.trim().to_owned()).collect();
+    if peers.len() >= SHARDS_MAX || !peers.iter().all(|peer| is_public_address(peer)) {
+        let what = format!(
+            "must be at most {} addresses like https://HOST:PORT, with commas between",
+            SHARDS_MAX - 1
+        );
+        settings.problem("regions.peers", what);
+    }
+    peers
 }
 
 /// Where others find a port of this hub.

@@ -13,7 +13,7 @@ use llm_config_shared::feed::Feed;
 use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_part};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal, JournalError};
-use llm_config_shared::vector::{EpochTable, Vector};
+use llm_config_shared::vector::{Epochs, Vector};
 use tokio::sync::Semaphore;
 
 use self::feeds::Feeds;
@@ -35,7 +35,7 @@ const TAIL_WAIT: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub struct Transfer {
     pub to: Vector,
-    pub epochs: EpochTable,
+    pub epochs: Epochs,
     pub parts: Vec<Part>,
 }
 

@@ -13,6 +13,7 @@ use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::settled::ConflictState;
 use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
+use llm_config_shared::store::region::{Following, RegionAsk, RegionPage};
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
     Page, Paged, Planning, PlanningRequest, Read,
@@ -34,6 +35,7 @@ mod planning;
 pub mod postgres;
 mod processes;
 mod purge;
+mod region;
 mod registry;
 mod rows;
 mod scopes;
@@ -112,6 +114,20 @@ impl<D: Dialect> Journal for Database<D> {
         let losses = head::losses(&mut tx).await?;
         tx.commit().await?;
         Ok(losses)
+    }
+
+    async fn following(&self) -> Result<Following, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let following = head::following(&mut tx).await?;
+        tx.commit().await?;
+        Ok(following)
+    }
+
+    async fn region_page(&self, ask: &RegionAsk, limit: usize) -> Result<RegionPage, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let page = region::page(&mut tx, ask, limit).await?;
+        tx.commit().await?;
+        Ok(page)
     }
 
     async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {

@@ -11,6 +11,7 @@ pub mod http;
 pub mod identity;
 pub mod journal;
 pub mod processes;
+pub mod regions;
 pub mod registry;
 pub mod retention;
 pub mod secrets;

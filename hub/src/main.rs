@@ -17,8 +17,10 @@ use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
 use llm_config_hub::server::{self, FirstStart, Keys, Listeners};
 use llm_config_hub::telemetry::{Metrics, start_logging};
 use llm_config_shared::name::Tenant;
+use llm_config_shared::vector::ShardId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Configuration and secrets for fleets that are not always online: the hub.
@@ -82,6 +84,9 @@ enum Command {
         /// What becomes of writes that only edges still have: `discard` is all there is yet
         #[arg(long, default_value = "discard")]
         newer: Newer,
+        /// Begin another region with it: a hub of its own, that goes on beside the one of the backup
+        #[arg(long)]
+        as_region: bool,
     },
     /// Print the version
     Version,
@@ -185,7 +190,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             with_database(config, Task::Backup { file, new_recovery_key }).await
         }
-        Command::Restore { file, of, recovery_key_file, newer } => {
+        Command::Restore { file, of, recovery_key_file, newer, as_region } => {
             if !matches!(newer, Newer::Discard) {
                 anyhow::bail!(
                     "--newer hold and --newer accept are not built yet: edges drop what the backup does not know"
@@ -195,7 +200,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = of.read()?;
             // Before anything is made: a file that is no good leaves no trace.
             backup::check(&file, &key)?;
-            with_database(config, Task::Restore { file, key }).await
+            with_database(config, Task::Restore { file, key, as_region }).await
         }
         Command::Version => {
             say(&format!("llm-config-hub {}", env!("CARGO_PKG_VERSION")));
@@ -209,7 +214,7 @@ enum Task {
     Init(Tenant),
     Migrate { check: bool },
     Backup { file: PathBuf, new_recovery_key: bool },
-    Restore { file: PathBuf, key: RecoveryKey },
+    Restore { file: PathBuf, key: RecoveryKey, as_region: bool },
 }
 
 fn recovery_key(file: &Path) -> anyhow::Result<RecoveryKey> {
@@ -248,7 +253,7 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
         Task::Init(tenant) => init(config, &database, &tenant).await,
         Task::Migrate { check } => migrate(&database, check).await,
         Task::Backup { file, new_recovery_key } => back_up(config, &database, &file, new_recovery_key).await,
-        Task::Restore { file, key } => restore(config, &database, &file, &key).await,
+        Task::Restore { file, key, as_region } => restore(config, &database, &file, &key, as_region).await,
     };
     database.close().await;
     done
@@ -316,6 +321,7 @@ async fn restore<D: Dialect>(
     database: &Database<D>,
     file: &Path,
     key: &RecoveryKey,
+    as_region: bool,
 ) -> anyhow::Result<ExitCode> {
     if let Some(folder) = config.secrets.keyring.parent() {
         data_directory::create(folder)?;
@@ -323,6 +329,13 @@ async fn restore<D: Dialect>(
     let restored = backup::restore(database, &config.secrets.keyring, file, key).await?;
     let made_at = restored.made_at.to_rfc3339();
     say(&format!("restored: the hub as of {made_at} ({} rows)", restored.counts.rows));
+    if as_region {
+        database.begin_region(ShardId(Uuid::new_v4()), (rand::random::<u64>() >> 1).max(1)).await?;
+        say(
+            "it is the hub of another region now; name each region's sync port in the other's regions.peers and start it",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     say("start the hub; edges that have seen more than the backup holds come back to what it holds");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use llm_config_shared::store::{Journal, JournalError};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -15,6 +15,7 @@ use crate::data_directory::{self, DataDirectoryError, write_private};
 use crate::http::{Door, TlsError, acceptor};
 use crate::identity::{Identity, IdentityError};
 use crate::processes::Processes;
+use crate::regions::Reader;
 use crate::registry::Registry;
 use crate::retention;
 use crate::secrets::{LocalKeyring, SecretError, keyring_of};
@@ -109,7 +110,13 @@ pub async fn run<S: Journal + Registry + Processes>(
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
     let assembled = assembly::assemble(config, &store, keys, &metrics, &stop).await?;
-    let Assembled { router, edges, hubs, mut writer_task } = assembled;
+    let Assembled { process, router, edges, hubs, mut writer_task } = assembled;
+    let mut regions = JoinSet::new();
+    for address in config.regions.iter().cloned() {
+        let (journal, writer, identity) =
+            (Arc::clone(&store), edges.writer.clone(), Arc::clone(&edges.identity));
+        regions.spawn(Reader { address, journal, writer, identity, process }.keep(stop.clone()));
+    }
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
     let upkeep = tokio::spawn(metrics.keep_up());
@@ -131,6 +138,7 @@ pub async fn run<S: Journal + Registry + Processes>(
         finish("the sync port", sync, config.limits.drain + MARGIN).await;
     }
     finish("the purge", purger, MARGIN).await;
+    regions.shutdown().await;
     if !writer_task.is_finished() {
         finish("the writer", writer_task, MARGIN).await;
     }

@@ -73,8 +73,10 @@ impl Tail {
     pub fn observed(&self, head: Head) {
         let mut recent = self.recent();
         let known = self.head();
-        let newer_epoch = head.epochs.epochs().len() > known.epochs.epochs().len();
-        if head.position.seq <= known.position.seq && !newer_epoch {
+        let newer_epoch = head.own_epochs().epochs().len() > known.own_epochs().epochs().len();
+        // Other regions may have been read on without anything new in them.
+        let regions = head.position == known.position && head.regions != known.regions;
+        if head.position.seq <= known.position.seq && !newer_epoch && !regions {
             return self.purged(head.horizon);
         }
         if head.position.seq != known.position.seq {
@@ -150,15 +152,17 @@ fn holds(feed: &Feed, scope: &Scope) -> bool {
 mod tests {
     use llm_config_shared::name::{Environment, Namespace, Subtree, Tenant};
     use llm_config_shared::stamp::Hlc;
-    use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
+    use llm_config_shared::vector::{Epoch, EpochTable, Epochs, Position, ShardId, Vector};
     use uuid::Uuid;
 
     use super::*;
 
     fn head(seq: u64) -> Head {
-        let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
+        let shard = ShardId(Uuid::from_u128(1));
+        let own = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
+        let (epochs, regions) = (Epochs::of(shard, own), Vector::EMPTY);
         let position = Position { epoch: 9, seq };
-        Head { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc(seq), horizon: 0, epochs }
+        Head { shard, position, hlc: Hlc(seq), horizon: 0, epochs, regions }
     }
 
     fn scope(namespace: &str) -> Scope {

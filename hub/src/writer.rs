@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use llm_config_shared::name::{Environment, Tenant};
 use llm_config_shared::replication::admit::{
-    ApiSubmission, OpOutcome, Sealer, SettleOutcome, SettleSubmission, Upload,
+    ApiSubmission, NotFollowed, OpOutcome, Sealer, SettleOutcome, SettleSubmission, Upload,
 };
+use llm_config_shared::store::region::RegionPage;
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::Vector;
 use llm_config_shared::write::Answer;
@@ -102,6 +103,10 @@ pub(crate) enum Job {
         submission: SettleSubmission,
         reply: oneshot::Sender<Result<SettleOutcome, WriteError>>,
     },
+    Follow {
+        page: Box<RegionPage>,
+        reply: oneshot::Sender<Result<Result<(), NotFollowed>, WriteError>>,
+    },
 }
 
 /// A writer that leads, or knows who does.
@@ -187,6 +192,16 @@ impl WriterHandle {
     pub async fn settle(&self, submission: SettleSubmission) -> Result<SettleOutcome, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Settle { submission, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// Takes in what another region has decided.
+    ///
+    /// # Errors
+    /// When it was not judged; within that, why it was not taken.
+    pub async fn follow(&self, page: RegionPage) -> Result<Result<(), NotFollowed>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Follow { page: Box::new(page), reply })?;
         answer.await.unwrap_or(Err(WriteError::Stopping))
     }
 

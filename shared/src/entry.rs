@@ -10,7 +10,7 @@ use crate::settled::Settled;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
-use crate::vector::{Dot, Vector};
+use crate::vector::{Dot, Epochs, Vector};
 
 /// What one write, import or bulk request did, as one; its id is shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,16 @@ pub struct HubRow {
     pub context: Vector,
     /// The write that the author saw under this key.
     pub base: Option<Stamp>,
+    /// Where it was admitted first, if that was in another region.
+    pub origin: Option<Dot>,
+}
+
+impl HubRow {
+    /// Whether somebody who had seen all of `context` had seen this write; `epochs` are the histories that it is about.
+    pub fn is_seen_in(&self, context: &Vector, epochs: &Epochs) -> bool {
+        let seen = |dot| epochs.has_seen(context, dot);
+        seen(self.row.dot) || self.origin.is_some_and(seen)
+    }
 }
 
 /// How a write in the history relates to the entry.
@@ -216,4 +226,6 @@ pub struct HistoryRow {
     pub base: Option<Stamp>,
     /// What a person decided, once it was held.
     pub settled: Option<Settled>,
+    /// Where it was admitted first, if that was in another region.
+    pub origin: Option<Dot>,
 }

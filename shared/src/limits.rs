@@ -1,5 +1,10 @@
 //! Every bound in one place, with the relations between them asserted at compile time.
 
+/// Most writes of another region's history in one message, and in one commit.
+pub const REGION_PAGE_WRITES_MAX: usize = 100;
+/// A message of a history ends before it has more bytes of values than this, if it has any.
+pub const REGION_PAGE_BYTES_MAX: usize = 2 << 20;
+
 /// Longest tenant, environment or edge name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest namespace, in bytes, slashes included.

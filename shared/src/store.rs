@@ -19,10 +19,13 @@ use crate::settled::{ConflictState, Settled, Settlement};
 use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
-use crate::vector::{Dot, EpochTable, Position, ShardId, Vector};
+use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 
 pub mod purge;
+pub mod region;
 pub mod replica;
+
+use region::{Following, RegionAsk, RegionPage};
 
 use purge::{Purge, Purged, Stub, StubChange};
 
@@ -47,6 +50,10 @@ pub struct Leadership {
     /// The epoch just appended, with the head's seq.
     pub position: Position,
     pub hlc: Hlc,
+    /// The shard's own leaderships, this one the newest.
+    pub epochs: EpochTable,
+    /// How far other regions were followed.
+    pub following: Following,
 }
 
 /// How far a shard has come, in one snapshot.
@@ -57,13 +64,21 @@ pub struct Head {
     pub hlc: Hlc,
     /// Deletions up to this seq may have been purged: who has not come so far cannot be sent changes alone.
     pub horizon: u64,
-    pub epochs: EpochTable,
+    /// Of this shard and of those that are followed.
+    pub epochs: Epochs,
+    /// How much of other shards is in this one's order up to here.
+    pub regions: Vector,
 }
 
 impl Head {
-    /// The head as a vector.
+    /// The leaderships of this shard.
+    pub fn own_epochs(&self) -> EpochTable {
+        self.epochs.get(self.shard).cloned().unwrap_or_default()
+    }
+
+    /// All that is in the order up to here, of this shard and of others.
     pub fn vector(&self) -> Vector {
-        Vector::at(self.shard, self.position)
+        self.regions.clone().with(self.shard, self.position)
     }
 }
 
@@ -195,6 +210,10 @@ pub struct Commit {
     /// New changes, and writes added to known ones: `writes` counts those of this commit.
     pub changes: Vec<ChangeRow>,
     pub repeats: Vec<Repeat>,
+    /// Held or denied writes that another region has admitted: their place in the history is taken by that.
+    pub withdrawn: Vec<WriteId>,
+    /// How far other regions are followed with this commit; none where that does not change.
+    pub following: Option<Following>,
 }
 
 /// One feed as of one snapshot, from a position on.
@@ -316,6 +335,17 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How far the shard has come.
     fn head(&self) -> impl Future<Output = Result<Head, JournalError>> + Send;
+
+    /// How far other regions are followed.
+    fn following(&self) -> impl Future<Output = Result<Following, JournalError>> + Send;
+
+    /// What another region has not read yet, in the order in which it was decided here, and how far this hub has come;
+    /// at most `limit` writes, of which those that it has already are left out.
+    fn region_page(
+        &self,
+        ask: &RegionAsk,
+        limit: usize,
+    ) -> impl Future<Output = Result<RegionPage, JournalError>> + Send;
 
     /// Turns old deletions into stubs in one transaction, fence first, and raises the horizon in it to the newest of
     /// them. Only the process that leads does this, between two commits; the head does not move.

@@ -15,6 +15,7 @@ use llm_config_shared::policy::Policies;
 use llm_config_shared::settled::ConflictState;
 use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::{Purge, Purged};
+use llm_config_shared::store::region::{Following, RegionAsk, RegionPage};
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Event, FeedSnapshot, Head, Journal, JournalError, Leadership, Listing, Loss,
     Page, Paged, Planning, PlanningRequest, Read,
@@ -25,6 +26,7 @@ use uuid::Uuid;
 mod cell;
 mod purge;
 mod reads;
+mod region;
 mod state;
 
 use state::State;
@@ -50,6 +52,7 @@ pub struct SimJournal {
     fenced: bool,
     shows_horizon: bool,
     finds_stubs: bool,
+    checks_bookmarks: bool,
 }
 
 /// The whole database at one moment.
@@ -65,7 +68,14 @@ impl Default for SimJournal {
 impl SimJournal {
     /// An empty database.
     pub fn new() -> Self {
-        Self { state: Arc::default(), version: None, fenced: true, shows_horizon: true, finds_stubs: true }
+        Self {
+            state: Arc::default(),
+            version: None,
+            fenced: true,
+            shows_horizon: true,
+            finds_stubs: true,
+            checks_bookmarks: true,
+        }
     }
 
     /// The same database with a fence that lets everybody through: what the fence is there against.
@@ -86,6 +96,13 @@ impl SimJournal {
     #[must_use]
     pub fn without_stubs(mut self) -> Self {
         self.finds_stubs = false;
+        self
+    }
+
+    /// The same database, that believes where another region says it has read to.
+    #[must_use]
+    pub fn trusting_bookmarks(mut self) -> Self {
+        self.checks_bookmarks = false;
         self
     }
 
@@ -181,6 +198,21 @@ impl Journal for SimJournal {
 
     async fn losses(&self) -> Result<Vec<Loss>, JournalError> {
         Ok(self.state().losses())
+    }
+
+    async fn following(&self) -> Result<Following, JournalError> {
+        self.read(|state, version| {
+            Ok(state.mark(version).map(|mark| (*mark.following).clone()).unwrap_or_default())
+        })
+    }
+
+    async fn region_page(&self, ask: &RegionAsk, limit: usize) -> Result<RegionPage, JournalError> {
+        let mut believed = ask.clone();
+        if let (Some(read), false) = (&mut believed.read, self.checks_bookmarks) {
+            read.epoch = self.state().epochs.last().map_or(0, |newest| newest.epoch);
+        }
+        let page = self.read(|state, _| state.region_page(&believed, limit))?;
+        Ok(RegionPage { after: ask.read, ..page })
     }
 
     async fn purge(&self, purge: &Purge) -> Result<Purged, JournalError> {

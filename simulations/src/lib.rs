@@ -6,6 +6,7 @@ pub mod invariants;
 pub mod journal;
 pub mod mutants;
 pub mod network;
+mod regions;
 pub mod stats;
 pub mod trace;
 pub mod truth;

@@ -18,6 +18,7 @@ use rand::{RngExt, SeedableRng};
 use crate::invariants::{Check, Violation};
 use crate::journal::SimJournal;
 use crate::network::{Down, Network, Parcel, StreamId};
+use crate::regions;
 use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::truth::{Reader, Truth};
@@ -51,6 +52,9 @@ const WALL_AT_START_MS: u64 = 1_795_000_000_000;
 /// How far a hub process's clock may be from true time.
 pub const HUB_SKEW_MS: i64 = 20;
 
+/// One of so many worlds is one of several regions.
+const REGIONS_EACH: u64 = 5;
+
 /// What is switched on. [`Setup::REAL`] is the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -65,13 +69,22 @@ pub struct Setup {
     pub stubs: bool,
     /// Disks rot.
     pub rot: bool,
+    /// Where another region has read to in a hub's history counts only under the leadership that it was read under.
+    pub bookmarks: bool,
 }
 
 impl Setup {
-    pub const REAL: Self =
-        Self { rules: Rules::ALL, fence: true, one_snapshot: true, horizon: true, stubs: true, rot: true };
+    pub const REAL: Self = Self {
+        rules: Rules::ALL,
+        fence: true,
+        one_snapshot: true,
+        horizon: true,
+        stubs: true,
+        rot: true,
+        bookmarks: true,
+    };
 
-    fn database(self) -> SimJournal {
+    pub(crate) fn database(self) -> SimJournal {
         let mut journal = SimJournal::new();
         if !self.fence {
             journal = journal.without_fence();
@@ -81,6 +94,9 @@ impl Setup {
         }
         if !self.stubs {
             journal = journal.without_stubs();
+        }
+        if !self.bookmarks {
+            journal = journal.trusting_bookmarks();
         }
         journal
     }
@@ -229,6 +245,9 @@ pub struct World {
 
 /// Runs one seed to its end, or to the first violation.
 pub fn run(seed: u64, setup: Setup, keep_lines: bool) -> Outcome {
+    if seed % REGIONS_EACH == REGIONS_EACH - 1 {
+        return regions::run(seed, setup, keep_lines);
+    }
     let mut world = World::new(seed, setup, keep_lines);
     let violation = world.live().err();
     let hash = world.trace.hash();

@@ -34,6 +34,7 @@ mod long_absence;
 mod outage;
 mod published_api;
 mod published_bugs;
+mod regions;
 mod repair;
 mod replica_store;
 mod restore;

@@ -148,6 +148,58 @@ impl Hub {
         hub
     }
 
+    /// The hub of another region, begun with this one's backup, not started. `database` is its table in hub.toml.
+    ///
+    /// # Panics
+    /// When the backup cannot be made or restored.
+    pub async fn region(&self, scratch: &Scratch, name: &str, database: &str) -> Self {
+        let (api, sync) = (free_address(), free_address());
+        let data = scratch.path(name);
+        fs::create_dir_all(&data).unwrap();
+        let path = scratch.file(&format!("{name}.toml"), &settings(api, sync, database));
+        let mine = self.config.as_ref().expect("it has a hub.toml");
+        let file = scratch.path(&format!("{name}.backup"));
+        let said = run(
+            "llm-config-hub",
+            ["backup".as_ref(), file.as_os_str(), "--config".as_ref(), mine.as_os_str()],
+        );
+        let said = said.await.done();
+        let key =
+            said.lines().find_map(|line| line.strip_prefix("recovery key: ")).expect("it is shown once");
+        let key = scratch.file(&format!("{name}.key"), key);
+        let restore: [&std::ffi::OsStr; 7] = [
+            "restore".as_ref(),
+            file.as_os_str(),
+            "--as-region".as_ref(),
+            "--recovery-key-file".as_ref(),
+            key.as_os_str(),
+            "--config".as_ref(),
+            path.as_os_str(),
+        ];
+        run("llm-config-hub", restore).await.done();
+        Self {
+            api,
+            sync,
+            data,
+            config: Some(path),
+            tables: database.to_owned(),
+            process: None,
+            token: self.token.clone(),
+            file_kib_max: None,
+            injection: None,
+        }
+    }
+
+    /// Another table in its hub.toml, from its next start on.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn configure(&mut self, table: &str) {
+        self.tables = format!("{}\n\n{table}", self.tables);
+        let config = self.config.as_ref().expect("it has a hub.toml");
+        fs::write(config, settings(self.api, self.sync, &self.tables)).unwrap();
+    }
+
     /// Starts it (again) and waits until it is ready.
     ///
     /// # Panics

@@ -55,6 +55,7 @@ pub enum Fault {
 pub struct Proxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    to: watch::Sender<SocketAddr>,
     accepting: JoinHandle<()>,
 }
 
@@ -67,13 +68,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (fault, watching) = watch::channel(Fault::None);
+        let (to, aim) = watch::channel(to);
         let accepting = tokio::spawn(async move {
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                tokio::spawn(carry::carry(stream, to, watching.clone(), seed ^ connection << 32));
+                tokio::spawn(carry::carry(stream, *aim.borrow(), watching.clone(), seed ^ connection << 32));
             }
         });
-        Self { address, fault, accepting }
+        Self { address, fault, to, accepting }
     }
 
     /// Where edges connect to.
@@ -84,6 +86,11 @@ impl Proxy {
     /// From now on this is wrong, and nothing else.
     pub fn suffer(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// From now on new connections go there.
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.to.send_replace(to);
     }
 
     /// The network is as it should be; what was held back arrives.

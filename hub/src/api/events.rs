@@ -203,7 +203,7 @@ async fn later(error: &JournalError) {
 #[cfg(test)]
 mod tests {
     use llm_config_shared::stamp::Hlc;
-    use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
+    use llm_config_shared::vector::{Epoch, EpochTable, Epochs, Position, ShardId};
     use uuid::Uuid;
 
     use super::*;
@@ -212,8 +212,9 @@ mod tests {
     fn a_follower_goes_on_where_it_was_unless_that_is_another_history() {
         let shard = |n| ShardId(Uuid::from_u128(n));
         let position = |seq| Position { epoch: 9, seq };
-        let epochs = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
-        let head = Head { shard: shard(1), position: position(10), hlc: Hlc(1), horizon: 0, epochs };
+        let own = EpochTable::new(vec![Epoch { ordinal: 0, epoch: 9, start_seq: 0 }]);
+        let (epochs, regions) = (Epochs::of(shard(1), own), Vector::EMPTY);
+        let head = Head { shard: shard(1), position: position(10), hlc: Hlc(1), horizon: 0, epochs, regions };
         let begin = |after: Option<(u128, u64)>| {
             beginning(&head, after.map(|(n, seq)| Vector::at(shard(n), position(seq))).as_ref())
         };

@@ -31,7 +31,7 @@ struct Known {
     as_of: u64,
     /// Some of the feed's changes, the newest last.
     changes: VecDeque<Change>,
-    checkpoint: Option<(Position, UnixMillis, Bytes)>,
+    checkpoint: Option<(Vector, UnixMillis, Bytes)>,
 }
 
 struct Change {
@@ -117,14 +117,14 @@ impl Feeds {
             return make();
         };
         let fresh = |made: &UnixMillis| made.0 <= at.0 && at.0 - made.0 < CHECKPOINT_SHARED_MS;
-        if let Some((position, made, bytes)) = &known.checkpoint
-            && *position == head.position
+        if let Some((vector, made, bytes)) = &known.checkpoint
+            && *vector == head.vector()
             && fresh(made)
         {
             return bytes.clone();
         }
         let bytes = make();
-        known.checkpoint = Some((head.position, at, bytes.clone()));
+        known.checkpoint = Some((head.vector(), at, bytes.clone()));
         bytes
     }
 
@@ -150,7 +150,7 @@ impl Known {
 mod tests {
     use llm_config_shared::name::{Environment, Namespace, Scope, Subtree, Tenant};
     use llm_config_shared::stamp::Hlc;
-    use llm_config_shared::vector::{EpochTable, ShardId};
+    use llm_config_shared::vector::{Epochs, ShardId};
     use uuid::Uuid;
 
     use super::*;
@@ -159,7 +159,14 @@ mod tests {
 
     fn head(epoch: u64, seq: u64) -> Head {
         let position = Position { epoch, seq };
-        Head { shard: SHARD, position, hlc: Hlc(0), horizon: 0, epochs: EpochTable::default() }
+        Head {
+            shard: SHARD,
+            position,
+            hlc: Hlc(0),
+            horizon: 0,
+            epochs: Epochs::default(),
+            regions: Vector::EMPTY,
+        }
     }
 
     fn feed() -> Feed {

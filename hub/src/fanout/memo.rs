@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::store::Head;
-use llm_config_shared::vector::{Position, Vector};
+use llm_config_shared::vector::Vector;
 
 /// Most bytes that are kept.
 const BYTES_MAX: usize = 64 << 20;
@@ -17,12 +17,12 @@ const ENTRY_BYTES: usize = 256;
 pub(super) struct Range {
     feed: Feed,
     from_seq: u64,
-    to: Position,
+    to: Vector,
 }
 
 impl Range {
     pub(super) fn new(feed: &Feed, from: &Vector, to: &Head) -> Self {
-        Self { feed: feed.clone(), from_seq: from.seq(to.shard), to: to.position }
+        Self { feed: feed.clone(), from_seq: from.seq(to.shard), to: to.vector() }
     }
 }
 
@@ -66,7 +66,7 @@ fn size(segments: &[Bytes]) -> usize {
 mod tests {
     use llm_config_shared::name::{Environment, Subtree, Tenant};
     use llm_config_shared::stamp::Hlc;
-    use llm_config_shared::vector::{EpochTable, ShardId};
+    use llm_config_shared::vector::{Epochs, Position, ShardId};
     use uuid::Uuid;
 
     use super::*;
@@ -83,7 +83,8 @@ mod tests {
             position: Position { epoch: 1, seq: to },
             hlc: Hlc(0),
             horizon: 0,
-            epochs: EpochTable::default(),
+            epochs: Epochs::default(),
+            regions: Vector::EMPTY,
         };
         Range::new(&feed, &Vector::EMPTY, &head)
     }

@@ -41,6 +41,7 @@ pub(super) async fn append<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<(
     put_rows(tx, &numbers, commit).await?;
     raise(tx, &numbers, &commit.raised).await?;
     stubs::change(tx, &numbers, &commit.stubs).await?;
+    withdraw(tx, &commit.withdrawn).await?;
     put_history(tx, &numbers, commit).await?;
     supersede(tx, &commit.superseded).await?;
     put_conflicts(tx, &numbers, commit).await?;
@@ -60,6 +61,10 @@ pub(super) async fn fence<T: Transact>(tx: &mut T, fence: &Fence) -> Answer<()> 
 
 async fn move_head<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<()> {
     let shard = commit.fence.shard.0.as_bytes().as_slice();
+    if let Some(following) = &commit.following {
+        let record = encoding::following(following);
+        tx.execute(statements::FOLLOWING, vec![shard.into(), record.into()]).await?;
+    }
     let moved =
         tx.execute(statements::HEAD, vec![shard.into(), commit.seq.into(), commit.hlc.0.into()]).await?;
     expect("head", 1, moved)
@@ -105,6 +110,7 @@ async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit) -
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
         Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
         Column::ints(rows.iter().map(|_| commit.admitted_at.0)),
+        Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
     ];
     expect("entries", rows.len(), tx.execute_each(statements::ENTRY, columns).await?)
 }
@@ -155,19 +161,29 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
             rows.iter()
                 .map(|row| (row.status == Status::Held).then(|| held_id(row.stamp.id).as_bytes().to_vec())),
         ),
+        Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
     ];
     expect("writes of the history", rows.len(), tx.execute_each(statements::HISTORY, columns).await?)
+}
+
+/// Before the history, which has each write once.
+async fn withdraw<T: Transact>(tx: &mut T, withdrawn: &[WriteId]) -> Answer<()> {
+    let ids: BTreeSet<&WriteId> = withdrawn.iter().collect();
+    expect("writes withdrawn", ids.len(), tx.execute_each(statements::WITHDRAW, write_ids(&ids)).await?)
 }
 
 /// After the history, because a write may have lost within its own commit.
 async fn supersede<T: Transact>(tx: &mut T, superseded: &[WriteId]) -> Answer<()> {
     let lost: BTreeSet<&WriteId> = superseded.iter().collect();
-    let columns = vec![
-        Column::blobs(lost.iter().map(|id| id.actor.0.as_bytes().as_slice())),
-        Column::ints(lost.iter().map(|id| id.incarnation)),
-        Column::ints(lost.iter().map(|id| id.counter)),
-    ];
-    expect("writes that lost", lost.len(), tx.execute_each(statements::SUPERSEDE, columns).await?)
+    expect("writes that lost", lost.len(), tx.execute_each(statements::SUPERSEDE, write_ids(&lost)).await?)
+}
+
+fn write_ids<'a>(ids: &BTreeSet<&'a WriteId>) -> Vec<Column<'a>> {
+    vec![
+        Column::blobs(ids.iter().map(|id| id.actor.0.as_bytes().as_slice())),
+        Column::ints(ids.iter().map(|id| id.incarnation)),
+        Column::ints(ids.iter().map(|id| id.counter)),
+    ]
 }
 
 async fn put_conflicts<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit) -> Answer<()> {

@@ -12,9 +12,10 @@ use llm_config_shared::name::{Environment, Subtree};
 use llm_config_shared::secret::SealedSecret;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::JournalError;
+use llm_config_shared::store::region::{Bookmark, Following};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
-use llm_config_shared::vector::{Position, ShardId, Vector};
+use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
 use uuid::Uuid;
 
 use super::dialect::Answer;
@@ -138,6 +139,91 @@ pub(super) fn to_vector(bytes: &[u8]) -> Answer<Vector> {
     let vector = Vector::from_positions(positions).map_err(|error| corrupt(error.to_string()))?;
     from.end()?;
     Ok(vector)
+}
+
+impl Out {
+    fn position(&mut self, position: Position) {
+        self.number(position.epoch);
+        self.number(position.seq);
+    }
+
+    fn dot(&mut self, dot: Dot) {
+        self.uuid(dot.shard.0);
+        self.position(dot.position);
+    }
+}
+
+impl In<'_> {
+    fn position(&mut self) -> Answer<Position> {
+        Ok(Position { epoch: self.number()?, seq: self.number()? })
+    }
+
+    fn dot(&mut self) -> Answer<Dot> {
+        Ok(Dot { shard: ShardId(self.uuid()?), position: self.position()? })
+    }
+}
+
+/// 32 bytes, the numbers big-endian: a statement makes the same of a row's place.
+pub(super) fn dot(dot: Dot) -> Vec<u8> {
+    let Position { epoch, seq } = dot.position;
+    [dot.shard.0.as_bytes().as_slice(), &epoch.to_be_bytes(), &seq.to_be_bytes()].concat()
+}
+
+pub(super) fn to_dot(bytes: &[u8]) -> Answer<Dot> {
+    let damaged = || corrupt("an origin that has not 32 bytes");
+    let (shard, numbers) = bytes.split_first_chunk::<16>().ok_or_else(damaged)?;
+    let (epoch, seq) = numbers.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let seq = u64::from_be_bytes(seq.try_into().map_err(|_| damaged())?);
+    let position = Position { epoch: u64::from_be_bytes(*epoch), seq };
+    Ok(Dot { shard: ShardId(Uuid::from_bytes(*shard)), position })
+}
+
+pub(super) fn following(following: &Following) -> Vec<u8> {
+    let mut out = Out::begin();
+    out.number(following.read.len() as u64);
+    for (shard, bookmark) in &following.read {
+        out.dot(Dot { shard: *shard, position: bookmark.position });
+        out.number(bookmark.number);
+        out.number(bookmark.epoch);
+    }
+    out.number(following.regions.iter().count() as u64);
+    for (shard, position) in following.regions.iter() {
+        out.dot(Dot { shard, position });
+    }
+    out.number(following.epochs.iter().count() as u64);
+    for (shard, table) in following.epochs.iter() {
+        out.uuid(shard.0);
+        out.number(table.epochs().len() as u64);
+        for epoch in table.epochs() {
+            out.number(u64::from(epoch.ordinal));
+            out.position(Position { epoch: epoch.epoch, seq: epoch.start_seq });
+        }
+    }
+    out.number(following.epochs.kept().count() as u64);
+    following.epochs.kept().for_each(|dot| out.dot(dot));
+    out.0
+}
+
+pub(super) fn to_following(bytes: &[u8]) -> Answer<Following> {
+    let mut from = In::begin("the state of other regions", bytes)?;
+    let read = from.many(|from| {
+        let Dot { shard, position } = from.dot()?;
+        Ok((shard, Bookmark { position, number: from.number()?, epoch: from.number()? }))
+    })?;
+    let regions = from.many(|from| from.dot().map(|dot| (dot.shard, dot.position)))?;
+    let tables = from.many(|from| {
+        let shard = ShardId(from.uuid()?);
+        let epochs = from.many(|from| {
+            let ordinal = u32::try_from(from.number()?).map_err(|_| from.damaged())?;
+            let Position { epoch, seq } = from.position()?;
+            Ok(Epoch { ordinal, epoch, start_seq: seq })
+        })?;
+        Ok((shard, EpochTable::new(epochs)))
+    })?;
+    let kept = from.many(In::dot)?;
+    from.end()?;
+    let regions = Vector::from_positions(regions).map_err(|error| corrupt(error.to_string()))?;
+    Ok(Following { read: read.into_iter().collect(), regions, epochs: Epochs::from_parts(tables, kept) })
 }
 
 pub(super) fn stamp(stamp: &Stamp) -> Vec<u8> {

@@ -1,10 +1,12 @@
 //! How far the shard has come, and who leads it.
 
 use llm_config_shared::stamp::Hlc;
+use llm_config_shared::store::region::Following;
 use llm_config_shared::store::{Head, JournalError, Leadership, Loss};
 use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId, Vector};
 
 use super::dialect::{Answer, Cells, Sql, Transact};
+use super::encoding;
 use super::failure::{corrupt, unavailable};
 use super::rows::uuid;
 
@@ -13,10 +15,11 @@ const CREATE: Sql = Sql::same(
      ON CONFLICT (local) WHERE local = 1 DO NOTHING",
 );
 const LOCK: Sql = Sql {
-    sqlite: "SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1",
-    postgres: "SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1 FOR UPDATE",
+    sqlite: "SELECT shard, epoch, seq, hlc, f_seq, following FROM shard_head WHERE local = 1",
+    postgres: "SELECT shard, epoch, seq, hlc, f_seq, following FROM shard_head WHERE local = 1 FOR UPDATE",
 };
-const READ: Sql = Sql::same("SELECT shard, epoch, seq, hlc, f_seq FROM shard_head WHERE local = 1");
+const READ: Sql =
+    Sql::same("SELECT shard, epoch, seq, hlc, f_seq, following FROM shard_head WHERE local = 1");
 const EPOCHS: Sql = Sql::same("SELECT ord, epoch, start_seq FROM shard_epoch WHERE shard = $1 ORDER BY ord");
 const NEW_EPOCH: Sql =
     Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, $2, $3, $4)");
@@ -30,20 +33,23 @@ const TAKE: Sql = Sql::same("UPDATE shard_head SET epoch = $2 WHERE shard = $1")
 /// first one's.
 pub(super) async fn lead<T: Transact>(tx: &mut T, epoch: u64, new_shard: ShardId) -> Answer<Leadership> {
     tx.execute(CREATE, vec![new_shard.0.as_bytes().as_slice().into()]).await?;
-    let Found { shard, position, hlc, .. } = one(tx.fetch(LOCK, vec![]).await?)?;
-    let ordinal = epochs(tx, shard).await?.newest().map_or(1, |newest| newest.ordinal + 1);
+    let Found { shard, position, hlc, following, .. } = one(tx.fetch(LOCK, vec![]).await?)?;
+    let mut own = epochs(tx, shard).await?.epochs().to_vec();
+    let ordinal = own.last().map_or(1, |newest| newest.ordinal + 1);
+    own.push(Epoch { ordinal, epoch, start_seq: position.seq });
     let id = shard.0.as_bytes().as_slice();
     let row = vec![id.into(), u64::from(ordinal).into(), epoch.into(), position.seq.into()];
     tx.execute(NEW_EPOCH, row).await?;
     tx.execute(TAKE, vec![id.into(), epoch.into()]).await?;
     tx.execute(AFTER_LOSS, vec![epoch.into()]).await?;
-    Ok(Leadership { shard, position: Position { epoch, seq: position.seq }, hlc })
+    let position = Position { epoch, seq: position.seq };
+    Ok(Leadership { shard, position, hlc, epochs: EpochTable::new(own), following })
 }
 
 pub(super) async fn head<T: Transact>(tx: &mut T) -> Answer<Head> {
-    let Found { shard, position, hlc, horizon } = one(tx.fetch(READ, vec![]).await?)?;
-    let epochs = epochs(tx, shard).await?;
-    Ok(Head { shard, position, hlc, horizon, epochs })
+    let Found { shard, position, hlc, horizon, following } = one(tx.fetch(READ, vec![]).await?)?;
+    let epochs = following.epochs.with(shard, epochs(tx, shard).await?);
+    Ok(Head { shard, position, hlc, horizon, epochs, regions: following.regions })
 }
 
 pub(super) async fn losses<T: Transact>(tx: &mut T) -> Answer<Vec<Loss>> {
@@ -51,12 +57,18 @@ pub(super) async fn losses<T: Transact>(tx: &mut T) -> Answer<Vec<Loss>> {
         let (epoch, cut, new_epoch) = (row.int(1)?, row.int(2)?, row.int(3)?);
         Ok(Loss { shard: ShardId(uuid(row, 0)?), epoch, cut, new_epoch })
     };
-    tx.fetch(LOSSES, vec![]).await?.iter().map(loss).collect()
+    let own = tx.fetch(LOSSES, vec![]).await?.iter().map(loss).collect::<Answer<Vec<Loss>>>()?;
+    let Found { following, .. } = one(tx.fetch(READ, vec![]).await?)?;
+    Ok(own.into_iter().chain(following.losses()).collect())
 }
 
 pub(super) async fn vector<T: Transact>(tx: &mut T) -> Answer<Vector> {
-    let (shard, position) = position(tx).await?;
-    Ok(Vector::at(shard, position))
+    let Found { shard, position, following, .. } = one(tx.fetch(READ, vec![]).await?)?;
+    Ok(following.regions.with(shard, position))
+}
+
+pub(super) async fn following<T: Transact>(tx: &mut T) -> Answer<Following> {
+    Ok(one(tx.fetch(READ, vec![]).await?)?.following)
 }
 
 pub(super) async fn position<T: Transact>(tx: &mut T) -> Answer<(ShardId, Position)> {
@@ -70,6 +82,7 @@ struct Found {
     position: Position,
     hlc: Hlc,
     horizon: u64,
+    following: Following,
 }
 
 fn one<R: Cells>(rows: Vec<R>) -> Result<Found, JournalError> {
@@ -78,7 +91,8 @@ fn one<R: Cells>(rows: Vec<R>) -> Result<Found, JournalError> {
         [row] => {
             let position = Position { epoch: row.int(1)?, seq: row.int(2)? };
             let hlc = Hlc(row.int(3)?);
-            Ok(Found { shard: ShardId(uuid(row, 0)?), position, hlc, horizon: row.int(4)? })
+            let following = row.blob_or_null(5)?.map(encoding::to_following).transpose()?.unwrap_or_default();
+            Ok(Found { shard: ShardId(uuid(row, 0)?), position, hlc, horizon: row.int(4)?, following })
         }
         [..] => Err(corrupt("two heads of one shard")),
     }

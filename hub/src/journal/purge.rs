@@ -8,17 +8,20 @@ use super::failure::corrupt;
 use super::stubs;
 
 const OLD: Sql = Sql::same(
-    "SELECT scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq FROM entry
+    "SELECT scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq, origin FROM entry
      WHERE shard = $1 AND kind = 0 AND admitted_at <= $2 ORDER BY admitted_at, seq LIMIT $3",
 );
 /// A key has a row or a stub, never both: a stub that is there already breaks the transaction.
 const STUB: Sql = Sql {
-    sqlite: "INSERT INTO stub (scope, key_hash, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-    postgres: "INSERT INTO stub (scope, key_hash, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq)
+    sqlite: "INSERT INTO stub (scope, key_hash, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq,
+                 origin)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    postgres: "INSERT INTO stub (scope, key_hash, shard, epoch, seq, hlc, actor, inc, ctr, version, top_version, plain_seq,
+                   origin)
                SELECT * FROM unnest(
                    $1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[],
-                   $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])",
+                   $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+                   $13::bytea[])",
 };
 const GONE: Sql = Sql {
     sqlite: "DELETE FROM entry WHERE scope = $1 AND key = $2",
@@ -62,6 +65,8 @@ async fn replace<T: Transact>(tx: &mut T, old: &[T::Row]) -> Answer<()> {
     for column in 7..12 {
         columns.push(Column::ints(ints(column)?));
     }
+    let origins = old.iter().map(|row| row.blob_or_null(12)).collect::<Answer<Vec<_>>>()?;
+    columns.push(Column::blobs_or_null(origins));
     expect("stubs", old.len(), tx.execute_each(STUB, columns).await?)?;
     let columns = vec![Column::ids(scopes), Column::texts(keys)];
     expect("purged deletions", old.len(), tx.execute_each(GONE, columns).await?)

@@ -13,18 +13,18 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::dialect::{Answer, Cells};
-use super::encoding::{to_content, to_metadata, to_stamp, to_vector};
+use super::encoding::{to_content, to_dot, to_metadata, to_stamp, to_vector};
 use super::failure::corrupt;
 
 /// What [`entry`] reads, from column 0 on.
 macro_rules! entry_columns {
     () => {
         "e.key, e.shard, e.epoch, e.seq, e.hlc, e.actor, e.inc, e.ctr, e.version, e.top_version, e.plain_seq, e.kind, \
-         e.value, e.metadata, e.change_id, e.context, e.base"
+         e.value, e.metadata, e.change_id, e.context, e.base, e.origin"
     };
 }
 /// The first column behind [`entry_columns`].
-pub(super) const AFTER_ENTRY: usize = 17;
+pub(super) const AFTER_ENTRY: usize = 18;
 
 /// What [`history`] reads, from column 0 on, over `history h JOIN scope s`.
 macro_rules! history_columns {
@@ -32,9 +32,11 @@ macro_rules! history_columns {
         "h.key, h.version, h.hlc, h.actor, h.inc, h.ctr, h.claimed_hlc, h.kind, h.value, h.content_hash, h.author, \
          h.claimed_author, h.created_at, h.message, h.change_type, h.change_id, h.status, h.reason, h.seq, h.context, \
          h.base, s.tenant, s.environment, s.namespace, h.id, h.settled_by, h.settled_at, h.settled_change, \
-         h.settled_version"
+         h.settled_version, h.origin"
     };
 }
+/// The first column behind [`history_columns`].
+pub(super) const AFTER_HISTORY: usize = 30;
 /// Where [`history_columns`] has the row's number for paging.
 pub(super) const HISTORY_ID: usize = 24;
 
@@ -122,6 +124,7 @@ pub(super) fn entry(row: &impl Cells, scope: Scope) -> Answer<HubRow> {
         plain_seq: row.int(10)?,
         context: to_vector(row.blob(15)?)?,
         base: row.blob_or_null(16)?.map(to_stamp).transpose()?,
+        origin: row.blob_or_null(17)?.map(to_dot).transpose()?,
     })
 }
 
@@ -146,5 +149,6 @@ pub(super) fn history(row: &impl Cells) -> Answer<HistoryRow> {
         context: to_vector(row.blob(19)?)?,
         base: row.blob_or_null(20)?.map(to_stamp).transpose()?,
         settled: settled(row, 25)?,
+        origin: row.blob_or_null(29)?.map(to_dot).transpose()?,
     })
 }

@@ -9,16 +9,17 @@ use llm_config_shared::vector::{Dot, Position, ShardId};
 
 use super::append::{Numbers, expect, number};
 use super::dialect::{Answer, Cells, Column, Sql, Transact};
+use super::encoding;
 use super::failure::corrupt;
 use super::rows::{self, uuid};
 
 const FIND: Sql = Sql {
-    sqlite: "SELECT u.key_hash, u.shard, u.epoch, u.seq, u.hlc, u.actor, u.inc, u.ctr, u.version, u.top_version, u.plain_seq,
+    sqlite: "SELECT u.key_hash, u.shard, u.epoch, u.seq, u.hlc, u.actor, u.inc, u.ctr, u.version, u.top_version, u.plain_seq, u.origin,
                     s.tenant, s.environment, s.namespace
              FROM scope s JOIN stub u ON u.scope = s.id
              WHERE s.tenant = $1 AND s.environment = $2 AND s.namespace = $3 AND u.key_hash = $4",
     postgres:
-        "SELECT u.key_hash, u.shard, u.epoch, u.seq, u.hlc, u.actor, u.inc, u.ctr, u.version, u.top_version, u.plain_seq,
+        "SELECT u.key_hash, u.shard, u.epoch, u.seq, u.hlc, u.actor, u.inc, u.ctr, u.version, u.top_version, u.plain_seq, u.origin,
                 s.tenant, s.environment, s.namespace
          FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) AS a (t, v, n, k)
          JOIN scope s ON s.tenant = t AND s.environment = v AND s.namespace = n
@@ -58,7 +59,7 @@ pub(super) async fn find<T: Transact>(tx: &mut T, keys: &BTreeSet<&EntryKey>) ->
         hashed.iter().map(|(at, hash)| ((&at.scope, hash.as_slice()), *at)).collect();
     let mut stubs = Vec::with_capacity(found.len());
     for row in &found {
-        let scope = rows::scope(row, 11)?;
+        let scope = rows::scope(row, 12)?;
         let at = names.get(&(&scope, row.blob(0)?)).ok_or_else(|| corrupt("a stub nobody asked for"))?;
         stubs.push(stub(row, (*at).clone())?);
     }
@@ -77,6 +78,7 @@ fn stub(row: &impl Cells, at: EntryKey) -> Answer<Stub> {
         version: row.int(8)?,
         top_version: row.int(9)?,
         plain_seq: row.int(10)?,
+        origin: row.blob_or_null(11)?.map(encoding::to_dot).transpose()?,
     })
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use llm_config_proto::sync::{Asker, HubsEndpoint, PassedRequest, Peer, RefusalKind, SyncRefusal};
+use llm_config_shared::limits::REGION_PAGE_WRITES_MAX;
 use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{Request, Response};
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::region::{RegionAsk, RegionPage};
+use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::write::Answer;
 
 use super::passing::Through;
@@ -22,14 +24,16 @@ use crate::writer::{WriteError, WriterHandle};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves the hub's other processes.
-pub struct HubsService<R> {
+pub struct HubsService<J, R> {
     pub writer: WriterHandle,
     pub calls: Calls,
     pub guard: Arc<Guard<R>>,
     pub registry: Arc<R>,
+    /// The history that other regions follow.
+    pub journal: Arc<J>,
 }
 
-impl<R: Registry> HubsEndpoint for HubsService<R> {
+impl<J: Journal, R: Registry> HubsEndpoint for HubsService<J, R> {
     fn judge(&self, peer: &Peer) -> Result<(), SyncRefusal> {
         let refused = |why: &str| SyncRefusal::new(RefusalKind::Unauthenticated, why);
         let leaf = peer.certificates.as_ref().and_then(|chain| chain.first());
@@ -67,6 +71,10 @@ impl<R: Registry> HubsEndpoint for HubsService<R> {
         let request =
             Request { method: request.method, target: request.target, body: request.body, caller: name };
         Ok(self.calls.answer(caller, Through::Process, request).await)
+    }
+
+    async fn follow(&self, ask: RegionAsk) -> Result<RegionPage, SyncRefusal> {
+        self.journal.region_page(&ask, REGION_PAGE_WRITES_MAX).await.map_err(away)
     }
 
     async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {

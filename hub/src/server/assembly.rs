@@ -6,6 +6,7 @@ use axum::Router;
 use llm_config_shared::store::Journal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Keys, ServerError, address, routes};
 use crate::api::{Api, Parts};
@@ -27,9 +28,11 @@ use crate::writer;
 
 /// What the two listeners serve, and the writer behind them.
 pub(super) struct Assembled<S> {
+    /// This process, as it names itself to others.
+    pub(super) process: Uuid,
     pub(super) router: Router,
     pub(super) edges: Arc<service::Parts<S, S>>,
-    pub(super) hubs: Arc<HubsService<S>>,
+    pub(super) hubs: Arc<HubsService<S, S>>,
     pub(super) writer_task: JoinHandle<()>,
 }
 
@@ -69,8 +72,13 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let known_callers = routes::known_callers(api, passing);
     let calls = Calls::new(known_callers.clone());
     let router = routes::public(known_callers, Arc::clone(&guard), config.limits.request);
-    let hubs =
-        HubsService { writer: writer.clone(), calls: calls.clone(), guard, registry: Arc::clone(store) };
+    let hubs = HubsService {
+        writer: writer.clone(),
+        calls: calls.clone(),
+        guard,
+        registry: Arc::clone(store),
+        journal: Arc::clone(store),
+    };
     let edges = service::Parts {
         journal: Arc::clone(store),
         registry: Arc::clone(store),
@@ -84,5 +92,5 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         roster,
         presence: Presence::default(),
     };
-    Ok(Assembled { router, edges: Arc::new(edges), hubs: Arc::new(hubs), writer_task })
+    Ok(Assembled { process, router, edges: Arc::new(edges), hubs: Arc::new(hubs), writer_task })
 }

@@ -42,7 +42,7 @@ pub enum ListenError {
 pub async fn listen<J: Journal, R: Registry, P: Processes>(
     listener: TcpListener,
     parts: Arc<Parts<J, R>>,
-    hubs: Arc<HubsService<R>>,
+    hubs: Arc<HubsService<J, R>>,
     processes: Arc<P>,
     names: Vec<String>,
     shutdown: impl Future<Output = ()> + Send,

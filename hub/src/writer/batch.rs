@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use llm_config_shared::name::Scope;
 use llm_config_shared::replication::admit::{
-    ApiSubmission, Leader, OpOutcome, Planner, Sealer, SettleOutcome,
+    ApiSubmission, Leader, NotFollowed, OpOutcome, Planner, Sealer, SettleOutcome,
 };
 use llm_config_shared::store::{Commit, Planning, PlanningRequest, Repeat};
 use llm_config_shared::time::UnixMillis;
@@ -22,6 +22,7 @@ impl Job {
             Self::Api { submission, .. } => submission.operations.len().max(1),
             Self::Upload { upload, .. } => upload.writes.len().max(1),
             Self::Settle { .. } => 1,
+            Self::Follow { page, .. } => page.writes.len().max(1),
         }
     }
 
@@ -31,15 +32,29 @@ impl Job {
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
+            Self::Follow { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }
 
 /// An answer that must wait for the commit.
 pub(super) enum Waiting {
-    Api { reply: oneshot::Sender<Result<Written, WriteError>>, outcome: Judged },
-    Upload { reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>, answers: Vec<Answer> },
-    Settle { reply: oneshot::Sender<Result<SettleOutcome, WriteError>>, outcome: SettleOutcome },
+    Api {
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+        outcome: Judged,
+    },
+    Upload {
+        reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>,
+        answers: Vec<Answer>,
+    },
+    Settle {
+        reply: oneshot::Sender<Result<SettleOutcome, WriteError>>,
+        outcome: SettleOutcome,
+    },
+    Follow {
+        reply: oneshot::Sender<Result<Result<(), NotFollowed>, WriteError>>,
+        taken: Result<(), NotFollowed>,
+    },
 }
 
 pub(super) enum Judged {
@@ -54,6 +69,7 @@ impl Waiting {
         match self {
             Self::Upload { reply, answers } => drop(reply.send(Ok(answers))),
             Self::Settle { reply, outcome } => drop(reply.send(Ok(outcome))),
+            Self::Follow { reply, taken } => drop(reply.send(Ok(taken))),
             Self::Api { reply, outcome } => drop(reply.send(match outcome {
                 Judged::Now(outcomes) => Ok(Written::Now { outcomes, position: position.clone() }),
                 Judged::Before(answer) => Ok(Written::Before { answer, position: position.clone() }),
@@ -67,6 +83,7 @@ impl Waiting {
         match self {
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
+            Self::Follow { reply, .. } => drop(reply.send(Err(error))),
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
         }
     }
@@ -80,6 +97,7 @@ pub(super) fn needs(jobs: &[Job]) -> PlanningRequest {
             Job::Api { submission, .. } => submission.needs(&mut request),
             Job::Upload { upload, .. } => upload.needs(&mut request),
             Job::Settle { submission, .. } => submission.needs(&mut request),
+            Job::Follow { page, .. } => page.needs(&mut request),
         }
     }
     request.keys.sort();
@@ -110,6 +128,7 @@ pub(super) fn plan(
             Job::Settle { submission, reply } => {
                 Waiting::Settle { reply, outcome: planner.settle(&submission, sealer) }
             }
+            Job::Follow { page, reply } => Waiting::Follow { reply, taken: planner.follow_region(*page) },
             Job::Api { submission, render, reply } => {
                 let outcome = judge(&mut planner, submission, render, sealer);
                 Waiting::Api { reply, outcome }

@@ -7,6 +7,7 @@ use llm_config_shared::limits::COMMIT_WRITES_MAX;
 use llm_config_shared::name::{Environment, Tenant};
 use llm_config_shared::replication::admit::Leader;
 use llm_config_shared::store::purge::Purge;
+use llm_config_shared::store::region::Following;
 use llm_config_shared::store::{Commit, Head, Journal, JournalError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -229,13 +230,14 @@ impl<J: Journal, P: Processes, S: SealKeys> Task<J, P, S> {
         let known = self.tail.head();
         let mut position = commit.fence.position;
         position.seq = commit.seq;
-        let head = Head {
-            shard: commit.fence.shard,
-            position,
-            hlc: commit.hlc,
-            horizon: known.horizon,
-            epochs: known.epochs.clone(),
+        let (regions, epochs) = match &commit.following {
+            Some(Following { regions, epochs, .. }) => {
+                (regions.clone(), epochs.clone().with(commit.fence.shard, known.own_epochs()))
+            }
+            None => (known.regions.clone(), known.epochs.clone()),
         };
+        let shard = commit.fence.shard;
+        let head = Head { shard, position, hlc: commit.hlc, horizon: known.horizon, epochs, regions };
         self.tail.committed(head, batch::moved_scopes(commit));
     }
 }
@@ -261,7 +263,7 @@ fn places_to_seal_in(jobs: &[Job]) -> BTreeSet<(Tenant, Environment)> {
     let places = jobs.iter().flat_map(|job| match job {
         Job::Api { submission, .. } => submission.seals_in(),
         Job::Settle { submission, .. } => submission.seals_in(),
-        Job::Upload { .. } => BTreeSet::new(),
+        Job::Upload { .. } | Job::Follow { .. } => BTreeSet::new(),
     });
     places.collect()
 }

@@ -71,7 +71,7 @@ pub(super) fn text(field: &'static str, text: String) -> Parsed<Arc<str>> {
     Ok(text.into())
 }
 
-fn optional_text(field: &'static str, part: Option<String>) -> Parsed<Option<Arc<str>>> {
+pub(super) fn optional_text(field: &'static str, part: Option<String>) -> Parsed<Option<Arc<str>>> {
     part.map(|part| text(field, part)).transpose()
 }
 

@@ -13,10 +13,10 @@ use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::ShardId;
 
 use super::entry::{
-    InvalidMessage, Parsed, at_most, environments_from_wire, environments_to_wire, epochs_from_wire,
-    epochs_to_wire, list, number, required, subtrees_from_wire, subtrees_to_wire, text, uuid, uuid_bytes,
-    vector,
+    InvalidMessage, Parsed, at_most, environments_from_wire, environments_to_wire, epochs_from_wire, list,
+    number, required, subtrees_from_wire, subtrees_to_wire, text, uuid, uuid_bytes, vector,
 };
+use super::regions::{shards_from_wire, shards_to_wire};
 use super::wire::edge_message::Frame as FromEdge;
 use super::wire::hub_message::Frame as FromHub;
 use super::{repair, wire};
@@ -172,9 +172,13 @@ impl TryFrom<wire::HubMessage> for HubFrame {
 }
 
 fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
+    let (regions, kept) = shards_to_wire(&welcome.epochs);
+    let (own, regions) = regions.into_iter().partition(|table| table.shard == welcome.shard.0.as_bytes()[..]);
     wire::Welcome {
         shard: uuid_bytes(welcome.shard.0),
-        epochs: epochs_to_wire(&welcome.epochs),
+        epochs: Vec::into_iter(own).flat_map(|table| table.epochs).collect(),
+        regions,
+        kept,
         head: Some((&welcome.head).into()),
         physical_ms: welcome.physical.0,
         hlc: welcome.hlc.0,
@@ -191,9 +195,10 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
 
 fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
     at_most("bytes of a statement", part.lost_history.len(), STATEMENT_BYTES_MAX)?;
+    let shard = ShardId(uuid("shard", &part.shard)?);
     Ok(Welcome {
-        shard: ShardId(uuid("shard", &part.shard)?),
-        epochs: epochs_from_wire(part.epochs)?,
+        shard,
+        epochs: shards_from_wire(part.regions, part.kept)?.with(shard, epochs_from_wire(part.epochs)?),
         head: vector(part.head)?,
         physical: UnixMillis(number("hub time", part.physical_ms)?),
         hlc: Hlc(number("hlc", part.hlc)?),

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::Response;
+use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::write::Answer;
 use tonic::transport::Channel;
 
 use super::client::{Dial, SyncError, answer_within, connection};
 use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
+use super::regions;
 use super::wire;
 use super::wire::hubs_client::HubsClient as WireClient;
 
@@ -43,6 +45,15 @@ impl HubsClient {
     pub async fn pass(&mut self, request: PassedRequest) -> Result<Response, SyncError> {
         let call = self.wire.pass(wire::PassRequest::from(request));
         Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Reads on in that hub's history.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or does not answer so.
+    pub async fn follow(&mut self, ask: &RegionAsk) -> Result<RegionPage, SyncError> {
+        let call = self.wire.follow(wire::FollowRequest::from(ask));
+        Ok(regions::page(answer_within(TIMEOUT, call).await?, ask.read)?)
     }
 
     /// Has an edge's writes decided.

@@ -11,6 +11,7 @@ use llm_config_shared::limits::FRAME_BYTES_MAX;
 use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::write::Answer;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -81,6 +82,8 @@ pub trait HubsEndpoint: Send + Sync + 'static {
     fn pass(&self, request: PassedRequest) -> impl Future<Output = Result<Answered, SyncRefusal>> + Send;
     /// Decides an edge's writes. A refusal as busy says that nothing was done.
     fn admit(&self, upload: Upload) -> impl Future<Output = Result<Vec<Answer>, SyncRefusal>> + Send;
+    /// Gives the hub of another region the next part of this one's history.
+    fn follow(&self, ask: RegionAsk) -> impl Future<Output = Result<RegionPage, SyncRefusal>> + Send;
 }
 
 /// Bounds of the front door.
@@ -242,5 +245,13 @@ impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
     ) -> Result<Response<wire::AdmitReply>, Status> {
         let answers = self.endpoint.admit(parse(request.into_inner())?).await?;
         Ok(Response::new(answers.into()))
+    }
+
+    async fn follow(
+        &self,
+        request: Request<wire::FollowRequest>,
+    ) -> Result<Response<wire::FollowReply>, Status> {
+        let page = self.endpoint.follow(parse(request.into_inner())?).await?;
+        Ok(Response::new(page.into()))
     }
 }

@@ -17,7 +17,7 @@ use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
-use llm_config_shared::vector::{Dot, Epoch, EpochTable, Position, ShardId, Vector};
+use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
 use llm_config_shared::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -111,7 +111,15 @@ fn sums() -> Sums {
 fn welcome() -> Welcome {
     Welcome {
         shard: ShardId(Uuid::from_u128(1)),
-        epochs: EpochTable::new(vec![Epoch { ordinal: 0, epoch: 1 << 62, start_seq: 0 }]),
+        epochs: Epochs::from_parts(
+            [9, 10].map(|n| {
+                (
+                    ShardId(Uuid::from_u128(n)),
+                    EpochTable::new(vec![Epoch { ordinal: 0, epoch: 1 << 62, start_seq: 0 }]),
+                )
+            }),
+            [Dot { shard: ShardId(Uuid::from_u128(10)), position: Position { epoch: 4, seq: 9 } }],
+        ),
         head: vector(),
         physical: UnixMillis(5),
         hlc: Hlc(6),

@@ -17,15 +17,17 @@ use crate::replication::rules::Rules;
 use crate::settled::Settlement;
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
 use crate::store::purge::{Stub, StubChange};
+use crate::store::region::Following;
 use crate::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, Leadership, Planning, PlanningRequest, Repeat,
 };
 use crate::time::UnixMillis;
-use crate::vector::{Dot, Position, ShardId, Vector};
+use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 
 mod api;
 mod contest;
 mod copies;
+mod region;
 mod settle;
 mod upload;
 
@@ -33,6 +35,7 @@ pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
 use copies::KnownWrites;
+pub use region::NotFollowed;
 pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
 
@@ -44,6 +47,9 @@ pub struct Leader {
     clock: Clock,
     /// Writes of this leadership so far, for their ids.
     counter: u64,
+    following: Following,
+    /// The shard's own leaderships.
+    own: EpochTable,
 }
 
 impl Leader {
@@ -54,6 +60,8 @@ impl Leader {
             position: leadership.position,
             clock: Clock::resume(leadership.hlc),
             counter: 0,
+            following: leadership.following.clone(),
+            own: leadership.epochs.clone(),
         }
     }
 
@@ -62,9 +70,19 @@ impl Leader {
         Fence { shard: self.shard, position: self.position }
     }
 
-    /// How far the shard has come.
+    /// All that is in the shard's order so far, of this region and of others.
     pub fn vector(&self) -> Vector {
-        Vector::at(self.shard, self.position)
+        self.following.regions.clone().with(self.shard, self.position)
+    }
+
+    /// The leaderships of this shard and of those that it follows.
+    pub fn epochs(&self) -> Epochs {
+        self.following.epochs.clone().with(self.shard, self.own.clone())
+    }
+
+    /// How far other regions are followed.
+    pub fn following(&self) -> &Following {
+        &self.following
     }
 
     /// The hub's hybrid clock.
@@ -101,6 +119,10 @@ pub struct Planner {
     settled: Vec<Settlement>,
     changes: BTreeMap<(Tenant, ChangeId), ChangeRow>,
     repeats: Vec<Repeat>,
+    withdrawn: Vec<WriteId>,
+    /// Another region was read on.
+    followed: bool,
+    epochs: Epochs,
     fence: Fence,
 }
 
@@ -145,6 +167,14 @@ struct Entering {
     rollback: bool,
     context: Vector,
     base: Option<Stamp>,
+    /// What another region has made of it already.
+    known: Option<Known>,
+}
+
+/// What another region says of a write that it has admitted.
+struct Known {
+    origin: Option<Dot>,
+    metadata: Option<Metadata>,
 }
 
 impl Planner {
@@ -176,6 +206,9 @@ impl Planner {
             settled: Vec::new(),
             changes: BTreeMap::new(),
             repeats: Vec::new(),
+            withdrawn: Vec::new(),
+            followed: false,
+            epochs: leader.epochs(),
             fence: leader.fence(),
         }
     }
@@ -195,7 +228,7 @@ impl Planner {
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
         let nothing = self.history.is_empty() && self.settled.is_empty();
-        if nothing && self.moved.is_empty() && self.repeats.is_empty() {
+        if nothing && self.moved.is_empty() && self.repeats.is_empty() && !self.followed {
             return None;
         }
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
@@ -217,6 +250,8 @@ impl Planner {
             digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: self.changes.into_values().collect(),
             repeats: self.repeats,
+            withdrawn: self.withdrawn,
+            following: self.followed.then(|| self.leader.following.clone()),
         };
         Some((commit, self.leader))
     }
@@ -277,10 +312,11 @@ impl Planner {
         };
         let hub_row = HubRow {
             row,
-            top_version: version,
+            top_version: before.map_or(0, |row| row.top_version).max(version),
             plain_seq,
             context: entering.context.clone(),
             base: entering.base,
+            origin: entering.origin(),
         };
         self.exchange_digest(&hub_row);
         self.record(&entering, version, change_type, Status::Applied, None, Some(position.seq));
@@ -332,6 +368,7 @@ impl Planner {
             context: entering.context.clone(),
             base: entering.base,
             settled: None,
+            origin: entering.origin(),
         });
         let tenant = &entering.at.scope.tenant;
         let change = self.changes.entry((tenant.clone(), entering.change)).or_insert_with(|| ChangeRow {
@@ -346,7 +383,16 @@ impl Planner {
     }
 }
 
+impl Entering {
+    fn origin(&self) -> Option<Dot> {
+        self.known.as_ref().and_then(|known| known.origin)
+    }
+}
+
 fn metadata(entering: &Entering, live_before: Option<&Metadata>) -> Metadata {
+    if let Some(known) = entering.known.as_ref().and_then(|known| known.metadata.clone()) {
+        return known;
+    }
     let (created_at, created_by) = match live_before {
         Some(before) => (before.created_at, before.created_by.clone()),
         None => (entering.made_at, entering.author.name.clone()),

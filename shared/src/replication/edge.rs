@@ -22,7 +22,7 @@ use crate::segment::{Rejected, VerificationKeys};
 use crate::stamp::{ActorId, Clock};
 use crate::store::replica::{Batch, FeedRecord, PendingRecord, Record, StateRecord, StoreError};
 use crate::time::{Instant, UnixMillis};
-use crate::vector::{EpochTable, Vector};
+use crate::vector::{Epochs, ShardId, Vector};
 use crate::write::{Action, Verdict, Write};
 
 mod apply;
@@ -269,7 +269,9 @@ pub struct EdgeReplica {
     /// The newest time of the hub's clock that was heard.
     newest_issue: UnixMillis,
     next_counter: u64,
-    epochs: EpochTable,
+    /// The shard of the hub that welcomed this edge, and the histories that it knows.
+    shard: Option<ShardId>,
+    epochs: Epochs,
     epsilon_ms: u64,
     heartbeat_ms: u64,
     feeds: BTreeMap<Feed, FeedState>,
@@ -338,7 +340,8 @@ impl EdgeReplica {
             round_trip_ms: 0,
             newest_issue: UnixMillis(0),
             next_counter: 1,
-            epochs: EpochTable::default(),
+            shard: None,
+            epochs: Epochs::default(),
             epsilon_ms: CLOCK_EPSILON_MS,
             heartbeat_ms: HEARTBEAT_MS,
             feeds: BTreeMap::new(),

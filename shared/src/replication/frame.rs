@@ -10,7 +10,7 @@ use crate::name::{Environment, Subtree};
 use crate::secret::KeyGrant;
 use crate::stamp::Hlc;
 use crate::time::UnixMillis;
-use crate::vector::{EpochTable, ShardId, Vector};
+use crate::vector::{Epochs, ShardId, Vector};
 use crate::write::{Answer, Write};
 
 /// The version of this conversation. A hub refuses what it does not know, by name.
@@ -105,7 +105,7 @@ pub enum HubFrame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
     pub shard: ShardId,
-    pub epochs: EpochTable,
+    pub epochs: Epochs,
     pub head: Vector,
     /// The hub's physical clock: the limit for pending stamps.
     pub physical: UnixMillis,

@@ -17,7 +17,7 @@ use crate::secret::KeyGrant;
 use crate::stamp::Hlc;
 use crate::store::{Head, Loss};
 use crate::time::{Instant, UnixMillis};
-use crate::vector::{EpochTable, Vector};
+use crate::vector::{Epochs, Vector};
 use crate::write::{Answer, Write};
 
 mod mending;
@@ -75,7 +75,7 @@ pub enum Input {
     /// The answer to [`Output::ReadFeeds`]: all feeds from one snapshot at `to`.
     Feeds {
         to: Vector,
-        epochs: EpochTable,
+        epochs: Epochs,
         parts: Vec<Part>,
     },
     /// The answer to [`Output::SealGrants`].
@@ -154,7 +154,7 @@ pub struct HubSession {
     /// What the edge was told of, by this hub or another.
     floor: Vector,
     /// The history as the edge knows it.
-    epochs: EpochTable,
+    epochs: Epochs,
     /// Where the next transfer of each feed begins.
     sent: BTreeMap<Feed, Vector>,
     /// The transfer that has not been acknowledged, and what it brings the edge to.
@@ -184,7 +184,7 @@ impl HubSession {
             session: 0,
             uploaded: false,
             floor: Vector::EMPTY,
-            epochs: EpochTable::default(),
+            epochs: Epochs::default(),
             sent: BTreeMap::new(),
             in_flight: None,
             last_transfer: 0,
@@ -317,7 +317,7 @@ impl HubSession {
             lost_history = self.lost_history(&report);
             if lost_history.is_none() {
                 // Only the process that writes knows that there is no more; any other may just be late.
-                let certain = report.leads && refusal == Refusal::Behind;
+                let certain = report.leads && refusal == Refusal::Behind && self.is_ahead(&report.head);
                 return self.refuse(if certain { Refusal::Ahead } else { refusal });
             }
             self.floor = Vector::EMPTY;
@@ -347,7 +347,7 @@ impl HubSession {
     }
 
     /// Session rule 1: a hub that has seen less than its edge was told of must not serve it.
-    fn dominated(&self, head: &Vector, epochs: &EpochTable) -> Option<Refusal> {
+    fn dominated(&self, head: &Vector, epochs: &Epochs) -> Option<Refusal> {
         if !self.rules.dominance {
             return None;
         }
@@ -356,17 +356,24 @@ impl HubSession {
         (!dominates).then_some(Refusal::Behind)
     }
 
+    /// Whether the edge has seen more of this shard's own history than there is.
+    fn is_ahead(&self, head: &Head) -> bool {
+        let own = self.floor.get(head.shard).map(|position| Vector::at(head.shard, position));
+        own.is_some_and(|own| !head.epochs.holds(&own, &head.vector()))
+    }
+
     /// The statement of a loss that is why this edge has seen what the hub has not. Only the process that writes knows.
     fn lost_history(&self, report: &HeadReport) -> Option<Bytes> {
         let (head, epochs) = (report.head.vector(), &report.head.epochs);
-        let explains = |loss: &Loss| report.leads && loss.explains(&self.floor, epochs, &head);
+        let explains =
+            |loss: &Loss| report.leads && loss.explains(&self.floor, epochs, &head, report.head.shard);
         report.lost.iter().find(|(loss, _)| explains(loss)).map(|(_, statement)| statement.clone())
     }
 
     /// What the author of a write had seen, as far as it is still in the history. The edge knows of no epoch but from
     /// this session or from before it.
     fn as_far_as_known(&self, context: &Vector) -> Vector {
-        let known = context.iter().filter_map(|(shard, at)| Some((shard, self.epochs.clamp(at)?)));
+        let known = context.iter().filter_map(|(shard, at)| Some((shard, self.epochs.clamp(shard, at)?)));
         Vector::from_positions(known).unwrap_or_default()
     }
 
@@ -425,7 +432,7 @@ impl HubSession {
         self.outputs.push_back(Output::ReadFeeds { feeds, every: reading.whole || reading.asked });
     }
 
-    fn handle_feeds(&mut self, to: Vector, epochs: &EpochTable, parts: Vec<Part>, now: Instant) {
+    fn handle_feeds(&mut self, to: Vector, epochs: &Epochs, parts: Vec<Part>, now: Instant) {
         let Some(Reading { whole, asked }) = self.reading.take() else { return };
         if std::mem::take(&mut self.outdated) {
             self.asked |= asked;

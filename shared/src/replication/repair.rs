@@ -153,7 +153,7 @@ pub struct Listed {
 
 /// Whether the feed is, at `head`, not as it was at `at`.
 pub fn has_moved(rows: &FeedRows, head: &Head, at: &Vector) -> bool {
-    !head.vector().covers(at) || rows.digest.changed(rows.feed.secrets) > at.seq(head.shard)
+    head.position.seq < at.seq(head.shard) || rows.digest.changed(rows.feed.secrets) > at.seq(head.shard)
 }
 
 /// Compares the whole feed, read in one snapshot, with an edge's sums.

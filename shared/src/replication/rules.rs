@@ -40,6 +40,10 @@ pub struct Rules {
     pub restamp_winner: bool,
     /// Between an edge's own writes their counters decide which one readers see.
     pub own_by_counter: bool,
+    /// The conflict test runs again where a write of another region arrives.
+    pub judge_regions: bool,
+    /// What a followed hub has lost since it was followed counts as lost there, whatever numbers it gives again.
+    pub region_epochs: bool,
 }
 
 impl Rules {
@@ -62,5 +66,7 @@ impl Rules {
         clones: true,
         restamp_winner: true,
         own_by_counter: true,
+        judge_regions: true,
+        region_epochs: true,
     };
 }

@@ -11,7 +11,7 @@ use super::{Rejected, SIGNATURE_BYTES, VerificationKeys};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::store::Loss;
 use crate::time::UnixMillis;
-use crate::vector::{EpochTable, Position, ShardId, Vector};
+use crate::vector::{Epochs, Position, ShardId, Vector};
 
 const DOMAIN: &[u8] = b"llm-config lost history\0";
 
@@ -31,18 +31,22 @@ pub struct LostHistoryDraft {
 
 impl Loss {
     /// Whether it is why `told` is not in the history that `epochs` describes and that ends at `head`: every place outside
-    /// lies beyond the cut of the leadership that was cut, or in one that nobody knows any more.
-    pub fn explains(&self, told: &Vector, epochs: &EpochTable, head: &Vector) -> bool {
-        let known = |epoch: u64| epochs.epochs().iter().any(|known| known.epoch == epoch);
+    /// lies beyond the cut of the leadership that was cut, or in one that nobody knows any more. `own` is the shard of the hub
+    /// that says so; another region's loss it knows from that region's leaderships.
+    pub fn explains(&self, told: &Vector, epochs: &Epochs, head: &Vector, own: ShardId) -> bool {
+        let Some(table) = epochs.get(self.shard) else { return false };
+        // Of another region's leaderships the newest may not be known yet.
+        let known = |epoch: u64| self.shard != own || table.ordinal(epoch).is_some();
         let explained = |(shard, position): (ShardId, Position)| {
             let lost = match position.epoch {
                 epoch if epoch == self.epoch => position.seq > self.cut,
                 epoch => !known(epoch),
             };
-            epochs.contains(position, head.seq(shard)) || shard == self.shard && lost
+            let lost = if shard == self.shard { lost } else { epochs.is_cut(shard, position) };
+            lost || epochs.holds(&Vector::at(shard, position), head)
         };
         let goes_on =
-            epochs.epochs().iter().any(|epoch| epoch.epoch == self.new_epoch && epoch.start_seq == self.cut);
+            table.epochs().iter().any(|epoch| epoch.epoch == self.new_epoch && epoch.start_seq == self.cut);
         goes_on && !epochs.holds(told, head) && told.iter().all(explained)
     }
 }
@@ -109,7 +113,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::vector::Epoch;
+    use crate::vector::{Epoch, EpochTable};
 
     const SHARD: ShardId = ShardId(Uuid::from_u128(1));
     const LOSS: Loss = Loss { shard: SHARD, epoch: 11, cut: 40, new_epoch: 22 };
@@ -118,14 +122,15 @@ mod tests {
         Vector::at(SHARD, Position { epoch, seq })
     }
 
-    fn table() -> EpochTable {
+    fn table() -> Epochs {
         let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
-        EpochTable::new(vec![epoch(1, 10, 0), epoch(2, 11, 30), epoch(3, 22, 40), epoch(4, 23, 60)])
+        let own = vec![epoch(1, 10, 0), epoch(2, 11, 30), epoch(3, 22, 40), epoch(4, 23, 60)];
+        Epochs::of(SHARD, EpochTable::new(own))
     }
 
     #[test]
     fn it_explains_what_lies_beyond_the_cut_and_nothing_else() {
-        let explains = |told: Vector| LOSS.explains(&told, &table(), &at(23, 70));
+        let explains = |told: Vector| LOSS.explains(&told, &table(), &at(23, 70), SHARD);
         assert!(explains(at(11, 41)), "beyond the cut, though the hub has come further since");
         assert!(explains(at(11, 90)) && explains(at(99, 50)), "or in a leadership that is gone");
         assert!(
@@ -137,7 +142,10 @@ mod tests {
         let elsewhere = Vector::at(ShardId(Uuid::from_u128(2)), Position { epoch: 99, seq: 50 });
         assert!(!explains(elsewhere));
         let other = Loss { new_epoch: 23, ..LOSS };
-        assert!(!other.explains(&at(11, 41), &table(), &at(23, 70)), "the history does not go on as it says");
+        assert!(
+            !other.explains(&at(11, 41), &table(), &at(23, 70), SHARD),
+            "the history does not go on as it says"
+        );
     }
 
     #[test]

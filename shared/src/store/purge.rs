@@ -21,12 +21,14 @@ pub struct Stub {
     pub version: u64,
     pub top_version: u64,
     pub plain_seq: u64,
+    /// Where the deletion was admitted first, if that was in another region.
+    pub origin: Option<Dot>,
 }
 
 impl Stub {
     /// What stays of this row.
     pub fn of(tombstone: &HubRow) -> Self {
-        let HubRow { row, top_version, plain_seq, .. } = tombstone;
+        let HubRow { row, top_version, plain_seq, origin, .. } = tombstone;
         Self {
             at: row.at.clone(),
             dot: row.dot,
@@ -34,6 +36,7 @@ impl Stub {
             version: row.version,
             top_version: *top_version,
             plain_seq: *plain_seq,
+            origin: *origin,
         }
     }
 
@@ -62,6 +65,7 @@ impl Stub {
             plain_seq: self.plain_seq,
             context: Vector::EMPTY,
             base: None,
+            origin: self.origin,
         }
     }
 }
@@ -117,13 +121,20 @@ impl Head {
 mod tests {
     use super::*;
     use crate::stamp::Hlc;
-    use crate::vector::{EpochTable, ShardId};
+    use crate::vector::{Epochs, ShardId};
 
     const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 
     fn head(horizon: u64) -> Head {
         let position = Position { epoch: 7, seq: 100 };
-        Head { shard: SHARD, position, hlc: Hlc(0), horizon, epochs: EpochTable::default() }
+        Head {
+            shard: SHARD,
+            position,
+            hlc: Hlc(0),
+            horizon,
+            epochs: Epochs::default(),
+            regions: Vector::EMPTY,
+        }
     }
 
     fn at(seq: u64) -> Vector {

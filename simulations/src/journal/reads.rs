@@ -20,8 +20,10 @@ impl State {
         let unavailable = || JournalError::Unavailable("no hub has been started on it yet".into());
         let mark = self.mark(version).ok_or_else(unavailable)?;
         let shard = self.shard.ok_or_else(unavailable)?;
-        let epochs = EpochTable::new(self.epochs[..mark.epochs].to_vec());
-        Ok(Head { shard, position: mark.position, hlc: mark.hlc, horizon: mark.horizon, epochs })
+        let own = EpochTable::new(self.epochs[..mark.epochs].to_vec());
+        let epochs = mark.following.epochs.clone().with(shard, own);
+        let regions = mark.following.regions.clone();
+        Ok(Head { shard, position: mark.position, hlc: mark.hlc, horizon: mark.horizon, epochs, regions })
     }
 
     pub(super) fn row(&self, at: &EntryKey, version: usize) -> Option<&HubRow> {

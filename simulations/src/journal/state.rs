@@ -1,6 +1,7 @@
 //! What the database holds, and how a commit changes it: whole, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow, Status};
@@ -9,21 +10,23 @@ use llm_config_shared::policy::Policies;
 use llm_config_shared::settled::{Settled, Waited};
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::store::purge::Stub;
+use llm_config_shared::store::region::Following;
 use llm_config_shared::store::{
     ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat,
 };
 use llm_config_shared::time::UnixMillis;
-use llm_config_shared::vector::{Epoch, Position, ShardId};
+use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
 
 use super::cell::Cell;
 
 /// The head after one version.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Mark {
     pub(super) position: Position,
     pub(super) hlc: Hlc,
     pub(super) horizon: u64,
     pub(super) epochs: usize,
+    pub(super) following: Arc<Following>,
 }
 
 /// One row of the history.
@@ -33,6 +36,8 @@ pub(super) struct Stored {
     pub(super) row: HistoryRow,
     pub(super) superseded: Option<usize>,
     pub(super) settled: Option<(usize, Settled)>,
+    /// Another region has admitted it since.
+    pub(super) withdrawn: bool,
 }
 
 /// One row of the list of conflicts.
@@ -92,21 +97,29 @@ impl State {
 
     /// The head as of a version; versions count from 1.
     pub(super) fn mark(&self, version: usize) -> Option<Mark> {
-        version.checked_sub(1).and_then(|at| self.marks.get(at)).copied()
+        version.checked_sub(1).and_then(|at| self.marks.get(at)).cloned()
     }
 
     pub(super) fn lead(&mut self, epoch: u64, new_shard: ShardId) -> Leadership {
         let shard = *self.shard.get_or_insert(new_shard);
         let (seq, hlc, horizon) =
             self.marks.last().map_or((0, Hlc(0), 0), |mark| (mark.position.seq, mark.hlc, mark.horizon));
+        let following = self.marks.last().map(|mark| Arc::clone(&mark.following)).unwrap_or_default();
         let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
         self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
         for (_, new_epoch) in &mut self.restored {
             new_epoch.get_or_insert(epoch);
         }
         let position = Position { epoch, seq };
-        self.marks.push(Mark { position, hlc, horizon, epochs: self.epochs.len() });
-        Leadership { shard, position, hlc }
+        let leadership = Leadership {
+            shard,
+            position,
+            hlc,
+            epochs: EpochTable::new(self.epochs.clone()),
+            following: (*following).clone(),
+        };
+        self.marks.push(Mark { position, hlc, horizon, epochs: self.epochs.len(), following });
+        leadership
     }
 
     /// Newest first.
@@ -115,7 +128,9 @@ impl State {
         let loss = |(cut, new_epoch): &(Position, Option<u64>)| {
             new_epoch.map(|new_epoch| Loss { shard, epoch: cut.epoch, cut: cut.seq, new_epoch })
         };
-        self.restored.iter().rev().filter_map(loss).collect()
+        let own: Vec<Loss> = self.restored.iter().rev().filter_map(loss).collect();
+        let following = self.marks.last().map(|mark| Arc::clone(&mark.following)).unwrap_or_default();
+        own.into_iter().chain(following.losses()).collect()
     }
 
     /// Everything of the commit, or nothing.
@@ -133,13 +148,14 @@ impl State {
         self.repeats.extend(commit.repeats.iter().map(|repeat| (version, repeat.clone())));
         let position = Position { epoch: commit.fence.position.epoch, seq: commit.seq };
         let epochs = self.epochs.len();
-        self.marks.push(Mark { position, hlc: commit.hlc, horizon: head.horizon, epochs });
+        let following = commit.following.clone().map_or(head.following, Arc::new);
+        self.marks.push(Mark { position, hlc: commit.hlc, horizon: head.horizon, epochs, following });
         Ok(())
     }
 
     /// The head, if it is as the leader believes.
     pub(super) fn fence(&self, fence: &Fence, fenced: bool) -> Result<Mark, JournalError> {
-        let head = self.marks.last().copied().ok_or(JournalError::Fenced)?;
+        let head = self.marks.last().cloned().ok_or(JournalError::Fenced)?;
         let holds = self.shard == Some(fence.shard) && head.position == fence.position;
         if fenced && !holds { Err(JournalError::Fenced) } else { Ok(head) }
     }
@@ -164,7 +180,10 @@ impl State {
             return Err(corrupt("a change of a stub that does not exist"));
         }
         let mut ids = BTreeSet::new();
-        let fresh = |row: &HistoryRow| !self.by_write.contains_key(&row.stamp.id);
+        let fresh = |row: &HistoryRow| {
+            let id = row.stamp.id;
+            !self.by_write.contains_key(&id) || commit.withdrawn.contains(&id)
+        };
         if !commit.history.iter().all(|row| fresh(row) && ids.insert(row.stamp.id)) {
             return Err(corrupt("a write that the history has already"));
         }
@@ -222,9 +241,18 @@ impl State {
     }
 
     fn put_history(&mut self, commit: &Commit, version: usize) {
+        for id in &commit.withdrawn {
+            self.history[self.by_write[id]].withdrawn = true;
+        }
         for row in &commit.history {
             self.by_write.insert(row.stamp.id, self.history.len());
-            self.history.push(Stored { since: version, row: row.clone(), superseded: None, settled: None });
+            self.history.push(Stored {
+                since: version,
+                row: row.clone(),
+                superseded: None,
+                settled: None,
+                withdrawn: false,
+            });
         }
         for id in &commit.superseded {
             let stored = &mut self.history[self.by_write[id]];
@@ -275,7 +303,7 @@ impl State {
 impl Stored {
     /// As of a version, with the status that it then had.
     pub(super) fn at(&self, version: usize) -> Option<HistoryRow> {
-        if self.since > version {
+        if self.since > version || self.withdrawn {
             return None;
         }
         let mut row = self.row.clone();

@@ -127,7 +127,7 @@ impl World {
         let leadership = ready(self.journal.lead(epoch, shard)).expect("the database is there");
         self.hubs[hub].leader = Some(Leader::new(&leadership));
         if let Some(epochs) = &mut self.truth.cut_history {
-            *epochs = ready(self.journal.head()).expect("it was just led").epochs;
+            *epochs = ready(self.journal.head()).expect("it was just led").own_epochs();
         }
         self.hubs[hub].sees = None;
         self.stats.count("leaderships");

@@ -8,7 +8,7 @@ use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
 use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys, tag, verify};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
-use llm_config_shared::vector::{EpochTable, Position, Vector};
+use llm_config_shared::vector::{Epochs, Position, Vector};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 use super::World;
@@ -109,7 +109,7 @@ impl World {
         hub: usize,
         edge: usize,
         request: FeedsWanted,
-    ) -> Result<(Vector, EpochTable, Vec<Part>), Violation> {
+    ) -> Result<(Vector, Epochs, Vec<Part>), Violation> {
         let journal = self.journal_of(hub);
         let starts = self.starts(&journal, &request.feeds);
         let places = request.feeds.iter().zip(&starts);

@@ -52,7 +52,7 @@ impl World {
             self.schedule(after, Event::HubStarts { hub, life });
         }
         let was = self.truth.winners.len();
-        let epochs = |journal: &SimJournal| ready(journal.head()).expect("it was led before").epochs;
+        let epochs = |journal: &SimJournal| ready(journal.head()).expect("it was led before").own_epochs();
         let before = epochs(&self.journal);
         self.journal.restore(&kept.backup);
         let undone = self.truth.go_back(kept.truth, &before, epochs(&self.journal));

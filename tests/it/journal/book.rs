@@ -143,6 +143,7 @@ impl Book {
             context: Vector::at(self.shard, self.position),
             base: self.rows.get(at).map(|row| row.row.stamp),
             settled: None,
+            origin: None,
         };
         self.open.fence.get_or_insert(self.position);
         row
@@ -180,6 +181,7 @@ impl Book {
             plain_seq,
             context: write.context.clone(),
             base: write.base,
+            origin: None,
         };
         let digest = self.digests.entry(at.scope.clone()).or_default();
         if let Some(before) = &before {
@@ -308,6 +310,8 @@ impl Book {
             digests: open.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: changes.into_values().collect(),
             repeats: Vec::new(),
+            withdrawn: Vec::new(),
+            following: None,
         }
     }
 

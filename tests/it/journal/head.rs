@@ -25,7 +25,7 @@ pub(super) async fn each_leadership_appends_an_epoch(journal: &Arc<impl Journal>
     let head = journal.head().await.unwrap();
     assert_eq!((head.shard, head.position, head.hlc), (book.shard, Position { epoch: 6, seq: 3 }, book.hlc));
     let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
-    assert_eq!(head.epochs.epochs(), [epoch(1, EPOCH, 0), epoch(2, 5, 2), epoch(3, 6, 3)]);
+    assert_eq!(head.own_epochs().epochs(), [epoch(1, EPOCH, 0), epoch(2, 5, 2), epoch(3, 6, 3)]);
 }
 
 pub(super) async fn two_that_create_the_shard_agree(journal: &Arc<impl Journal>) {
@@ -39,8 +39,8 @@ pub(super) async fn two_that_create_the_shard_agree(journal: &Arc<impl Journal>)
     let (one, other) = (one.await.unwrap(), other.await.unwrap());
     assert_eq!(one.shard, other.shard);
     let head = journal.head().await.unwrap();
-    assert_eq!(head.epochs.epochs().len(), 2);
-    assert_eq!(head.epochs.newest().unwrap().epoch, head.position.epoch);
+    assert_eq!(head.own_epochs().epochs().len(), 2);
+    assert_eq!(head.own_epochs().newest().unwrap().epoch, head.position.epoch);
 }
 
 pub(super) async fn commits_move_the_head_without_gaps(journal: &Arc<impl Journal>) {

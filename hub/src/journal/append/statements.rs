@@ -12,9 +12,9 @@ pub(super) const HEAD: Sql = Sql::same("UPDATE shard_head SET seq = $2, hlc = $3
 pub(super) const ENTRY: Sql = Sql {
     sqlite: "INSERT INTO entry (scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version,
                  top_version, plain_seq, kind, value, value_hash, metadata, change_id,
-                 context, base, admitted_at)
+                 context, base, admitted_at, origin)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                 $17, $18, $19, $20)
+                 $17, $18, $19, $20, $21)
              ON CONFLICT (scope, key) DO UPDATE SET
                  shard = excluded.shard, epoch = excluded.epoch, seq = excluded.seq,
                  hlc = excluded.hlc, actor = excluded.actor, inc = excluded.inc, ctr = excluded.ctr,
@@ -22,16 +22,16 @@ pub(super) const ENTRY: Sql = Sql {
                  plain_seq = excluded.plain_seq, kind = excluded.kind, value = excluded.value,
                  value_hash = excluded.value_hash, metadata = excluded.metadata,
                  change_id = excluded.change_id, context = excluded.context, base = excluded.base,
-                 admitted_at = excluded.admitted_at
+                 admitted_at = excluded.admitted_at, origin = excluded.origin
              WHERE entry.shard <> excluded.shard OR entry.seq < excluded.seq",
     postgres: "INSERT INTO entry (scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version,
                    top_version, plain_seq, kind, value, value_hash, metadata, change_id,
-                   context, base, admitted_at)
+                   context, base, admitted_at, origin)
                SELECT * FROM unnest(
                    $1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[],
                    $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
                    $12::bigint[], $13::bigint[], $14::bytea[], $15::bytea[], $16::bytea[],
-                   $17::bytea[], $18::bytea[], $19::bytea[], $20::bigint[])
+                   $17::bytea[], $18::bytea[], $19::bytea[], $20::bigint[], $21::bytea[])
                ON CONFLICT (scope, key) DO UPDATE SET
                    shard = excluded.shard, epoch = excluded.epoch, seq = excluded.seq,
                    hlc = excluded.hlc, actor = excluded.actor, inc = excluded.inc, ctr = excluded.ctr,
@@ -39,7 +39,7 @@ pub(super) const ENTRY: Sql = Sql {
                    plain_seq = excluded.plain_seq, kind = excluded.kind, value = excluded.value,
                    value_hash = excluded.value_hash, metadata = excluded.metadata,
                    change_id = excluded.change_id, context = excluded.context, base = excluded.base,
-                   admitted_at = excluded.admitted_at
+                   admitted_at = excluded.admitted_at, origin = excluded.origin
                WHERE entry.shard <> excluded.shard OR entry.seq < excluded.seq",
 };
 pub(super) const RAISE: Sql = Sql {
@@ -51,19 +51,26 @@ pub(super) const RAISE: Sql = Sql {
 pub(super) const HISTORY: Sql = Sql {
     sqlite: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                  content_hash, author, claimed_author, created_at, message,
-                 change_type, change_id, status, reason, epoch, seq, context, base, held_id)
+                 change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                 $17, $18, $19, $20, $21, $22, $23, $24)",
+                 $17, $18, $19, $20, $21, $22, $23, $24, $25)",
     postgres: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                    content_hash, author, claimed_author, created_at, message,
-                   change_type, change_id, status, reason, epoch, seq, context, base, held_id)
+                   change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin)
                SELECT * FROM unnest(
                    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[],
                    $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bytea[],
                    $12::bytea[], $13::bytea[], $14::bigint[], $15::bytea[], $16::text[],
                    $17::bytea[], $18::text[], $19::bytea[], $20::bigint[], $21::bigint[],
-                   $22::bytea[], $23::bytea[], $24::bytea[])",
+                   $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[])",
 };
+/// A write that is admitted after all stands in the history as that.
+pub(super) const WITHDRAW: Sql = Sql {
+    sqlite: "DELETE FROM history WHERE actor = $1 AND inc = $2 AND ctr = $3 AND seq IS NULL",
+    postgres: "DELETE FROM history USING unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (x, i, c)
+               WHERE actor = x AND inc = i AND ctr = c AND seq IS NULL",
+};
+pub(super) const FOLLOWING: Sql = Sql::same("UPDATE shard_head SET following = $2 WHERE shard = $1");
 pub(super) const SUPERSEDE: Sql = Sql {
     sqlite: "UPDATE history SET status = 'superseded_concurrent' WHERE actor = $1 AND inc = $2 AND ctr = $3",
     postgres: "UPDATE history SET status = 'superseded_concurrent'

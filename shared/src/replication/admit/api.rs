@@ -12,7 +12,6 @@ use crate::secret::SealedSecret;
 use crate::stamp::{Hlc, Stamp};
 use crate::store::{PlanningRequest, Repeat};
 use crate::value::Value;
-use crate::vector::Vector;
 
 /// A caller's own name for a request, so that it may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,8 +202,9 @@ impl Planner {
             tags,
             description,
             rollback,
-            context: Vector::at(self.leader.shard, self.leader.position),
+            context: self.leader.vector(),
             base: seen,
+            known: None,
             at,
         };
         Ok(self.win(entering, version).clone())

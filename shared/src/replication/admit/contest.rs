@@ -17,7 +17,11 @@ pub(super) struct Rival {
 
 impl Rival {
     pub(super) fn of(current: &HubRow) -> Self {
-        Self { stamp: current.row.stamp, version: current.row.version }
+        Self::at(current.row.stamp, current.row.version)
+    }
+
+    pub(super) fn at(stamp: Stamp, version: u64) -> Self {
+        Self { stamp, version }
     }
 }
 
@@ -70,7 +74,7 @@ impl Planner {
         Entering { claimed_hlc: write.claimed_hlc.or(Some(write.stamp.hlc)), stamp, ..write }
     }
 
-    fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
+    pub(super) fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
         let winner = Rival { stamp: write.stamp, version };
         self.conflict(&write, winner, rival);
         self.superseded.push(rival.stamp.id);
@@ -84,7 +88,7 @@ impl Planner {
         Verdict::Lost { version, to: rival.version }
     }
 
-    fn conflict(&mut self, write: &Entering, winner: Rival, loser: Rival) {
+    pub(super) fn conflict(&mut self, write: &Entering, winner: Rival, loser: Rival) {
         self.conflicts.push(Conflict {
             id: conflict_id(winner.stamp.id, loser.stamp.id),
             at: write.at.clone(),

@@ -84,6 +84,8 @@ impl Planner {
         if self.known_writes.has(write.id, hash) {
             return Some(Verdict::Duplicate);
         }
+        // Where there are other regions, an earlier write may have gone to one that lost it, and comes here after later ones.
+        let used = used && self.leader.following.read.is_empty();
         *copied |= used || known.is_some() || self.precedes_own(write);
         copied.then_some(Verdict::Reidentify)
     }

@@ -29,6 +29,8 @@ fn leader() -> Leader {
         shard: ShardId(Uuid::from_u128(1)),
         position: Position { epoch: 9, seq: 0 },
         hlc: Hlc::default(),
+        epochs: EpochTable::default(),
+        following: Following::default(),
     })
 }
 
@@ -312,14 +314,16 @@ fn deleted_long_ago(key: &str) -> (HubRow, Stub) {
         version: 3,
         top_version: 4,
         plain_seq: 40,
+        origin: None,
     };
     (stub.clone().tombstone(), stub)
 }
 
 fn planner_at(seq: u64, planning: Planning) -> Planner {
     let position = Position { epoch: 9, seq };
-    let leadership = Leadership { shard: ShardId(Uuid::from_u128(1)), position, hlc: Hlc::default() };
-    Planner::new(&Leader::new(&leadership), planning, NOW)
+    let mut leader = leader();
+    leader.position = position;
+    Planner::new(&leader, planning, NOW)
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn hides(upload: &Upload, without_secrets: bool, current: &HubRow) -> bool {
 impl Planner {
     /// Whether the author of a write had seen the row that is current now. The row's stamp may be the hub's, where a policy
     /// made it win; its id is what the author knew.
-    fn has_seen(&self, write: &Entering, current: &HubRow) -> bool {
+    pub(super) fn has_seen(&self, write: &Entering, current: &HubRow) -> bool {
         let row = &current.row;
         let own_earlier = row.stamp.id.actor == write.stamp.id.actor
             && row.stamp.id.incarnation == write.stamp.id.incarnation
@@ -82,7 +82,16 @@ impl Planner {
                 base.hlc == row.stamp.hlc && self.is_known_as(write.stamp.id.actor, base.id, row.stamp.id);
             base == row.stamp || own || renamed
         };
-        write.context.covers_dot(row.dot) || own_earlier || write.base.is_some_and(follows)
+        self.is_seen_in(current, &write.context) || own_earlier || write.base.is_some_and(follows)
+    }
+
+    fn is_seen_in(&self, current: &HubRow, context: &Vector) -> bool {
+        if self.rules.region_epochs {
+            return current.is_seen_in(context, &self.epochs);
+        }
+        // The fault that the rule guards against: numbers alone say what was seen.
+        let origin = current.origin.is_some_and(|origin| context.covers_dot(origin));
+        origin || context.covers_dot(current.row.dot)
     }
 
     /// Judges an edge's writes, in order. Every one is answered; every one that is no duplicate is in the history, or
@@ -171,7 +180,7 @@ impl Planner {
     }
 }
 
-fn change_type(write: &Entering) -> ChangeType {
+pub(super) fn change_type(write: &Entering) -> ChangeType {
     if write.content.is_live() { ChangeType::Update } else { ChangeType::Delete }
 }
 
@@ -204,6 +213,7 @@ fn entering(write: &Write, content: Content, content_hash: [u8; 32], physical: U
         rollback: false,
         context: write.context.clone(),
         base: write.base,
+        known: None,
     }
 }
 

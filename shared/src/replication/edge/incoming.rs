@@ -189,13 +189,13 @@ impl EdgeReplica {
         let mine = &state.record.vector;
         let fresh = self.begins_anew(state);
         if self.rules.continuity {
-            if !fresh && mine.covers(&header.to) {
+            if !fresh && self.reaches(mine, &header.to) {
                 return Ok(false);
             }
             if self.is_below_floor(&header.feed, &header.to) {
                 return Err(Rejected::BelowFloor);
             }
-            if header.kind == Kind::Delta && (fresh || !mine.covers(&header.from)) {
+            if header.kind == Kind::Delta && (fresh || !self.reaches(mine, &header.from)) {
                 return Err(Rejected::Gap { from: header.from.clone() });
             }
         }

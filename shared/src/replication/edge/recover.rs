@@ -18,7 +18,7 @@ impl EdgeReplica {
         let Some(bytes) = &welcome.lost_history else { return Ok(()) };
         let statement = verify_lost_history(bytes, &self.identity.keys)?;
         let newest = self.feeds.values().map(|state| state.record.checkpoint_issued_at).max();
-        let explains = statement.loss.explains(&self.floor(), &welcome.epochs, &welcome.head);
+        let explains = statement.loss.explains(&self.floor(), &welcome.epochs, &welcome.head, welcome.shard);
         if !explains || statement.issued_at <= UnixMillis(newest.unwrap_or(0)) {
             return Err(Rejected::LostHistory);
         }
@@ -35,16 +35,17 @@ impl EdgeReplica {
         }
         let taken = self.outbox.take_up_again(|dot| {
             let head = self.recovering.as_ref().map_or(u64::MAX, |head| head.seq(dot.shard));
-            self.epochs.contains(dot.position, head)
+            self.epochs.contains(dot.shard, dot.position, head)
         });
         taken.into_iter().map(Record::Pending).collect()
     }
 
     /// Whether a place is of the history that the hub described at the handshake: not of a leadership that is unknown, nor
-    /// beyond the end of one.
+    /// beyond the end of one. What it follows of other regions is its own affair, and goes on while the session lasts.
     pub(super) fn is_in_history(&self, to: &Vector) -> bool {
         // Only the hub knows how far the newest leadership has come.
-        to.iter().all(|(_, position)| self.epochs.contains(position, u64::MAX))
+        let own = to.iter().filter(|(shard, _)| self.shard == Some(*shard));
+        own.into_iter().all(|(shard, position)| self.epochs.contains(shard, position, u64::MAX))
     }
 
     /// Whether what this edge holds of the feed is no ground to go on from.
@@ -55,7 +56,13 @@ impl EdgeReplica {
     /// Whether something that has come to `to` is older than what a hub has told of this feed.
     pub(super) fn is_below_floor(&self, feed: &Feed, to: &Vector) -> bool {
         let floor = self.recovering.as_ref().unwrap_or_else(|| &self.feeds[feed].record.floor);
-        !to.covers(floor)
+        !self.reaches(to, floor)
+    }
+
+    /// Whether `at` is as far as `other` in the order of the hub that this session is with. What that hub has of other
+    /// regions follows from its own order; that it has enough of them it made sure of when it welcomed this edge.
+    pub(super) fn reaches(&self, at: &Vector, other: &Vector) -> bool {
+        self.shard.map_or_else(|| at.covers(other), |shard| at.seq(shard) >= other.seq(shard))
     }
 
     /// How far the hub of a page had come. While everything is fetched anew only this session remembers it: a place of the
@@ -106,7 +113,7 @@ mod tests {
     use crate::stamp::{ActorId, Hlc};
     use crate::store::Loss;
     use crate::time::Instant;
-    use crate::vector::{Epoch, EpochTable, Position, ShardId};
+    use crate::vector::{Epoch, EpochTable, Epochs, Position, ShardId};
 
     const SHARD: ShardId = ShardId(Uuid::from_u128(1));
     const LAST_HEARD: u64 = 2_000;
@@ -147,7 +154,7 @@ mod tests {
         let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
         let welcome = Welcome {
             shard: SHARD,
-            epochs: EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)]),
+            epochs: Epochs::of(SHARD, EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)])),
             head: at(22, 60),
             physical: UnixMillis(3_000),
             hlc: Hlc(0),

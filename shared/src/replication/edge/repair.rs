@@ -198,7 +198,10 @@ impl EdgeReplica {
         let verified = verify(bytes, &self.identity.keys)?;
         let header = verified.header().clone();
         let at = self.part(&feed).to.clone();
-        if header.kind != Kind::Repair || header.feed != feed || header.chunks != 1 || !header.to.covers(&at)
+        if header.kind != Kind::Repair
+            || header.feed != feed
+            || header.chunks != 1
+            || !self.reaches(&header.to, &at)
         {
             return Err(Rejected::Order);
         }

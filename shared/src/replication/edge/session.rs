@@ -153,6 +153,7 @@ impl EdgeReplica {
         self.state.clock_offset_ms = self.hub_offset_ms.saturating_sub(self.wall_offset_ms);
         self.epsilon_ms = welcome.epsilon_ms;
         self.heartbeat_ms = welcome.heartbeat_ms;
+        self.shard = Some(welcome.shard);
         self.epochs = welcome.epochs;
         if self.rules.clock_receive {
             self.clock.receive(welcome.hlc, Hlc::MAX);

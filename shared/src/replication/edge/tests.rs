@@ -16,7 +16,7 @@ use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::store::replica::Slot;
 use crate::store::{FeedRows, Head};
 use crate::value::Value;
-use crate::vector::{Dot, Epoch, Position, ShardId};
+use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 const NOW: Instant = Instant(1_000);
@@ -56,12 +56,19 @@ fn row(key: &str, seq: u64) -> HubRow {
         metadata,
         change: ChangeId(Uuid::nil()),
     };
-    HubRow { row, top_version: 1, plain_seq: seq, context: Vector::EMPTY, base: None }
+    HubRow { row, top_version: 1, plain_seq: seq, context: Vector::EMPTY, base: None, origin: None }
 }
 
 fn head(seq: u64, horizon: u64) -> Head {
-    let epochs = EpochTable::new(vec![Epoch { ordinal: 1, epoch: 5, start_seq: 0 }]);
-    Head { shard: SHARD, position: Position { epoch: 5, seq }, hlc: Hlc(seq), horizon, epochs }
+    let epochs = Epochs::of(SHARD, EpochTable::new(vec![Epoch { ordinal: 1, epoch: 5, start_seq: 0 }]));
+    Head {
+        shard: SHARD,
+        position: Position { epoch: 5, seq },
+        hlc: Hlc(seq),
+        horizon,
+        epochs,
+        regions: Vector::EMPTY,
+    }
 }
 
 /// A hub with one key pair and one edge, whose disk is done at once.

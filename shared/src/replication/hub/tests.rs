@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::vector::{Epoch, Position, ShardId};
+use crate::vector::{Epoch, EpochTable, Position, ShardId};
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 const LOSS: Loss = Loss { shard: SHARD, epoch: 11, cut: 40, new_epoch: 22 };
@@ -25,9 +25,9 @@ fn greet(floor: Vector, leads: bool, lost: Vec<(Loss, Bytes)>) -> (HubSession, H
     session.handle(Input::Frame(EdgeFrame::Hello(hello)), Instant(0));
     assert_eq!(session.poll_output(), Some(Output::ReadHead));
     let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
-    let epochs = EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)]);
+    let epochs = Epochs::of(SHARD, EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)]));
     let position = Position { epoch: 22, seq: 60 };
-    let head = Head { shard: SHARD, position, hlc: Hlc(0), horizon: 0, epochs };
+    let head = Head { shard: SHARD, position, hlc: Hlc(0), horizon: 0, epochs, regions: Vector::EMPTY };
     let report = HeadReport {
         head,
         physical: UnixMillis(0),

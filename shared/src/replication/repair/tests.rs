@@ -23,7 +23,7 @@ use crate::store::Base;
 use crate::store::replica::{Batch, FeedRecord, Record, StateRecord};
 use crate::time::{Instant, UnixMillis};
 use crate::value::Value;
-use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
+use crate::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId};
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(7));
 const ISSUE: Issue = Issue { at: UnixMillis(1_000_000), key_id: 11 };
@@ -118,7 +118,8 @@ impl Hub {
             position: Position { epoch: 5, seq: newest },
             hlc: Hlc(newest << 20),
             horizon: 0,
-            epochs: EpochTable::new(vec![Epoch { ordinal: 0, epoch: 5, start_seq: 0 }]),
+            epochs: Epochs::of(SHARD, EpochTable::new(vec![Epoch { ordinal: 0, epoch: 5, start_seq: 0 }])),
+            regions: Vector::EMPTY,
         }
     }
 
@@ -197,7 +198,7 @@ impl Hub {
 
 fn stored(row: Row) -> HubRow {
     let plain_seq = if row.content.is_secret() { 0 } else { row.dot.position.seq };
-    HubRow { top_version: 1, plain_seq, context: Vector::EMPTY, base: None, row }
+    HubRow { top_version: 1, plain_seq, context: Vector::EMPTY, base: None, origin: None, row }
 }
 
 /// An edge, connected to the hub.

@@ -119,7 +119,7 @@ impl Machine {
     fn welcome(&mut self, copied: bool) {
         self.give(Input::Frame(HubFrame::Welcome(Welcome {
             shard: ShardId(Uuid::from_u128(1)),
-            epochs: EpochTable::default(),
+            epochs: crate::vector::Epochs::default(),
             head: Vector::EMPTY,
             physical: NOW,
             hlc: Hlc::from_physical(NOW),

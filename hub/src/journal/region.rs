@@ -1,0 +1,155 @@
+//! What another region reads of the history.
+
+use llm_config_shared::entry::{Content, Status};
+use llm_config_shared::limits::REGION_PAGE_BYTES_MAX;
+use llm_config_shared::store::region::{Bookmark, RegionAsk, RegionPage, RegionWrite};
+use llm_config_shared::vector::{Dot, Position, ShardId};
+
+use super::dialect::{Answer, Cells, Dialect, Sql, Transact, bound};
+use super::encoding::to_metadata;
+use super::failure::corrupt;
+use super::rows::{self, AFTER_HISTORY, HISTORY_ID, history_columns};
+use super::{Database, encoding, head};
+
+/// A number is given behind the head's lock, so a larger one was never visible before a smaller.
+const AFTER: Sql = Sql::same(concat!(
+    "SELECT ",
+    history_columns!(),
+    ", h.epoch, e.metadata
+      FROM history h JOIN scope s ON s.id = h.scope
+      LEFT JOIN entry e ON e.scope = h.scope AND e.key = h.key AND e.actor = h.actor AND e.inc = h.inc AND e.ctr = h.ctr
+      WHERE h.id > $1 ORDER BY h.id LIMIT $2"
+));
+const PLACED: Sql = Sql::same("SELECT id FROM history WHERE seq = $1 ORDER BY id DESC LIMIT 1");
+
+/// Writes after the asker's bookmark, of which it is not sent what it has already.
+pub(super) async fn page<T: Transact>(tx: &mut T, ask: &RegionAsk, limit: usize) -> Answer<RegionPage> {
+    let head = head::head(tx).await?;
+    let epochs = head.own_epochs();
+    let newest = epochs.newest().ok_or_else(|| corrupt("a shard without a leadership"))?.epoch;
+    let nothing = Bookmark { position: Position { epoch: newest, seq: 0 }, number: 0, epoch: newest };
+    let mut read = match ask.read {
+        None => nothing,
+        Some(read) if read.epoch == newest => read,
+        // Under another leadership the numbers may have been given again.
+        Some(read) => match epochs.clamp(read.position).filter(|position| position.seq > 0) {
+            None => nothing,
+            Some(position) => {
+                let found = tx.fetch(PLACED, vec![position.seq.into()]).await?;
+                let number = found.first().map(|row| row.int(0)).transpose()?;
+                number.map_or(nothing, |number| Bookmark { position, number, epoch: newest })
+            }
+        },
+    };
+    let found = tx.fetch(AFTER, vec![read.number.into(), bound(limit as u64).into()]).await?;
+    let mut writes = Vec::with_capacity(found.len());
+    let (mut bytes, mut full) = (0, false);
+    for cells in &found {
+        let write = write(cells, head.shard)?;
+        bytes += size(&write);
+        full = bytes > REGION_PAGE_BYTES_MAX && !writes.is_empty();
+        if full {
+            break;
+        }
+        read.number = cells.int(HISTORY_ID)?;
+        if let (Some(seq), Some(epoch)) = (write.row.seq, cells.int_or_null(AFTER_HISTORY)?) {
+            read.position = Position { epoch, seq };
+        }
+        let admitted = matches!(write.row.status, Status::Applied | Status::SupersededConcurrent);
+        if admitted && !write.origin.is_some_and(|origin| ask.has(origin)) {
+            writes.push(write);
+        }
+    }
+    let last = found.len() < limit && !full;
+    if last {
+        read.position = head.position;
+    }
+    let regions = last.then(|| (head.regions.clone(), head.epochs.clone()));
+    Ok(RegionPage { shard: head.shard, after: ask.read, writes, read, epochs, hlc: head.hlc, regions })
+}
+
+fn size(write: &RegionWrite) -> usize {
+    match &write.row.content {
+        Content::Plain(value) => value.as_str().len(),
+        Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
+        Content::Deleted => 0,
+    }
+}
+
+fn write(cells: &impl Cells, shard: ShardId) -> Answer<RegionWrite> {
+    let row = rows::history(cells)?;
+    let here = match (row.seq, cells.int_or_null(AFTER_HISTORY)?) {
+        (Some(seq), Some(epoch)) => Some(Dot { shard, position: Position { epoch, seq } }),
+        _ => None,
+    };
+    let metadata = cells.blob_or_null(AFTER_HISTORY + 1)?.map(to_metadata).transpose()?;
+    Ok(RegionWrite { origin: row.origin.or(here), metadata, row })
+}
+
+/// Rows of the region that this database was filled from keep their places, which become their origins.
+const MOVED: [Sql; 3] = [
+    Sql {
+        sqlite: "UPDATE entry SET shard = $1, epoch = $2,
+                     origin = coalesce(origin, unhex(hex(shard) || printf('%016X%016X', epoch, seq)))",
+        postgres: "UPDATE entry SET shard = $1, epoch = $2,
+                       origin = coalesce(origin, shard || int8send(epoch) || int8send(seq))",
+    },
+    Sql {
+        sqlite: "UPDATE stub SET shard = $1, epoch = $2,
+                     origin = coalesce(origin, unhex(hex(shard) || printf('%016X%016X', epoch, seq)))",
+        postgres: "UPDATE stub SET shard = $1, epoch = $2,
+                       origin = coalesce(origin, shard || int8send(epoch) || int8send(seq))",
+    },
+    Sql {
+        sqlite: "UPDATE history SET epoch = $2,
+                     origin = coalesce(origin, unhex(hex((SELECT shard FROM shard_head WHERE local = 1 AND shard <> $1))
+                                                   || printf('%016X%016X', epoch, seq)))
+                 WHERE seq IS NOT NULL",
+        postgres: "UPDATE history SET epoch = $2,
+                       origin = coalesce(origin, (SELECT shard FROM shard_head WHERE local = 1 AND shard <> $1)
+                                                 || int8send(epoch) || int8send(seq))
+                   WHERE seq IS NOT NULL",
+    },
+];
+const LAST: Sql = Sql::same("SELECT coalesce(max(id), 0) FROM history");
+/// Nothing was lost: the region that it was filled from goes on.
+const FORGET: [Sql; 4] = [
+    Sql::same("DELETE FROM shard_epoch"),
+    Sql::same("DELETE FROM restored"),
+    Sql::same("DELETE FROM leader"),
+    Sql::same("DELETE FROM seat"),
+];
+const BEGIN: Sql = Sql::same("UPDATE shard_head SET shard = $1, epoch = $2, following = $3 WHERE local = 1");
+const FIRST: Sql = Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, 1, $2, 0)");
+
+impl<D: Dialect> Database<D> {
+    /// Makes what was restored from another region's backup the database of a region of its own, `shard`, which follows
+    /// that one from there on. `epoch` is the leadership that everything counts to that is in it already.
+    ///
+    /// # Errors
+    /// When the database cannot be used; then it is as it was, and still that other region's.
+    pub async fn begin_region(&self, shard: ShardId, epoch: u64) -> Answer<()> {
+        let mut tx = self.dialect().begin_write().await?;
+        let before = head::head(&mut tx).await?;
+        let known = before.own_epochs();
+        let newest = known.newest().map_or(before.position.epoch, |newest| newest.epoch);
+        let last = tx.fetch(LAST, vec![]).await?;
+        let number = last.first().ok_or_else(|| corrupt("a count without a row"))?.int(0)?;
+        let mut following = head::following(&mut tx).await?;
+        let position = before.position;
+        following.read.insert(before.shard, Bookmark { position, number, epoch: newest });
+        following.regions = std::mem::take(&mut following.regions).with(before.shard, position);
+        following.epochs = following.epochs.with(before.shard, known);
+        let id = shard.0.as_bytes().as_slice();
+        for statement in MOVED {
+            tx.execute(statement, vec![id.into(), epoch.into()]).await?;
+        }
+        for statement in FORGET {
+            tx.execute(statement, vec![]).await?;
+        }
+        let record = encoding::following(&following);
+        tx.execute(BEGIN, vec![id.into(), epoch.into(), record.into()]).await?;
+        tx.execute(FIRST, vec![id.into(), epoch.into()]).await?;
+        tx.commit().await
+    }
+}

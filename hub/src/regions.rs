@@ -1,0 +1,141 @@
+//! Other regions: hubs with databases of their own. The process that leads reads on in the history of each, and its writer
+//! takes in what it finds there. A region that cannot be reached is asked again, for as long as it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm_config_proto::sync::{Dial, HubsClient, SyncError};
+use llm_config_proto::tls::Trust;
+use llm_config_shared::replication::admit::NotFollowed;
+use llm_config_shared::store::region::RegionAsk;
+use llm_config_shared::store::{Head, Journal, JournalError};
+use llm_config_shared::vector::ShardId;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::identity::Identity;
+use crate::identity::ca::CaError;
+use crate::processes::Role;
+use crate::writer::{WriteError, WriterHandle};
+
+/// From one question to the next, when there was nothing new.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after failures.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a region was not read on.
+#[derive(Debug, thiserror::Error)]
+enum NotRead {
+    #[error(transparent)]
+    Unreachable(#[from] SyncError),
+    #[error(transparent)]
+    Certificate(#[from] CaError),
+    #[error(transparent)]
+    Database(#[from] JournalError),
+    #[error(transparent)]
+    Writer(#[from] WriteError),
+    #[error(transparent)]
+    Page(#[from] NotFollowed),
+    #[error("it is this very region")]
+    Itself,
+}
+
+/// Reads one other region.
+pub struct Reader<J> {
+    /// `https://HOST:PORT` of its sync port.
+    pub address: String,
+    pub journal: Arc<J>,
+    pub writer: WriterHandle,
+    pub identity: Arc<Identity>,
+    /// This process, as its certificates name it.
+    pub process: Uuid,
+}
+
+impl<J: Journal> Reader<J> {
+    /// Reads until `stop`, while this process leads.
+    pub async fn keep(self, stop: CancellationToken) {
+        let reading = async {
+            let mut failures = 0_u32;
+            loop {
+                self.lead().await;
+                match self.read_on().await {
+                    Ok(()) => failures = 0,
+                    Err(error) => {
+                        if failures == 0 {
+                            tracing::warn!(region = self.address, %error, "another region cannot be followed now");
+                        }
+                        metrics::counter!("region_failures_total").increment(1);
+                        failures += 1;
+                    }
+                }
+                tokio::time::sleep(pause(failures)).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = reading => {}
+        }
+    }
+
+    /// Waits until this process leads.
+    async fn lead(&self) {
+        let mut roles = self.writer.roles();
+        drop(roles.wait_for(|role| *role == Role::Leading).await);
+    }
+
+    /// Reads over one connection until that fails, or another process leads.
+    async fn read_on(&self) -> Result<(), NotRead> {
+        let ca = self.identity.ca();
+        let dial = Dial {
+            address: self.address.trim_start_matches("https://").to_owned(),
+            trust: Trust::Ca { pem: ca.pem() },
+            identity: Some(ca.issue_process(self.process, clock::now())?),
+        };
+        let mut client = HubsClient::connect(&dial).await?;
+        tracing::info!(region = self.address, "follows another region");
+        let mut known: Option<ShardId> = None;
+        while self.writer.role() == Role::Leading {
+            let head = self.journal.head().await?;
+            let page = client.follow(&self.ask(&head, known).await?).await?;
+            if page.shard == head.shard {
+                return Err(NotRead::Itself);
+            }
+            if known.replace(page.shard) != Some(page.shard) {
+                // Only now it is known whose history this is, and where it was left.
+                continue;
+            }
+            let (writes, more) = (page.writes.len(), page.regions.is_none());
+            metrics::counter!("region_writes_total").increment(writes as u64);
+            if writes > 0 || more || self.is_news(&page).await? {
+                self.writer.follow(page).await??;
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, head: &Head, shard: Option<ShardId>) -> Result<RegionAsk, JournalError> {
+        let following = self.journal.following().await?;
+        let read = shard.and_then(|shard| following.bookmark(shard));
+        Ok(RegionAsk { read, have: head.vector(), epochs: head.epochs.clone() })
+    }
+
+    /// Whether a page without writes says anything that is not known.
+    async fn is_news(
+        &self,
+        page: &llm_config_shared::store::region::RegionPage,
+    ) -> Result<bool, JournalError> {
+        let before = self.journal.following().await?;
+        let mut after = before.clone();
+        after.has_read(page, self.journal.head().await?.shard);
+        Ok(before != after)
+    }
+}
+
+/// Doubling, with full jitter.
+fn pause(failures: u32) -> Duration {
+    let bound = PAUSE.saturating_mul(1 << failures.min(6)).min(PAUSE_MAX);
+    bound.mul_f64(rand::random::<f64>().max(0.1))
+}

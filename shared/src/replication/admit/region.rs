@@ -1,0 +1,160 @@
+//! Writes that another region has admitted. They keep their stamps, and get a place in this region's order, so that what
+//! edges here are sent stays one order however many regions there are.
+//!
+//! Who comes later in the last-write-wins order wins here as there, so every region ends with the same. The conflict test
+//! runs again: a write of each side may have met only here.
+
+use super::contest::Rival;
+use super::{Entering, Known, Planner};
+use crate::entry::{ChangeType, HistoryRow, HubRow, Status};
+use crate::stamp::{Hlc, WriteId};
+use crate::store::region::{RegionPage, RegionWrite};
+use crate::store::{Frontier, PlanningRequest};
+use crate::time::UnixMillis;
+use crate::vector::ShardId;
+
+/// Why a page of another region was not taken. Nothing of it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFollowed {
+    #[error(
+        "the clock of another region is {ahead_ms} ms ahead of this one's; it is followed when the time has come"
+    )]
+    ClockAhead { ahead_ms: u64 },
+    #[error("another page of that region was taken meanwhile")]
+    Outdated,
+}
+
+impl RegionPage {
+    /// Adds what planning it needs to `request`.
+    pub fn needs(&self, request: &mut PlanningRequest) {
+        for RegionWrite { row, .. } in &self.writes {
+            request.keys.push(row.at.clone());
+            request.past.push(row.stamp.id);
+            let frontier = (row.stamp.id.actor, row.stamp.id.incarnation);
+            if !request.frontiers.contains(&frontier) {
+                request.frontiers.push(frontier);
+            }
+        }
+    }
+}
+
+impl Planner {
+    /// Takes a page of another region's history in, whole.
+    ///
+    /// # Errors
+    /// When it is not the next page, or of a time that has not come here yet.
+    pub fn follow_region(&mut self, page: RegionPage) -> Result<(), NotFollowed> {
+        if self.leader.following.bookmark(page.shard) != page.after {
+            return Err(NotFollowed::Outdated);
+        }
+        let bound = Hlc::from_physical(UnixMillis(self.physical.0 + 2 * self.epsilon_ms));
+        let latest = page.writes.iter().map(|write| write.row.stamp.hlc).max();
+        if let Some(latest) = latest.filter(|latest| *latest > bound) {
+            let ahead_ms = latest.physical().0.saturating_sub(self.physical.0);
+            return Err(NotFollowed::ClockAhead { ahead_ms });
+        }
+        self.leader.following.has_read(&page, self.leader.shard);
+        self.epochs = self.leader.epochs();
+        self.followed = true;
+        for write in page.writes {
+            self.take_over(write);
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, write: RegionWrite) {
+        let id = write.row.stamp.id;
+        let is_admitted =
+            |known: &HistoryRow| matches!(known.status, Status::Applied | Status::SupersededConcurrent);
+        // An edge that went from one region to the other may have brought it to both, and here it was set aside.
+        match self.history.iter().position(|known| known.stamp.id == id) {
+            Some(at) if is_admitted(&self.history[at]) => return,
+            Some(at) => drop(self.history.remove(at)),
+            None => match self.known_past.get(&id) {
+                Some(known) if is_admitted(known) => return,
+                Some(_) => self.withdrawn.push(id),
+                None => {}
+            },
+        }
+        self.known_writes.insert(id, write.row.content_hash);
+        self.know_incarnation(id);
+        self.leader.clock.receive(write.row.stamp.hlc, Hlc::MAX);
+        let version = write.row.version;
+        let entering = entering(write);
+        let Some(current) = self.rows.get(&entering.at) else {
+            self.win(entering, version);
+            return;
+        };
+        let rival = Rival::of(current);
+        let later = entering.stamp > current.row.stamp;
+        let concurrent =
+            if later { !self.has_seen(&entering, current) } else { !self.was_seen(&entering, current) };
+        match (later, concurrent && self.rules.judge_regions) {
+            (true, true) => self.replace_here(entering, version, rival),
+            (true, false) => {
+                self.win(entering, version);
+            }
+            (false, true) => {
+                self.conflict(&entering, rival, Rival::at(entering.stamp, version));
+                self.stand_below(&entering, version, Status::SupersededConcurrent);
+            }
+            (false, false) => self.stand_below(&entering, version, Status::Applied),
+        }
+    }
+
+    /// An edge that comes here is known by what it wrote elsewhere, under each of its incarnations.
+    fn know_incarnation(&mut self, WriteId { actor, incarnation, .. }: WriteId) {
+        let place = (actor, incarnation);
+        if self.epochs.get(ShardId(actor.0)).is_none() && !self.frontiers.contains_key(&place) {
+            let known = Frontier { edge: actor, incarnation, last_counter: 0, session: 0 };
+            self.frontiers.insert(place, known);
+            self.moved.insert(place);
+        }
+    }
+
+    /// Whether the author of what is current had seen this write.
+    fn was_seen(&self, entering: &Entering, current: &HubRow) -> bool {
+        let (own, row) = (entering.stamp.id, current.row.stamp.id);
+        let own_earlier =
+            own.actor == row.actor && own.incarnation == row.incarnation && own.counter < row.counter;
+        let in_context =
+            entering.origin().is_some_and(|origin| self.epochs.has_seen(&current.context, origin));
+        in_context || own_earlier || current.base == Some(entering.stamp)
+    }
+
+    fn replace_here(&mut self, entering: Entering, version: u64, rival: Rival) {
+        drop(self.replace(entering, version, rival));
+    }
+
+    /// Goes to the history alone: the entry has something later.
+    fn stand_below(&mut self, entering: &Entering, version: u64, status: Status) {
+        self.record(entering, version, super::upload::change_type(entering), status, None, None);
+        if let Some(current) = self.rows.get_mut(&entering.at)
+            && current.top_version < version
+        {
+            current.top_version = version;
+            self.raised.insert(entering.at.clone());
+        }
+    }
+}
+
+fn entering(write: RegionWrite) -> Entering {
+    let RegionWrite { row, origin, metadata } = write;
+    Entering {
+        at: row.at,
+        stamp: row.stamp,
+        claimed_hlc: row.claimed_hlc,
+        content: row.content,
+        content_hash: row.content_hash,
+        author: row.author,
+        made_at: row.created_at,
+        message: row.message,
+        change: row.change,
+        tags: None,
+        description: None,
+        rollback: row.change_type == ChangeType::Rollback,
+        context: row.context,
+        base: row.base,
+        known: Some(Known { origin, metadata }),
+    }
+}

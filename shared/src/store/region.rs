@@ -1,0 +1,115 @@
+//! What the hubs of different regions tell one another: each follows the history of every other.
+
+use std::collections::BTreeMap;
+
+use crate::entry::{HistoryRow, Metadata};
+use crate::stamp::Hlc;
+use crate::store::Loss;
+use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
+
+/// How far a shard's history was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bookmark {
+    /// The last winner that was read.
+    pub position: Position,
+    /// The last write of all.
+    pub number: u64,
+    /// The newest leadership then: a hub that was restored numbers anew.
+    pub epoch: u64,
+}
+
+/// How far a hub follows other regions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    /// Which shards were read from, and how far.
+    pub read: BTreeMap<ShardId, Bookmark>,
+    /// How much of each shard's history is here, read from itself or from another that has it.
+    pub regions: Vector,
+    /// Of those shards.
+    pub epochs: Epochs,
+}
+
+/// What one hub asks of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionAsk {
+    pub read: Option<Bookmark>,
+    /// What the asker has, of its own order and of others'.
+    pub have: Vector,
+    pub epochs: Epochs,
+}
+
+impl RegionAsk {
+    /// Whether the asker has what was admitted there.
+    pub fn has(&self, origin: Dot) -> bool {
+        self.epochs.holds(&Vector::at(origin.shard, origin.position), &self.have)
+    }
+}
+
+/// One admitted write of another region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionWrite {
+    /// As that hub's history has it; its seq is none of this hub's.
+    pub row: HistoryRow,
+    /// Where it was admitted first; none for one that lost there, and has no place.
+    pub origin: Option<Dot>,
+    /// Of the entry, where the write is its value.
+    pub metadata: Option<Metadata>,
+}
+
+/// A part of another region's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionPage {
+    pub shard: ShardId,
+    /// Where the asker stood.
+    pub after: Option<Bookmark>,
+    pub writes: Vec<RegionWrite>,
+    /// Where it stands with this page.
+    pub read: Bookmark,
+    /// That shard's leaderships.
+    pub epochs: EpochTable,
+    pub hlc: Hlc,
+    /// With the last page: what that hub has of others, and what it knows of their leaderships.
+    pub regions: Option<(Vector, Epochs)>,
+}
+
+impl Following {
+    /// The place from where `shard` is to be read on.
+    pub fn bookmark(&self, shard: ShardId) -> Option<Bookmark> {
+        self.read.get(&shard).copied()
+    }
+
+    /// Where leaderships of other regions ended. Something was lost there if somebody has seen more of one of them.
+    pub fn losses(&self) -> Vec<Loss> {
+        let ends = |shard| self.epochs.ends(shard).map(move |(end, new_epoch)| (shard, end, new_epoch));
+        let ends = self.read.keys().flat_map(|shard| ends(*shard));
+        let loss = |(shard, Position { epoch, seq: cut }, new_epoch)| Loss { shard, epoch, cut, new_epoch };
+        ends.map(loss).collect()
+    }
+
+    /// All of a page is here. What was claimed of the history of the page's hub is never taken back: what it has lost since
+    /// is here all the same. `own` is the reader's shard, of which nobody else knows better.
+    pub fn has_read(&mut self, page: &RegionPage, own: ShardId) {
+        self.read.insert(page.shard, page.read);
+        self.epochs.learn(page.shard, &page.epochs, self.regions.get(page.shard));
+        self.has(page.shard, page.read.position);
+        let Some((regions, epochs)) = &page.regions else { return };
+        for (shard, position) in regions.iter().filter(|(shard, _)| *shard != own && *shard != page.shard) {
+            if epochs.get(shard).is_some_and(|table| self.epochs.hear(shard, table))
+                && self.is_further(shard, position)
+            {
+                self.has(shard, position);
+            }
+        }
+        self.epochs.keep(epochs, own);
+    }
+
+    fn has(&mut self, shard: ShardId, position: Position) {
+        self.regions = std::mem::take(&mut self.regions).with(shard, position);
+    }
+
+    fn is_further(&self, shard: ShardId, position: Position) -> bool {
+        let ordinal = |position: Position| self.epochs.get(shard)?.ordinal(position.epoch);
+        let place = |position: Position| (position.seq, ordinal(position));
+        self.regions.get(shard).is_none_or(|claimed| place(position) > place(claimed))
+    }
+}
