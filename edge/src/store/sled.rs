@@ -1,7 +1,7 @@
 //! The replica on sled: one tree, every batch atomic and durable.
 //!
 //! What sled 0.34 does that shapes this file, all of it measured: `flush` ends in `sync_file_range`, which survives the
-//! process and not the machine, so the log file is fdatasynced as well; a page holds up to sixteen records and is moved
+//! process and not the machine, so the log file is fdatasynced as well; its settings it never syncs; a page holds up to sixteen records and is moved
 //! to a file of its own above a quarter of a segment, so larger records are cut into parts that keep pages below that;
 //! its default cache is a gigabyte; after an error every later write fails, so a store that failed has to be opened
 //! again; and it panics where it finds what it never wrote.
@@ -30,6 +30,8 @@ const PARTS_MAX: usize = u16::MAX as usize;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const TREE: &str = "replica";
+/// sled's own; the same for every replica, and written where it is missing.
+pub(crate) const SETTINGS: &str = "conf";
 
 /// The edge's replica in a directory of its own.
 pub struct SledStore {
@@ -77,6 +79,7 @@ impl SledStore {
         let db = guarded(|| open_retrying(directory, cache_bytes))??;
         let tree = guarded(|| db.open_tree(TREE).map_err(store_error))??;
         let log = File::open(directory.join("db")).map_err(io_error)?;
+        File::open(directory.join(SETTINGS)).and_then(|settings| settings.sync_all()).map_err(io_error)?;
         let mark = Mark::open(directory).map_err(io_error)?;
         Ok(Self { tree, log, cipher, db, mark, number: 0, failed: None, damaged: 0 })
     }

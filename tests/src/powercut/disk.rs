@@ -1,0 +1,372 @@
+//! A disk that lived through the calls of a program, up to any moment, and the images that a cut then leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::calls::{Calls, Moment, What};
+
+/// What happens to all that was not synced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// None of it is there.
+    Nothing,
+    /// All of it is there.
+    Everything,
+    /// Of the blocks of this size, this share is as it was last; of every other one any earlier state.
+    Torn { block: usize, share: f64 },
+}
+
+impl Fate {
+    /// Any but the first two.
+    pub fn torn(random: &mut StdRng) -> Self {
+        let block = if random.random_bool(0.5) { 512 } else { 4_096 };
+        let share = [0.02, 0.3, 0.7, 0.95][random.random_range(0..4)];
+        Self::Torn { block, share }
+    }
+}
+
+/// Files by what a cut leaves of them.
+pub type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+#[derive(Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    /// Writes and lengths since, by number of the call; whether it has ended.
+    later: Vec<(usize, bool)>,
+}
+
+#[derive(Clone, Debug)]
+enum Naming {
+    Put(PathBuf, usize),
+    Remove(PathBuf),
+}
+
+type Names = BTreeMap<PathBuf, usize>;
+
+/// The state of a disk at a moment of a [`Calls`].
+#[derive(Debug)]
+pub struct Disk<'a> {
+    calls: &'a Calls,
+    files: Vec<File>,
+    /// As programs see them.
+    names: Names,
+    durable_names: Names,
+    /// Since the directory was synced.
+    renamed: Vec<Naming>,
+    /// What each sync under way has to make durable: changes of a file, or so many namings.
+    syncs: BTreeMap<usize, Promise>,
+}
+
+#[derive(Debug)]
+enum Promise {
+    File(usize, BTreeSet<usize>),
+    Names(usize),
+}
+
+impl<'a> Disk<'a> {
+    /// Before everything: an empty directory.
+    pub fn new(calls: &'a Calls) -> Self {
+        Self {
+            calls,
+            files: Vec::new(),
+            names: Names::new(),
+            durable_names: Names::new(),
+            renamed: Vec::new(),
+            syncs: BTreeMap::new(),
+        }
+    }
+
+    /// Lives through one moment more.
+    ///
+    /// # Panics
+    /// When it concerns a file that was never created.
+    pub fn pass(&mut self, moment: Moment) {
+        match moment {
+            Moment::Begins(call) => self.begin(call),
+            Moment::Ends(call) => self.end(call),
+        }
+    }
+
+    fn begin(&mut self, call: usize) {
+        match &self.calls.all[call] {
+            What::Write { file, .. } | What::Length { file, .. } => {
+                let file = self.names[file];
+                self.files[file].later.push((call, false));
+            }
+            What::Sync(of) => {
+                let promise = match self.names.get(of) {
+                    Some(&file) => {
+                        let ended = self.files[file].later.iter().filter(|(_, ended)| *ended);
+                        Promise::File(file, ended.map(|(call, _)| *call).collect())
+                    }
+                    None => Promise::Names(self.renamed.len()),
+                };
+                // A sync of something else promises nothing here.
+                let names = matches!(promise, Promise::Names(_));
+                if !names || self.names.keys().any(|name| name.parent() == Some(of.as_path())) {
+                    self.syncs.insert(call, promise);
+                }
+            }
+            What::Create(_) | What::Rename(..) | What::Remove(_) | What::Said(_) | What::Nothing => {}
+        }
+    }
+
+    fn end(&mut self, call: usize) {
+        match &self.calls.all[call] {
+            What::Write { file, .. } | What::Length { file, .. } => {
+                let Some(&file) = self.names.get(file) else { return };
+                self.files[file]
+                    .later
+                    .iter_mut()
+                    .filter(|(number, _)| *number == call)
+                    .for_each(|it| it.1 = true);
+            }
+            What::Create(name) => {
+                if !self.names.contains_key(name) {
+                    self.files.push(File::default());
+                    self.name(Naming::Put(name.clone(), self.files.len() - 1));
+                }
+            }
+            What::Rename(from, to) => {
+                let file = self.names[from];
+                self.name(Naming::Put(to.clone(), file));
+                self.name(Naming::Remove(from.clone()));
+            }
+            What::Remove(name) => self.name(Naming::Remove(name.clone())),
+            What::Sync(_) => self.synced(call),
+            What::Said(_) | What::Nothing => {}
+        }
+    }
+
+    fn name(&mut self, naming: Naming) {
+        rename(&mut self.names, &naming);
+        self.renamed.push(naming);
+    }
+
+    fn synced(&mut self, call: usize) {
+        match self.syncs.remove(&call) {
+            Some(Promise::File(file, promised)) => {
+                let file = &mut self.files[file];
+                for (number, _) in &file.later {
+                    if promised.contains(number) {
+                        change(&mut file.durable, &self.calls.all[*number]);
+                    }
+                }
+                file.later.retain(|(number, _)| !promised.contains(number));
+            }
+            Some(Promise::Names(count)) => {
+                // Another sync may have kept some of them already.
+                let count = count.min(self.renamed.len());
+                self.renamed.drain(..count).for_each(|naming| rename(&mut self.durable_names, &naming));
+            }
+            None => {}
+        }
+    }
+
+    /// How much is not synced, in writes: images of a moment at which nothing waits are all the same.
+    pub fn waiting(&self) -> usize {
+        self.files.iter().map(|file| file.later.len()).sum::<usize>() + self.renamed.len()
+    }
+
+    /// What lies in `root` after a cut now, by path below it.
+    pub fn image(&self, root: &Path, fate: Fate, random: &mut StdRng) -> Image {
+        let kept = match fate {
+            Fate::Nothing => 0,
+            Fate::Everything => self.renamed.len(),
+            Fate::Torn { .. } => random.random_range(0..=self.renamed.len()),
+        };
+        let mut names = self.durable_names.clone();
+        self.renamed[..kept].iter().for_each(|naming| rename(&mut names, naming));
+        let below = |path: &Path| path.strip_prefix(root).expect("only files below it").to_owned();
+        names.iter().map(|(name, file)| (below(name), self.bytes(&self.files[*file], fate, random))).collect()
+    }
+
+    fn bytes(&self, file: &File, fate: Fate, random: &mut StdRng) -> Vec<u8> {
+        let changes: Vec<&What> = file.later.iter().map(|(call, _)| &self.calls.all[*call]).collect();
+        match fate {
+            Fate::Nothing => file.durable.clone(),
+            Fate::Everything => after(&file.durable, &changes),
+            Fate::Torn { block, share } => torn(&file.durable, &changes, block, share, random),
+        }
+    }
+}
+
+fn rename(names: &mut Names, naming: &Naming) {
+    match naming {
+        Naming::Put(name, file) => drop(names.insert(name.clone(), *file)),
+        Naming::Remove(name) => drop(names.remove(name)),
+    }
+}
+
+fn after(durable: &[u8], changes: &[&What]) -> Vec<u8> {
+    let mut bytes = durable.to_vec();
+    changes.iter().for_each(|what| change(&mut bytes, what));
+    bytes
+}
+
+fn change(bytes: &mut Vec<u8>, what: &What) {
+    match what {
+        What::Write { at, bytes: written, .. } => {
+            let end = at + written.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[*at..end].copy_from_slice(written);
+        }
+        What::Length { length, .. } => bytes.resize(*length, 0),
+        What::Create(_)
+        | What::Rename(..)
+        | What::Remove(_)
+        | What::Sync(_)
+        | What::Said(_)
+        | What::Nothing => {}
+    }
+}
+
+/// Every block goes through all changes in order, and stops at one of its own choice.
+fn torn(durable: &[u8], changes: &[&What], block: usize, share: f64, random: &mut StdRng) -> Vec<u8> {
+    let mut lengths = vec![durable.len()];
+    let mut touched: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (number, what) in changes.iter().enumerate() {
+        let before = *lengths.last().expect("it has one");
+        let (range, length) = match what {
+            What::Write { at, bytes, .. } => (*at..at + bytes.len(), before.max(at + bytes.len())),
+            What::Length { length, .. } => (*length..before.max(*length), *length),
+            What::Create(_)
+            | What::Rename(..)
+            | What::Remove(_)
+            | What::Sync(_)
+            | What::Said(_)
+            | What::Nothing => continue,
+        };
+        lengths.push(length);
+        if !range.is_empty() {
+            for place in range.start / block..=(range.end - 1) / block {
+                touched.entry(place).or_default().push(number);
+            }
+        }
+    }
+    let longest = lengths.iter().copied().max().expect("it has one");
+    let mut bytes = durable.to_vec();
+    bytes.resize(longest, 0);
+    for (place, numbers) in touched {
+        let kept =
+            if random.random_bool(share) { numbers.len() } else { random.random_range(0..numbers.len()) };
+        let (start, end) = (place * block, ((place + 1) * block).min(longest));
+        for number in &numbers[..kept] {
+            apply_within(&mut bytes[start..end], start, changes[*number]);
+        }
+    }
+    let length =
+        if random.random_bool(share) { lengths.len() - 1 } else { random.random_range(0..lengths.len()) };
+    bytes.truncate(lengths[length]);
+    bytes
+}
+
+/// The part of a change that lies in a block, which begins at `start` of its file.
+fn apply_within(block: &mut [u8], start: usize, what: &What) {
+    let end = start + block.len();
+    match what {
+        What::Write { at, bytes, .. } => {
+            let (from, to) = (start.max(*at), end.min(at + bytes.len()));
+            block[from - start..to - start].copy_from_slice(&bytes[from - at..to - at]);
+        }
+        What::Length { length, .. } => block[length.saturating_sub(start).min(end - start)..].fill(0),
+        What::Create(_)
+        | What::Rename(..)
+        | What::Remove(_)
+        | What::Sync(_)
+        | What::Said(_)
+        | What::Nothing => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    const FILE: &str = "/r/f";
+
+    fn write(at: usize, byte: u8, length: usize) -> What {
+        What::Write { file: FILE.into(), at, bytes: vec![byte; length] }
+    }
+
+    /// One call after the other.
+    fn calls(all: Vec<What>) -> Calls {
+        let mut calls = Calls::below(Path::new("/r"));
+        for (number, what) in all.into_iter().enumerate() {
+            calls.all.push(what);
+            calls.moments.extend([Moment::Begins(number), Moment::Ends(number)]);
+        }
+        calls
+    }
+
+    fn named_and(mut more: Vec<What>) -> Calls {
+        let mut all = vec![What::Create(FILE.into()), What::Sync("/r".into())];
+        all.append(&mut more);
+        calls(all)
+    }
+
+    fn images(calls: &Calls) -> BTreeSet<Option<Vec<u8>>> {
+        let mut disk = Disk::new(calls);
+        calls.moments.iter().for_each(|moment| disk.pass(*moment));
+        let mut random = StdRng::seed_from_u64(1);
+        let mut image = || {
+            let fate = Fate::Torn { block: 512, share: 0.5 };
+            disk.image(Path::new("/r"), fate, &mut random).remove(Path::new("f"))
+        };
+        (0..200).map(|_| image()).collect()
+    }
+
+    #[test]
+    fn what_was_synced_is_there_and_nothing_else_for_certain() {
+        let synced = named_and(vec![write(0, 1, 1_024), What::Sync(FILE.into())]);
+        assert_eq!(images(&synced), BTreeSet::from([Some(vec![1; 1_024])]));
+        let later = named_and(vec![write(0, 1, 1_024), What::Sync(FILE.into()), write(0, 2, 1_024)]);
+        let block = |byte| [byte; 512];
+        let all = [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(a, b)| Some([block(a), block(b)].concat()));
+        assert_eq!(images(&later), BTreeSet::from(all), "a later block may be there without an earlier one");
+    }
+
+    #[test]
+    fn a_sync_promises_nothing_about_what_is_written_while_it_runs() {
+        let mut calls = named_and(vec![What::Sync(FILE.into()), write(0, 1, 512)]);
+        let last = calls.moments.len() - 1;
+        // Begins, then the write, and only then it ends.
+        calls.moments.swap(last - 2, last);
+        assert_eq!(calls.moments[last], Moment::Ends(2));
+        calls.moments.swap(last - 2, last - 1);
+        let all = [vec![], vec![0; 512], vec![1; 512]].map(Some);
+        assert_eq!(images(&calls), BTreeSet::from(all));
+    }
+
+    #[test]
+    fn a_name_is_there_for_certain_once_its_directory_was_synced() {
+        let file_synced = calls(vec![What::Create(FILE.into()), write(0, 1, 1), What::Sync(FILE.into())]);
+        assert_eq!(images(&file_synced), BTreeSet::from([None, Some(vec![1])]));
+        let gone = named_and(vec![What::Remove(FILE.into())]);
+        assert_eq!(images(&gone), BTreeSet::from([None, Some(vec![])]));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_and_grew_again_has_zeros_between() {
+        let grown = named_and(vec![
+            write(0, 1, 1_024),
+            What::Sync(FILE.into()),
+            What::Length { file: FILE.into(), length: 100 },
+            write(600, 2, 424),
+        ]);
+        let mut disk = Disk::new(&grown);
+        grown.moments.iter().for_each(|moment| disk.pass(*moment));
+        let mut random = StdRng::seed_from_u64(1);
+        let last = disk.image(Path::new("/r"), Fate::Everything, &mut random);
+        assert_eq!(last[Path::new("f")], [vec![1; 100], vec![0; 500], vec![2; 424]].concat());
+        let all_there = Fate::Torn { block: 512, share: 1.0 };
+        assert_eq!(disk.image(Path::new("/r"), all_there, &mut random)[Path::new("f")], last[Path::new("f")]);
+    }
+}
