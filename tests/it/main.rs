@@ -37,5 +37,6 @@ mod published_bugs;
 mod repair;
 mod replica_store;
 mod restore;
+mod space;
 mod subscriptions;
 mod tidy;

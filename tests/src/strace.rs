@@ -36,6 +36,14 @@ impl Injection {
         Self { calls: calls.to_owned(), what: None, files: Vec::new() }
     }
 
+    /// They fail only after this time.
+    #[must_use]
+    pub fn late(mut self, delay: Duration) -> Self {
+        let what = self.what.as_mut().expect("something happens");
+        what.push_str(&format!(":delay_enter={}", delay.as_micros()));
+        self
+    }
+
     /// Only where a call concerns one of these files.
     #[must_use]
     pub fn at(mut self, files: Vec<PathBuf>) -> Self {

@@ -83,7 +83,7 @@ impl SledStore {
         let log = File::open(directory.join("db")).map_err(io_error)?;
         File::open(directory.join(SETTINGS)).and_then(|settings| settings.sync_all()).map_err(io_error)?;
         let mark = Mark::open(directory).map_err(io_error)?;
-        let waker = Waker::start(db.clone()).map_err(io_error)?;
+        let waker = Waker::of(db.clone()).map_err(io_error)?;
         Ok(Self { waker, tree, log, cipher, db, mark, number: 0, failed: None, damaged: 0 })
     }
 

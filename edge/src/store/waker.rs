@@ -26,14 +26,20 @@ type Over = Infallible;
 pub(super) struct Watched(#[allow(dead_code, reason = "its end tells")] mpsc::Sender<Over>);
 
 impl Waker {
+    /// Looks after the batches of a replica.
+    ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(db: Db) -> io::Result<Self> {
+    pub(super) fn of(db: Db) -> io::Result<Self> {
+        Self::start(PAUSE, move || wake(&db))
+    }
+
+    fn start(pause: Duration, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (batches, begun) = mpsc::channel::<mpsc::Receiver<Over>>();
         let thread = std::thread::Builder::new().name("replica-waker".into()).spawn(move || {
             for batch in begun {
-                while batch.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-                    wake(&db);
+                while batch.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    wake();
                 }
             }
         })?;
@@ -66,5 +72,28 @@ fn wake(db: &Db) {
     if let Err(kept) = db.context.global_error() {
         tracing::warn!(error = %kept, "the replica's engine waits after an error of the disk; it is woken");
         let _ = db.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_batch_that_takes_long_is_looked_after_until_it_is_over() {
+        let (wake, woken) = mpsc::channel();
+        let waker = Waker::start(Duration::from_millis(1), move || drop(wake.send(()))).unwrap();
+        for _ in 0..2 {
+            let watched = waker.watch();
+            for _ in 0..3 {
+                woken.recv_timeout(PATIENCE).unwrap();
+            }
+            drop(watched);
+        }
+        drop(waker);
+        while woken.try_recv().is_ok() {}
+        assert_eq!(woken.try_recv(), Err(mpsc::TryRecvError::Disconnected), "its thread has ended");
     }
 }

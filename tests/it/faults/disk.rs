@@ -7,7 +7,8 @@ use std::time::Duration;
 use llm_config_tests::Size;
 use llm_config_tests::http::{Client, entry};
 use llm_config_tests::strace::Injection;
-use llm_config_tests::wait::eventually;
+use llm_config_tests::wait::{eventually, within};
+use llm_config_tests::workload::converge;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
@@ -132,4 +133,44 @@ async fn a_hub_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
         failing(Victim::Hub, Ends::ByRestart, OF_THE_HUB, restarts),
         failing(Victim::Hub, Ends::ByItself, OF_THE_HUB, by_itself),
     );
+}
+
+/// The engine writes a batch that goes over the end of a segment by two of its threads; when the first fails and the second
+/// is done already, it tells nobody.
+async fn fails_late_in_a_large_write(seed: u64) {
+    let nth = StdRng::seed_from_u64(seed).random_range(3..12);
+    let _replay = Replay(format!("seed {seed}: EIO from pwrite64 number {nth} on, late"));
+    let mut world = World::new("disk-late", seed).await;
+    write_before(&world).await;
+    world.kill(Victim::Edge);
+    let injection = Injection::fail("pwrite64", "EIO", nth).late(Duration::from_millis(300));
+    world.launch(Victim::Edge, Some(injection.at(files(&world, Victim::Edge))));
+    let client = world.edges[0].client();
+    let large = json!({"value": "x".repeat(400_000), "env": "development"});
+    let put = async || {
+        let told = client.try_send("PUT", &entry("app", "large"), Some(large.clone())).await;
+        told.map(|told| told.status).map_err(|error| error.to_string())
+    };
+    eventually("a write is refused", async || match put().await? {
+        503 | 507 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    assert!(Injection::happened(&world.edges[0].trace_path()), "the call failed");
+    Injection::end(world.process(Victim::Edge).id());
+    let taken = within(GOES_ON_WITHIN, "a write is taken", async || match put().await? {
+        200 | 202 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    taken.await;
+    converge(&world.hub, &world.edges, GOES_ON_WITHIN).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_whose_disk_fails_late_in_a_large_write_goes_on() {
+    let rounds = Size::of_run().pick(2, 2, 20);
+    for round in (0..rounds).step_by(2) {
+        let seed = base_seed() + round;
+        tokio::join!(fails_late_in_a_large_write(seed), fails_late_in_a_large_write(seed + 1));
+    }
 }
