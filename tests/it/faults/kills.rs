@@ -17,12 +17,12 @@ use super::world::{CONVERGED_WITHIN, Replay, Victim, World, base_seed};
 /// Points in one world: a long history makes the check slow.
 const POINTS_PER_WORLD: usize = 25;
 /// Worlds at once, for each victim, where there are that many.
-const WORLDS_AT_ONCE: usize = 4;
+const WORLDS_AT_ONCE: usize = 3;
 /// Writes that the victim answers before its kill is given up and it is killed between calls.
 const WRITES_MAX: usize = 150;
 
-/// An edge that found no hub for some seconds may wait so long before it tries again.
-const PAUSE_MAX: Duration = Duration::from_secs(16);
+/// An edge that found no hub for half a minute, as on a busy machine, may wait so long before it tries again.
+const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// Calls, and how often a thread makes them while the workload goes on for some seconds, its start included.
 const OF_THE_EDGE: &[(&str, RangeInclusive<u16>)] = &[
@@ -60,8 +60,8 @@ async fn killed_at_write_calls(victim: Victim) {
         }
         killed
     };
-    let (a, b, c, d) = tokio::join!(worlds(0), worlds(1), worlds(2), worlds(3));
-    let killed = a + b + c + d;
+    let (a, b, c) = tokio::join!(worlds(0), worlds(1), worlds(2));
+    let killed = a + b + c;
     eprintln!("{victim:?}: of {points} points {killed} came, nothing was lost");
     assert!(killed * 2 >= points, "of {points} points {killed} came");
 }

@@ -1,9 +1,10 @@
-//! Power cuts: an edge takes changes from its hub and writes of its own while every byte that it writes is recorded, and its
-//! replica is opened as a cut at any moment may have left it ([`llm_config_tests::powercut`]). What had been answered to a
-//! client by then is there.
+//! Power cuts: an edge joins, takes changes from its hub and writes of its own while every byte that it writes is recorded, and
+//! its replica is opened with its keys as a cut at any moment may have left them ([`llm_config_tests::powercut`]). What
+//! had been answered to a client by then is there.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use llm_config_edge::identity::EdgeIdentity;
@@ -13,12 +14,11 @@ use llm_config_shared::entry::Content;
 use llm_config_shared::store::replica::{Batch, Record, ReplicaStore as _, StateRecord};
 use llm_config_shared::write::Action;
 use llm_config_tests::Size;
-use llm_config_tests::edge::{Edge, try_join};
+use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::Hub;
 use llm_config_tests::powercut::calls::{Calls, Moment, WATCHED, What};
 use llm_config_tests::powercut::disk::{Disk, Fate, Image};
-use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::strace::Injection;
 use rand::rngs::StdRng;
@@ -32,6 +32,8 @@ const ENTRIES: usize = 60;
 const VALUE_BYTES: usize = 2_000;
 /// Images of one cut.
 const IMAGES_PER_CUT: usize = 4;
+/// Moments of joining and of making files: a quarter of the cuts.
+const BEGINNING: usize = 100;
 /// So often an image that was opened is written to and opened again.
 const GOES_ON_EVERY: usize = 5;
 
@@ -45,6 +47,10 @@ struct Told {
 }
 
 impl Told {
+    fn nothing(&self) -> bool {
+        self.writes.is_empty() && self.round == 0
+    }
+
     /// The edge answers: with the key of a write, or with a value of a round.
     fn hear(&mut self, answer: &[u8]) {
         let text = String::from_utf8_lossy(answer);
@@ -61,7 +67,7 @@ impl Told {
 
 struct Driver {
     hub: Hub,
-    proxy: Proxy,
+    token: String,
     edge: Edge,
     rounds: usize,
     writes: usize,
@@ -70,13 +76,10 @@ struct Driver {
 impl Driver {
     async fn start(scratch: &Scratch) -> Self {
         let hub = Hub::dev(scratch).await;
-        let proxy = Proxy::start(hub.sync, 0).await;
-        let token = hub.open_token("e1").await;
-        let address = format!("https://{}", proxy.address());
-        try_join(scratch, "e1", &token, &["--hub", &address]).await.done();
+        let token = scratch.file("e1.join", &hub.open_token("e1").await).display().to_string();
         let mut edge = Edge::at(scratch, "e1");
         edge.injection = Some(Injection::record(WATCHED));
-        Self { hub, proxy, edge, rounds: 0, writes: 0 }
+        Self { hub, token, edge, rounds: 0, writes: 0 }
     }
 
     /// The hub changes everything, and the edge is asked until it shows that.
@@ -106,35 +109,48 @@ impl Driver {
         self.edge.client().until("/api/v1/edge/status", |answer| answer.json()["connected"] == wanted).await;
     }
 
-    /// One life of the edge, connected for most of it; it ends as a power cut would.
+    /// One life of the edge, connected for most of it, which it begins by joining if it has not; it ends by a kill.
     async fn life(&mut self, size: usize, log: &Path) {
-        self.proxy.suffer(Fault::None);
-        self.edge.start().await;
+        self.edge.launch(&["--join-token-file", &self.token]);
         self.edge.client().until("/health/ready", |answer| answer.status == 200).await;
         for _ in 0..size {
             self.round().await;
             self.write().await;
         }
-        self.proxy.suffer(Fault::Cut);
+        self.hub.kill();
         self.connected(false).await;
         for _ in 0..2 * size {
             self.write().await;
         }
         self.edge.kill();
+        self.hub.start().await;
         fs::copy(self.edge.trace_path(), log).unwrap();
     }
 }
 
-/// How a replica is opened.
-struct Key {
+/// An edge's folder after a cut.
+struct Left {
     owner: Owner,
     keys: EdgeKeys,
+    replica: PathBuf,
 }
 
-impl Key {
-    fn open(&self, directory: &Path) -> Opened {
+impl Left {
+    /// None where it does not know yet who it is.
+    fn read(directory: &Path) -> Option<Self> {
+        if !EdgeIdentity::exists(directory) {
+            return None;
+        }
+        let identity = EdgeIdentity::load(directory).expect("whole or not there");
+        let keys = EdgeKeys::load(directory).expect("there before the identity");
+        let owner = Owner { tenant: identity.tenant, edge: identity.edge.0 };
+        Some(Self { owner, keys, replica: directory.join("replica") })
+    }
+
+    fn open(&self) -> Opened {
         let options = StoreOptions { compact: false, ..StoreOptions::default() };
-        store::open(directory, &self.keys.replica, &self.owner, options).expect("a replica opens after a cut")
+        store::open(&self.replica, &self.keys.replica, &self.owner, options)
+            .expect("a replica opens after a cut")
     }
 }
 
@@ -215,50 +231,69 @@ fn lay_out(image: &Image, directory: &Path) {
     for (name, bytes) in image {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().expect("below the directory")).unwrap();
-        fs::write(path, bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
 
 /// A store that recovered takes a batch, and keeps it.
-fn goes_on(key: &Key, mut opened: Opened, directory: &Path) {
+fn goes_on(left: &Left, mut opened: Opened) {
     let session = state(&opened).session + 1;
     let next = StateRecord { session, ..state(&opened) };
     opened.store.commit(&Batch { put: vec![Record::State(next)], remove: Vec::new() }).unwrap();
     let count = opened.records.len();
     drop(opened);
-    let again = key.open(directory);
+    let again = left.open();
     assert_eq!((again.recovery.as_ref(), state(&again).session), (None, session));
     assert!(again.records.len() >= count, "nothing is lost by going on");
 }
 
-/// Moments at which something waited for a sync, and some others: where cuts leave something to chance.
+/// Moments at which something happens to the disk: between them cuts leave nothing new.
 fn cuts(calls: &Calls, count: usize, random: &mut StdRng) -> Vec<usize> {
-    let mut disk = Disk::new(calls);
-    let mut waiting = Vec::new();
-    for (number, moment) in calls.moments.iter().enumerate() {
-        disk.pass(*moment);
-        if disk.waiting() > 0 {
-            waiting.push(number);
-        }
-    }
-    assert!(waiting.len() > count / 2, "only {} moments to cut at", waiting.len());
-    let mut cuts: Vec<usize> = (0..count).map(|_| waiting[random.random_range(0..waiting.len())]).collect();
+    let changes = |moment: &Moment| {
+        let (Moment::Begins(call) | Moment::Ends(call)) = moment;
+        !matches!(calls.all[*call], What::Said(_) | What::Nothing)
+    };
+    let moments: Vec<usize> = (0..calls.moments.len()).filter(|at| changes(&calls.moments[*at])).collect();
+    assert!(moments.len() > BEGINNING + count / 2, "only {} moments to cut at", moments.len());
+    let within = |number: usize| if number.is_multiple_of(4) { BEGINNING } else { moments.len() };
+    let mut cuts: Vec<usize> =
+        (0..count).map(|number| moments[random.random_range(0..within(number))]).collect();
     cuts.sort_unstable();
     cuts
 }
 
 struct Checked {
     images: usize,
+    /// Before the edge knew who it is, and had answered anything.
+    unjoined: usize,
     rebuilt: usize,
     findings: Vec<String>,
 }
 
-fn check(calls: &Calls, root: &Path, key: &Key, folder: &Path, images: usize, seed: u64) -> Checked {
+impl Checked {
+    fn look_at(&mut self, left: &Left, told: &Told, floor: &mut StateRecord, fate: Fate, what: &str) {
+        let opened = left.open();
+        let wrong = wrong(&opened, told, floor);
+        self.rebuilt += usize::from(opened.recovery == Some(Recovery::IndexRebuilt));
+        if !wrong.is_empty() {
+            return self.findings.push(format!("{what}: {}", wrong.join("; ")));
+        }
+        if fate == Fate::Nothing {
+            *floor = state(&opened);
+        }
+        if self.images.is_multiple_of(GOES_ON_EVERY) {
+            goes_on(left, opened);
+        }
+    }
+}
+
+fn check(calls: &Calls, folder: &Path, images: usize, seed: u64) -> Checked {
     let mut random = StdRng::seed_from_u64(seed);
     let cuts = cuts(calls, images.div_ceil(IMAGES_PER_CUT), &mut random);
     let (mut disk, mut passed, mut told) = (Disk::new(calls), 0, Told::default());
     let mut floor = StateRecord::default();
-    let mut checked = Checked { images: 0, rebuilt: 0, findings: Vec::new() };
+    let mut checked = Checked { images: 0, unjoined: 0, rebuilt: 0, findings: Vec::new() };
     for cut in cuts {
         for moment in &calls.moments[passed..=cut] {
             disk.pass(*moment);
@@ -278,24 +313,15 @@ fn check(calls: &Calls, root: &Path, key: &Key, folder: &Path, images: usize, se
             let what =
                 format!("seed {seed}, cut at {cut} of {}, image {number}, {fate:?}", calls.moments.len());
             let _replay = Replay(what.clone());
-            let directory = folder.join(format!("image-{}", checked.images));
-            lay_out(&disk.image(root, fate, &mut random), &directory);
-            let opened = key.open(&directory);
-            let wrong = wrong(&opened, &told, &floor);
-            if number == 0 && wrong.is_empty() {
-                floor = state(&opened);
-            }
+            let directory = folder.join("image");
+            lay_out(&disk.image(fate, &mut random), &directory);
             checked.images += 1;
-            checked.rebuilt += usize::from(opened.recovery == Some(Recovery::IndexRebuilt));
-            if wrong.is_empty() && checked.images % GOES_ON_EVERY == 0 {
-                goes_on(key, opened, &directory);
+            match Left::read(&directory) {
+                Some(left) => checked.look_at(&left, &told, &mut floor, fate, &what),
+                None if told.nothing() => checked.unjoined += 1,
+                None => checked.findings.push(format!("{what}: who it is")),
             }
-            if !wrong.is_empty() {
-                checked.findings.push(format!("{what}: {}", wrong.join("; ")));
-            }
-            for left in [directory.clone(), PathBuf::from(format!("{}.set-aside", directory.display()))] {
-                let _ = fs::remove_dir_all(left);
-            }
+            fs::remove_dir_all(&directory).unwrap();
         }
     }
     checked
@@ -306,24 +332,21 @@ fn check(calls: &Calls, root: &Path, key: &Key, folder: &Path, images: usize, se
 async fn what_was_acknowledged_survives_a_power_cut_at_any_moment() {
     let scratch = Scratch::new("power");
     let mut driver = Driver::start(&scratch).await;
-    let root = driver.edge.data().join("replica");
-    let mut calls = Calls::below(&root);
+    let mut calls = Calls::below(driver.edge.data());
     for life in 0..3 {
         let log = scratch.path(&format!("calls-{life}"));
         driver.life(Size::of_run().pick(6, 10, 25), &log).await;
         calls.add(&log);
         fs::remove_file(&log).unwrap();
     }
-    let identity = EdgeIdentity::load(driver.edge.data()).unwrap();
-    let keys = EdgeKeys::load(driver.edge.data()).unwrap();
-    let key = Key { owner: Owner { tenant: identity.tenant, edge: identity.edge.0 }, keys };
     let folder = scratch.path("images");
     let images = Size::of_run().pick(200, 400, 2_000);
     let checked =
-        tokio::task::spawn_blocking(move || check(&calls, &root, &key, &folder, images, base_seed()))
-            .await
-            .unwrap();
-    eprintln!("power was cut {} times; {} times the index was rebuilt", checked.images, checked.rebuilt);
+        tokio::task::spawn_blocking(move || check(&calls, &folder, images, base_seed())).await.unwrap();
+    eprintln!(
+        "power was cut {} times, {} of them before the edge had joined; {} times the index was rebuilt",
+        checked.images, checked.unjoined, checked.rebuilt
+    );
     let shown = checked.findings.len().min(20);
     assert!(
         checked.findings.is_empty(),

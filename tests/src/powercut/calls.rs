@@ -8,14 +8,18 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// All calls that change files or names, some that cannot be replayed and must not come, and those that answer clients.
-pub const WATCHED: &str = "openat,write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink,writev,sendto,sendmsg,\
+pub const WATCHED: &str = "openat,mkdir,write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink,writev,sendto,sendmsg,\
                            pwritev,truncate,fallocate,renameat,renameat2,link,linkat,unlinkat,copy_file_range,creat";
 
 /// What a call did, or does once it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A file is there, under a name that it may have had before.
-    Create(PathBuf),
+    /// A file is there, under a name that it may have had before, and is emptied or not.
+    Create {
+        file: PathBuf,
+        empty: bool,
+    },
+    Folder(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
     Write {
@@ -47,7 +51,8 @@ pub enum Moment {
 pub struct Calls {
     pub all: Vec<What>,
     pub moments: Vec<Moment>,
-    root: PathBuf,
+    /// Of which all is known.
+    pub root: PathBuf,
     /// Where the next `write` goes.
     positions: HashMap<PathBuf, usize>,
 }
@@ -123,10 +128,11 @@ impl Calls {
                 if !here(&file) || !flags.contains("O_CREAT") {
                     return What::Nothing;
                 }
-                assert!(!flags.contains("O_TRUNC") && !flags.contains("O_APPEND"), "not modelled: {call}");
+                assert!(!flags.contains("O_APPEND"), "not modelled: {call}");
                 self.positions.insert(file.clone(), 0);
-                What::Create(file)
+                What::Create { file, empty: flags.contains("O_TRUNC") }
             }
+            ("mkdir", _) if here(&path(quoted(arguments[0]))) => What::Folder(path(quoted(arguments[0]))),
             ("rename", _) if here(&path(quoted(arguments[0]))) => {
                 What::Rename(path(quoted(arguments[0])), path(quoted(arguments[1])))
             }

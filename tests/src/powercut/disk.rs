@@ -40,11 +40,24 @@ struct File {
 
 #[derive(Clone, Debug)]
 enum Naming {
-    Put(PathBuf, usize),
+    Put(PathBuf, Node),
     Remove(PathBuf),
 }
 
-type Names = BTreeMap<PathBuf, usize>;
+impl Naming {
+    fn folder(&self) -> Option<&Path> {
+        let (Self::Put(name, _) | Self::Remove(name)) = self;
+        name.parent()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    File(usize),
+    Folder,
+}
+
+type Names = BTreeMap<PathBuf, Node>;
 
 /// The state of a disk at a moment of a [`Calls`].
 #[derive(Debug)]
@@ -54,16 +67,19 @@ pub struct Disk<'a> {
     /// As programs see them.
     names: Names,
     durable_names: Names,
-    /// Since the directory was synced.
-    renamed: Vec<Naming>,
-    /// What each sync under way has to make durable: changes of a file, or so many namings.
+    /// Since their directories were synced, in order, and numbered.
+    renamed: Vec<(usize, Naming)>,
+    namings: usize,
+    /// What each sync under way has to make durable.
     syncs: BTreeMap<usize, Promise>,
 }
 
 #[derive(Debug)]
 enum Promise {
+    /// These changes of a file.
     File(usize, BTreeSet<usize>),
-    Names(usize),
+    /// Namings of a directory below this number.
+    Names(PathBuf, usize),
 }
 
 impl<'a> Disk<'a> {
@@ -75,6 +91,7 @@ impl<'a> Disk<'a> {
             names: Names::new(),
             durable_names: Names::new(),
             renamed: Vec::new(),
+            namings: 0,
             syncs: BTreeMap::new(),
         }
     }
@@ -93,57 +110,71 @@ impl<'a> Disk<'a> {
     fn begin(&mut self, call: usize) {
         match &self.calls.all[call] {
             What::Write { file, .. } | What::Length { file, .. } => {
-                let file = self.names[file];
+                let file = self.file(file).expect("it was created");
                 self.files[file].later.push((call, false));
             }
             What::Sync(of) => {
                 let promise = match self.names.get(of) {
-                    Some(&file) => {
+                    Some(&Node::File(file)) => {
                         let ended = self.files[file].later.iter().filter(|(_, ended)| *ended);
                         Promise::File(file, ended.map(|(call, _)| *call).collect())
                     }
-                    None => Promise::Names(self.renamed.len()),
+                    Some(Node::Folder) | None => Promise::Names(of.clone(), self.namings),
                 };
-                // A sync of something else promises nothing here.
-                let names = matches!(promise, Promise::Names(_));
-                if !names || self.names.keys().any(|name| name.parent() == Some(of.as_path())) {
-                    self.syncs.insert(call, promise);
-                }
+                self.syncs.insert(call, promise);
             }
-            What::Create(_) | What::Rename(..) | What::Remove(_) | What::Said(_) | What::Nothing => {}
+            What::Create { .. }
+            | What::Folder(_)
+            | What::Rename(..)
+            | What::Remove(_)
+            | What::Said(_)
+            | What::Nothing => {}
         }
     }
 
     fn end(&mut self, call: usize) {
         match &self.calls.all[call] {
             What::Write { file, .. } | What::Length { file, .. } => {
-                let Some(&file) = self.names.get(file) else { return };
+                let Some(file) = self.file(file) else { return };
                 self.files[file]
                     .later
                     .iter_mut()
                     .filter(|(number, _)| *number == call)
                     .for_each(|it| it.1 = true);
             }
-            What::Create(name) => {
-                if !self.names.contains_key(name) {
+            What::Create { file, empty } => match self.file(file) {
+                Some(file) if *empty => self.files[file].later.push((call, true)),
+                Some(_) => {}
+                None => {
                     self.files.push(File::default());
-                    self.name(Naming::Put(name.clone(), self.files.len() - 1));
+                    self.name(Naming::Put(file.clone(), Node::File(self.files.len() - 1)));
                 }
-            }
+            },
+            What::Folder(name) => self.name(Naming::Put(name.clone(), Node::Folder)),
             What::Rename(from, to) => {
-                let file = self.names[from];
-                self.name(Naming::Put(to.clone(), file));
+                let file = self.file(from).expect("only files are renamed");
+                self.name(Naming::Put(to.clone(), Node::File(file)));
                 self.name(Naming::Remove(from.clone()));
             }
-            What::Remove(name) => self.name(Naming::Remove(name.clone())),
+            // Some are removed in case they are there.
+            What::Remove(name) if self.names.contains_key(name) => self.name(Naming::Remove(name.clone())),
+            What::Remove(_) => {}
             What::Sync(_) => self.synced(call),
             What::Said(_) | What::Nothing => {}
         }
     }
 
+    fn file(&self, name: &Path) -> Option<usize> {
+        match self.names.get(name) {
+            Some(Node::File(file)) => Some(*file),
+            Some(Node::Folder) | None => None,
+        }
+    }
+
     fn name(&mut self, naming: Naming) {
         rename(&mut self.names, &naming);
-        self.renamed.push(naming);
+        self.renamed.push((self.namings, naming));
+        self.namings += 1;
     }
 
     fn synced(&mut self, call: usize) {
@@ -157,31 +188,37 @@ impl<'a> Disk<'a> {
                 }
                 file.later.retain(|(number, _)| !promised.contains(number));
             }
-            Some(Promise::Names(count)) => {
-                // Another sync may have kept some of them already.
-                let count = count.min(self.renamed.len());
-                self.renamed.drain(..count).for_each(|naming| rename(&mut self.durable_names, &naming));
+            Some(Promise::Names(folder, below)) => {
+                let promised =
+                    |(number, naming): &(usize, Naming)| *number < below && naming.folder() == Some(&folder);
+                let durable = &mut self.durable_names;
+                self.renamed.iter().filter(|it| promised(it)).for_each(|(_, naming)| rename(durable, naming));
+                self.renamed.retain(|it| !promised(it));
             }
             None => {}
         }
     }
 
-    /// How much is not synced, in writes: images of a moment at which nothing waits are all the same.
-    pub fn waiting(&self) -> usize {
-        self.files.iter().map(|file| file.later.len()).sum::<usize>() + self.renamed.len()
-    }
-
-    /// What lies in `root` after a cut now, by path below it.
-    pub fn image(&self, root: &Path, fate: Fate, random: &mut StdRng) -> Image {
+    /// What lies below the root after a cut now, by path. Folders without files are left out.
+    pub fn image(&self, fate: Fate, random: &mut StdRng) -> Image {
         let kept = match fate {
             Fate::Nothing => 0,
             Fate::Everything => self.renamed.len(),
             Fate::Torn { .. } => random.random_range(0..=self.renamed.len()),
         };
         let mut names = self.durable_names.clone();
-        self.renamed[..kept].iter().for_each(|naming| rename(&mut names, naming));
-        let below = |path: &Path| path.strip_prefix(root).expect("only files below it").to_owned();
-        names.iter().map(|(name, file)| (below(name), self.bytes(&self.files[*file], fate, random))).collect()
+        self.renamed[..kept].iter().for_each(|(_, naming)| rename(&mut names, naming));
+        let mut image = Image::new();
+        for (name, node) in &names {
+            let below = name.strip_prefix(&self.calls.root).expect("only files below it");
+            let mut folders = name.ancestors().skip(1).take_while(|folder| *folder != self.calls.root);
+            if let Node::File(file) = node
+                && folders.all(|folder| names.contains_key(folder))
+            {
+                image.insert(below.to_owned(), self.bytes(&self.files[*file], fate, random));
+            }
+        }
+        image
     }
 
     fn bytes(&self, file: &File, fate: Fate, random: &mut StdRng) -> Vec<u8> {
@@ -217,7 +254,8 @@ fn change(bytes: &mut Vec<u8>, what: &What) {
             bytes[*at..end].copy_from_slice(written);
         }
         What::Length { length, .. } => bytes.resize(*length, 0),
-        What::Create(_)
+        What::Create { .. }
+        | What::Folder(_)
         | What::Rename(..)
         | What::Remove(_)
         | What::Sync(_)
@@ -235,7 +273,9 @@ fn torn(durable: &[u8], changes: &[&What], block: usize, share: f64, random: &mu
         let (range, length) = match what {
             What::Write { at, bytes, .. } => (*at..at + bytes.len(), before.max(at + bytes.len())),
             What::Length { length, .. } => (*length..before.max(*length), *length),
-            What::Create(_)
+            What::Create { empty: true, .. } => (0..before, 0),
+            What::Create { .. }
+            | What::Folder(_)
             | What::Rename(..)
             | What::Remove(_)
             | What::Sync(_)
@@ -275,7 +315,9 @@ fn apply_within(block: &mut [u8], start: usize, what: &What) {
             block[from - start..to - start].copy_from_slice(&bytes[from - at..to - at]);
         }
         What::Length { length, .. } => block[length.saturating_sub(start).min(end - start)..].fill(0),
-        What::Create(_)
+        What::Create { empty: true, .. } => block.fill(0),
+        What::Create { .. }
+        | What::Folder(_)
         | What::Rename(..)
         | What::Remove(_)
         | What::Sync(_)
@@ -307,7 +349,7 @@ mod tests {
     }
 
     fn named_and(mut more: Vec<What>) -> Calls {
-        let mut all = vec![What::Create(FILE.into()), What::Sync("/r".into())];
+        let mut all = vec![What::Create { file: FILE.into(), empty: false }, What::Sync("/r".into())];
         all.append(&mut more);
         calls(all)
     }
@@ -318,7 +360,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut image = || {
             let fate = Fate::Torn { block: 512, share: 0.5 };
-            disk.image(Path::new("/r"), fate, &mut random).remove(Path::new("f"))
+            disk.image(fate, &mut random).remove(Path::new("f"))
         };
         (0..200).map(|_| image()).collect()
     }
@@ -347,10 +389,31 @@ mod tests {
 
     #[test]
     fn a_name_is_there_for_certain_once_its_directory_was_synced() {
-        let file_synced = calls(vec![What::Create(FILE.into()), write(0, 1, 1), What::Sync(FILE.into())]);
+        let file_synced = calls(vec![
+            What::Create { file: FILE.into(), empty: false },
+            write(0, 1, 1),
+            What::Sync(FILE.into()),
+        ]);
         assert_eq!(images(&file_synced), BTreeSet::from([None, Some(vec![1])]));
         let gone = named_and(vec![What::Remove(FILE.into())]);
         assert_eq!(images(&gone), BTreeSet::from([None, Some(vec![])]));
+    }
+
+    #[test]
+    fn a_file_in_a_folder_whose_name_was_lost_is_lost_with_it() {
+        let inner = || What::Create { file: "/r/d/f".into(), empty: false };
+        let synced = |of: &str| What::Sync(of.into());
+        let paths = |calls: &Calls| -> BTreeSet<Vec<PathBuf>> {
+            let mut disk = Disk::new(calls);
+            calls.moments.iter().for_each(|moment| disk.pass(*moment));
+            let mut random = StdRng::seed_from_u64(1);
+            (0..50).map(|_| disk.image(Fate::torn(&mut random), &mut random).into_keys().collect()).collect()
+        };
+        let with = vec![PathBuf::from("d/f")];
+        let lost = calls(vec![What::Folder("/r/d".into()), inner(), synced("/r/d")]);
+        assert_eq!(paths(&lost), BTreeSet::from([vec![], with.clone()]));
+        let kept = calls(vec![What::Folder("/r/d".into()), inner(), synced("/r/d"), synced("/r")]);
+        assert_eq!(paths(&kept), BTreeSet::from([with]));
     }
 
     #[test]
@@ -364,9 +427,9 @@ mod tests {
         let mut disk = Disk::new(&grown);
         grown.moments.iter().for_each(|moment| disk.pass(*moment));
         let mut random = StdRng::seed_from_u64(1);
-        let last = disk.image(Path::new("/r"), Fate::Everything, &mut random);
+        let last = disk.image(Fate::Everything, &mut random);
         assert_eq!(last[Path::new("f")], [vec![1; 100], vec![0; 500], vec![2; 424]].concat());
         let all_there = Fate::Torn { block: 512, share: 1.0 };
-        assert_eq!(disk.image(Path::new("/r"), all_there, &mut random)[Path::new("f")], last[Path::new("f")]);
+        assert_eq!(disk.image(all_there, &mut random)[Path::new("f")], last[Path::new("f")]);
     }
 }
