@@ -11,5 +11,6 @@
 //! - Names change in order (ext4's journal), and are there for certain once their directory was synced; a file's own `fsync`
 //!   is no promise about its name.
 
+mod blocks;
 pub mod calls;
 pub mod disk;

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_batch_that_takes_long_is_looked_after_until_it_is_over() {
         let (wake, woken) = mpsc::channel();
-        let waker = Waker::start(Duration::from_millis(1), move || drop(wake.send(()))).unwrap();
+        let waker = Waker::start(Duration::from_millis(1), move || wake.send(()).unwrap()).unwrap();
         for _ in 0..2 {
             let watched = waker.watch();
             for _ in 0..3 {
