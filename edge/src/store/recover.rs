@@ -352,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_of_which_no_byte_is_left_is_not_taken_for_a_new_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a"]);
+        drop(open_at(&directory, &key(1)));
+        for file in fs::read_dir(&directory).unwrap().flatten() {
+            if file.file_type().unwrap().is_file() {
+                fs::write(file.path(), vec![0xA5; file.metadata().unwrap().len() as usize]).unwrap();
+            }
+        }
+        let opened = open_at(&directory, &key(1));
+        assert!(matches!(opened.recovery, Some(Recovery::SetAside(_))), "{:?}", opened.recovery);
+    }
+
+    #[test]
     fn a_log_of_garbage_is_set_aside_and_the_edge_begins_anew() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("replica");

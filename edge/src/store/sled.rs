@@ -100,7 +100,8 @@ impl SledStore {
             self.number = said.as_slice().try_into().map_or(0, u64::from_be_bytes);
             return if self.number < reached { Err(lost().into()) } else { Ok(()) };
         }
-        if reached > 0 {
+        // An empty log is believed only where nothing was ever durable.
+        if self.mark.is_written().map_err(io_error)? {
             return Err(lost().into());
         }
         if !self.tree.is_empty() {
