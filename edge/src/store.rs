@@ -6,6 +6,7 @@ mod compact;
 mod mark;
 mod recover;
 mod sled;
+mod waker;
 
 pub use cipher::Owner;
 pub use recover::{OpenError, Opened, Recovery, SetAside, StoreOptions, open};

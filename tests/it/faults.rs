@@ -9,7 +9,8 @@
 //! |---|---|---|
 //! | `network` | each fault of [`llm_config_tests::proxy`] | 10 faults; in the long run five times, for longer |
 //! | `kills` | SIGKILL at a write call of hub or edge, every other time cut off | 6, 12, 2,000 points |
-//! | `disk` | EIO or ENOSPC from write calls and syncs, until a restart or for a while | 4, 6, 172 times |
+//! | `disk` | EIO or ENOSPC from write calls and syncs, until a restart or for a while | 6, 8, 196 times |
+//! | `power` | what a power cut leaves of an edge's files: torn blocks, in any order | 200, 400, 2,000 images |
 //! | `flips` | a bit of the replica's files | 6, 16, 800 flips |
 //! | `database` | PostgreSQL killed and started, frozen and thawed | 2, 4, 100 times |
 
@@ -18,4 +19,5 @@ mod disk;
 mod flips;
 mod kills;
 mod network;
+mod power;
 mod world;

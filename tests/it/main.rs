@@ -38,5 +38,6 @@ mod regions;
 mod repair;
 mod replica_store;
 mod restore;
+mod space;
 mod subscriptions;
 mod tidy;

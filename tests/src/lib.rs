@@ -6,6 +6,7 @@ pub mod history;
 pub mod http;
 pub mod hub;
 pub mod postgres;
+pub mod powercut;
 pub mod process;
 pub mod proxy;
 pub mod scratch;

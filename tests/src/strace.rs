@@ -1,16 +1,21 @@
-//! Faults of a disk, put into the system calls of a program by `strace`: killed at a call, or told that it failed.
+//! Faults of a disk, put into the system calls of a program by `strace`: killed at a call, or told that it failed; or
+//! nothing is wrong, and all that it writes is recorded.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// More bytes than any one call has.
+const WHOLE_STRINGS: &str = "64000000";
+
 /// What happens to a program at some of its system calls. Calls are counted for each thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Injection {
     /// Names of calls with commas between them.
     calls: String,
-    what: String,
+    /// None: they are recorded, with every byte.
+    what: Option<String>,
     /// Only where they concern these files; none: everywhere.
     files: Vec<PathBuf>,
 }
@@ -18,12 +23,25 @@ pub struct Injection {
 impl Injection {
     /// Killed, as a power cut would, when a thread makes one of these calls for the `nth` time.
     pub fn kill(calls: &str, nth: u16) -> Self {
-        Self { calls: calls.to_owned(), what: format!("signal=SIGKILL:when={nth}"), files: Vec::new() }
+        Self { calls: calls.to_owned(), what: Some(format!("signal=SIGKILL:when={nth}")), files: Vec::new() }
     }
 
     /// From the `nth` time on, a thread is told that the call failed, and it does nothing.
     pub fn fail(calls: &str, error: &str, nth: u16) -> Self {
-        Self { calls: calls.to_owned(), what: format!("error={error}:when={nth}+"), files: Vec::new() }
+        Self { calls: calls.to_owned(), what: Some(format!("error={error}:when={nth}+")), files: Vec::new() }
+    }
+
+    /// Nothing; the log has all bytes and the paths of all files, for [`crate::powercut::calls::Calls`].
+    pub fn record(calls: &str) -> Self {
+        Self { calls: calls.to_owned(), what: None, files: Vec::new() }
+    }
+
+    /// They fail only after this time.
+    #[must_use]
+    pub fn late(mut self, delay: Duration) -> Self {
+        let what = self.what.as_mut().expect("something happens");
+        what.push_str(&format!(":delay_enter={}", delay.as_micros()));
+        self
     }
 
     /// Only where a call concerns one of these files.
@@ -45,7 +63,10 @@ impl Injection {
             command.arg("-P").arg(file);
         }
         command.arg("-e").arg(format!("trace={}", self.calls));
-        command.arg("-e").arg(format!("inject={}:{}", self.calls, self.what));
+        match &self.what {
+            Some(what) => command.arg("-e").arg(format!("inject={}:{what}", self.calls)),
+            None => command.args(["-y", "-xx", "-s", WHOLE_STRINGS]),
+        };
         command.arg(program);
         command
     }

@@ -44,6 +44,11 @@ impl Mark {
         Ok(if bytes == encoded(number) { number } else { 0 })
     }
 
+    /// Whether any batch was ever durable, whatever became of its number.
+    pub(super) fn is_written(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.len() > 0)
+    }
+
     /// The batch of this number is durable.
     pub(super) fn write(&self, number: u64) -> io::Result<()> {
         self.0.write_all_at(&encoded(number), 0)
@@ -66,7 +71,7 @@ mod tests {
     fn a_mark_that_is_damaged_says_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let mark = Mark::open(directory.path()).unwrap();
-        assert_eq!(mark.read().unwrap(), 0);
+        assert_eq!((mark.read().unwrap(), mark.is_written().unwrap()), (0, false));
         mark.write(7).unwrap();
         mark.write(8).unwrap();
         assert_eq!(Mark::open(directory.path()).unwrap().read().unwrap(), 8);
@@ -74,7 +79,7 @@ mod tests {
             let mut bytes = encoded(8);
             bytes[at] ^= 0x10;
             mark.0.write_all_at(&bytes, 0).unwrap();
-            assert_eq!(mark.read().unwrap(), 0, "byte {at}");
+            assert_eq!((mark.read().unwrap(), mark.is_written().unwrap()), (0, true), "byte {at}");
         }
     }
 }

@@ -10,7 +10,7 @@ use llm_config_shared::store::replica::{Record, ReplicaStore, StoreError};
 
 use super::cipher::{Owner, RecordCipher, space};
 use super::compact;
-use super::sled::{SledOpenError, SledStore, sync_directory};
+use super::sled::{SETTINGS, SledOpenError, SledStore, sync_directory};
 
 /// What a replica is opened with.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub struct Opened {
 /// What was done about a replica that did not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// sled's own index file was damaged and has been rebuilt: nothing is lost.
+    /// sled's own index or settings were damaged and have been made anew: nothing is lost.
     IndexRebuilt,
     /// So many rows could not be read; everything else can.
     RowsDamaged(u64),
@@ -60,9 +60,9 @@ pub struct SetAside {
 impl std::fmt::Display for Recovery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::IndexRebuilt => {
-                f.write_str("the replica's index was damaged and has been rebuilt; nothing is lost")
-            }
+            Self::IndexRebuilt => f.write_str(
+                "the replica's index or settings were damaged and have been made anew; nothing is lost",
+            ),
             Self::RowsDamaged(rows) => write!(
                 f,
                 "entries of the replica that are damaged: {rows}; everything else is served, and they are fetched from \
@@ -110,7 +110,7 @@ pub fn open(
             let damaged = store.damaged();
             (store, records, (damaged > 0).then_some(Recovery::RowsDamaged(damaged)))
         }
-        Err(SledOpenError::Store(StoreError::Corrupt(first))) if remove_index(directory) => {
+        Err(SledOpenError::Store(StoreError::Corrupt(first))) if remove_what_is_made_anew(directory) => {
             match try_open() {
                 Ok((store, records)) => (store, records, Some(Recovery::IndexRebuilt)),
                 Err(SledOpenError::Store(StoreError::Corrupt(_)) | SledOpenError::WrongKey) => {
@@ -183,12 +183,14 @@ fn set_aside(directory: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
-/// Removes sled's index of its own log; it is rebuilt from the log. Whether there was one.
-fn remove_index(directory: &Path) -> bool {
+/// Removes sled's index of its own log, which is rebuilt from the log, and its settings, which are always the same. Whether
+/// there was any.
+fn remove_what_is_made_anew(directory: &Path) -> bool {
     let Ok(files) = fs::read_dir(directory) else { return false };
     let mut removed = false;
     for file in files.flatten() {
-        if file.file_name().to_string_lossy().starts_with("snap.") {
+        let name = file.file_name();
+        if name == SETTINGS || name.to_string_lossy().starts_with("snap.") {
             removed |= fs::remove_file(file.path()).is_ok();
         }
     }
@@ -322,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_a_power_cut_left_empty_or_damaged_are_made_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a", "b"]);
+        let settings = directory.join(SETTINGS);
+        let whole = fs::read(&settings).unwrap();
+        for damaged in [vec![], vec![0; whole.len()], whole[..whole.len() / 2].to_vec()] {
+            fs::write(&settings, damaged).unwrap();
+            assert_eq!(open_at(&directory, &key(1)).records.len(), 2);
+            assert_eq!(fs::read(&settings).unwrap(), whole);
+        }
+    }
+
+    #[test]
     fn another_key_sets_the_replica_aside_and_counts_its_pending_writes() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("replica");
@@ -333,6 +349,21 @@ mod tests {
         drop(opened.store);
         let kept = open_at(&set_aside.to, &key(1));
         assert_eq!(kept.records.len(), 3);
+    }
+
+    #[test]
+    fn a_replica_of_which_no_byte_is_left_is_not_taken_for_a_new_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("replica");
+        fill(&directory, &["a"]);
+        drop(open_at(&directory, &key(1)));
+        for file in fs::read_dir(&directory).unwrap().flatten() {
+            if file.file_type().unwrap().is_file() {
+                fs::write(file.path(), vec![0xA5; file.metadata().unwrap().len() as usize]).unwrap();
+            }
+        }
+        let opened = open_at(&directory, &key(1));
+        assert!(matches!(opened.recovery, Some(Recovery::SetAside(_))), "{:?}", opened.recovery);
     }
 
     #[test]
@@ -405,7 +436,7 @@ mod tests {
         opened.store.commit(&put(vec![pending(2, "b")])).unwrap();
         drop(opened);
         assert_eq!(open_at(&directory, &key(1)).records.len(), 2);
-        remove_index(&directory);
+        remove_what_is_made_anew(&directory);
         fs::write(&log, before).unwrap();
         let opened = open_at(&directory, &key(1));
         let Some(Recovery::SetAside(set_aside)) = opened.recovery else { panic!("set aside") };

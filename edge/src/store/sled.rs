@@ -1,9 +1,9 @@
 //! The replica on sled: one tree, every batch atomic and durable.
 //!
 //! What sled 0.34 does that shapes this file, all of it measured: `flush` ends in `sync_file_range`, which survives the
-//! process and not the machine, so the log file is fdatasynced as well; a page holds up to sixteen records and is moved
+//! process and not the machine, so the log file is fdatasynced as well; its settings it never syncs; a page holds up to sixteen records and is moved
 //! to a file of its own above a quarter of a segment, so larger records are cut into parts that keep pages below that;
-//! its default cache is a gigabyte; after an error every later write fails, so a store that failed has to be opened
+//! its default cache is a gigabyte; an error may leave a flush waiting, which another wakes (`waker`); after one every later write fails, so a store that failed has to be opened
 //! again; and it panics where it finds what it never wrote.
 
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ use llm_config_shared::store::replica::{Batch, Record, ReplicaStore, StoreError}
 use super::cipher::{PLACE_BYTES, Place, RecordCipher, space};
 use super::codec;
 use super::mark::Mark;
+use super::waker::Waker;
 
 /// Plain bytes of one part. Sixteen and some of them stay below the 128 KiB above which sled writes a page to a file of
 /// its own.
@@ -30,9 +31,12 @@ const PARTS_MAX: usize = u16::MAX as usize;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const TREE: &str = "replica";
+/// sled's own; the same for every replica, and written where it is missing.
+pub(crate) const SETTINGS: &str = "conf";
 
 /// The edge's replica in a directory of its own.
 pub struct SledStore {
+    waker: Waker,
     tree: Tree,
     log: File,
     cipher: RecordCipher,
@@ -77,8 +81,10 @@ impl SledStore {
         let db = guarded(|| open_retrying(directory, cache_bytes))??;
         let tree = guarded(|| db.open_tree(TREE).map_err(store_error))??;
         let log = File::open(directory.join("db")).map_err(io_error)?;
+        File::open(directory.join(SETTINGS)).and_then(|settings| settings.sync_all()).map_err(io_error)?;
         let mark = Mark::open(directory).map_err(io_error)?;
-        Ok(Self { tree, log, cipher, db, mark, number: 0, failed: None, damaged: 0 })
+        let waker = Waker::of(db.clone()).map_err(io_error)?;
+        Ok(Self { waker, tree, log, cipher, db, mark, number: 0, failed: None, damaged: 0 })
     }
 
     /// The first record says whose replica it is, and how many batches it has seen. That it opens shows that the key is
@@ -94,7 +100,8 @@ impl SledStore {
             self.number = said.as_slice().try_into().map_or(0, u64::from_be_bytes);
             return if self.number < reached { Err(lost().into()) } else { Ok(()) };
         }
-        if reached > 0 {
+        // An empty log is believed only where nothing was ever durable.
+        if self.mark.is_written().map_err(io_error)? {
             return Err(lost().into());
         }
         if !self.tree.is_empty() {
@@ -135,6 +142,7 @@ impl SledStore {
     }
 
     fn apply(&self, batch: ::sled::Batch) -> Result<(), StoreError> {
+        let _watched = self.waker.watch();
         guarded(|| {
             self.tree.apply_batch(batch).map_err(store_error)?;
             self.tree.flush().map_err(store_error)?;

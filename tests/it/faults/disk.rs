@@ -7,7 +7,8 @@ use std::time::Duration;
 use llm_config_tests::Size;
 use llm_config_tests::http::{Client, entry};
 use llm_config_tests::strace::Injection;
-use llm_config_tests::wait::eventually;
+use llm_config_tests::wait::{eventually, within};
+use llm_config_tests::workload::converge;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
@@ -16,7 +17,7 @@ use super::world::{CONVERGED_WITHIN, Replay, Victim, World, base_seed};
 
 const OF_THE_EDGE: &[&str] = &["fdatasync", "pwrite64", "sync_file_range"];
 const OF_THE_HUB: &[&str] = &["pwrite64", "fsync,fdatasync"];
-const ERRORS: &[&str] = &["ENOSPC", "EIO"];
+const ERRORS: &[&str] = &["EIO", "ENOSPC"];
 /// An edge whose disk failed tries again after ten seconds; and one whose hub refused it, later each time.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(40);
 
@@ -61,13 +62,7 @@ enum Ends {
     ByItself,
 }
 
-async fn failing(victim: Victim, ends: Ends, rounds: usize) {
-    let calls = match (victim, ends) {
-        (Victim::Hub, _) => OF_THE_HUB,
-        (Victim::Edge, Ends::ByRestart) => OF_THE_EDGE,
-        // After the others sled may keep the replica locked until the process ends.
-        (Victim::Edge, Ends::ByItself) => &["fdatasync"],
-    };
+async fn failing(victim: Victim, ends: Ends, calls: &[&str], rounds: usize) {
     for round in 0..rounds {
         let seed = base_seed() + round as u64;
         let (error, calls) =
@@ -118,19 +113,64 @@ async fn is_refused_a_write(world: &World, victim: Victim) {
     .await;
 }
 
-/// At once: most of the time one waits for the other side to try again.
-async fn failing_both_ways(victim: Victim, restarts: usize, by_itself: usize) {
-    tokio::join!(failing(victim, Ends::ByRestart, restarts), failing(victim, Ends::ByItself, by_itself));
-}
-
+/// Everything at once: most of the time one waits for the other side to try again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
     let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 12));
-    failing_both_ways(Victim::Edge, restarts, by_itself).await;
+    let of = |call| async move { failing(Victim::Edge, Ends::ByItself, &[call], by_itself).await };
+    tokio::join!(
+        failing(Victim::Edge, Ends::ByRestart, OF_THE_EDGE, restarts),
+        of(OF_THE_EDGE[0]),
+        of(OF_THE_EDGE[1]),
+        of(OF_THE_EDGE[2]),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_whose_disk_fails_or_is_full_loses_nothing_and_goes_on() {
     let (restarts, by_itself) = Size::of_run().pick((1, 1), (2, 1), (60, 40));
-    failing_both_ways(Victim::Hub, restarts, by_itself).await;
+    tokio::join!(
+        failing(Victim::Hub, Ends::ByRestart, OF_THE_HUB, restarts),
+        failing(Victim::Hub, Ends::ByItself, OF_THE_HUB, by_itself),
+    );
+}
+
+/// The engine writes a batch that goes over the end of a segment by two of its threads; when the first fails and the second
+/// is done already, it tells nobody.
+async fn fails_late_in_a_large_write(seed: u64) {
+    let nth = StdRng::seed_from_u64(seed).random_range(3..12);
+    let _replay = Replay(format!("seed {seed}: EIO from pwrite64 number {nth} on, late"));
+    let mut world = World::new("disk-late", seed).await;
+    write_before(&world).await;
+    world.kill(Victim::Edge);
+    let injection = Injection::fail("pwrite64", "EIO", nth).late(Duration::from_millis(300));
+    world.launch(Victim::Edge, Some(injection.at(files(&world, Victim::Edge))));
+    let client = world.edges[0].client();
+    let large = json!({"value": "x".repeat(400_000), "env": "development"});
+    let put = async || {
+        let told = client.try_send("PUT", &entry("app", "large"), Some(large.clone())).await;
+        told.map(|told| told.status).map_err(|error| error.to_string())
+    };
+    eventually("a write is refused", async || match put().await? {
+        503 | 507 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    assert!(Injection::happened(&world.edges[0].trace_path()), "the call failed");
+    Injection::end(world.process(Victim::Edge).id());
+    let taken = within(GOES_ON_WITHIN, "a write is taken", async || match put().await? {
+        200 | 202 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    taken.await;
+    converge(&world.hub, &world.edges, GOES_ON_WITHIN).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_whose_disk_fails_late_in_a_large_write_goes_on() {
+    let rounds = Size::of_run().pick(2, 2, 20);
+    for round in (0..rounds).step_by(2) {
+        let seed = base_seed() + round;
+        tokio::join!(fails_late_in_a_large_write(seed), fails_late_in_a_large_write(seed + 1));
+    }
 }
