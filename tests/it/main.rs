@@ -25,6 +25,7 @@ mod clones;
 mod confidentiality;
 mod conflicts;
 mod enrolment;
+mod exec;
 mod faults;
 mod hostile_edge;
 mod hubs;
