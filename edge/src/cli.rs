@@ -19,6 +19,7 @@ mod import;
 mod output;
 mod pace;
 mod reading;
+mod render;
 mod target;
 mod versions;
 mod watch;
@@ -76,6 +77,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Run a command with values as its environment, and restart it when they change
     Exec(exec::ExecArgs),
+    /// Files from templates, written again when values change
+    Render(render::RenderArgs),
     #[command(hide = true)]
     ExecStep(exec::StepArgs),
     /// What happened, newest first
@@ -136,6 +139,9 @@ async fn ask(cli: &Cli) -> Result<ExitCode, Failure> {
     if let Command::Exec(args) = &cli.command {
         return exec::exec(connection, args).await;
     }
+    if let Command::Render(args) = &cli.command {
+        return render::render(connection, args).await;
+    }
     answer(&connection, &cli.command, cli.json).await.map(|()| ExitCode::SUCCESS)
 }
 
@@ -160,7 +166,9 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
         // Answered before.
-        Command::Edge(_) | Command::Doctor | Command::Exec(_) | Command::ExecStep(_) => Ok(()),
+        Command::Edge(_) | Command::Doctor | Command::Exec(_) | Command::ExecStep(_) | Command::Render(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -204,6 +212,8 @@ mod tests {
             "llm-config exec --namespace app --env prod -- env -i --json",
             "llm-config exec -e prod --var KEY=app//k --var T?=app//t --on-change signal:HUP --splay 0s -- server",
             "llm-config exec -n app --overlap --ready http://127.0.0.1:{port}/ --port-var PORT=1,2 -- server",
+            "llm-config render a.tmpl --out a.conf -n app -e prod --mode 0640 --watch --command true --splay 1m",
+            "llm-config render a.tmpl=a.conf b.tmpl=b.conf",
             "llm-config changes",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
             "llm-config conflicts",

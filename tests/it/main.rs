@@ -35,6 +35,7 @@ mod long_absence;
 mod outage;
 mod published_api;
 mod published_bugs;
+mod render;
 mod repair;
 mod replica_store;
 mod restore;

@@ -1,7 +1,7 @@
 //! Follow: tells a command that goes on running when something that it read may have changed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use llm_config_proto::rest::ServerEvent;
@@ -29,6 +29,7 @@ struct Place {
 /// Follows changes for as long as it lives. When the edge or hub goes away, it waits for it.
 pub(crate) struct Follower {
     changed: Arc<Notify>,
+    namespaces: Arc<Mutex<BTreeSet<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -36,8 +37,14 @@ impl Follower {
     /// Follows what happens in some namespaces. Every new stream counts as a change, for nobody knows what was missed.
     pub(crate) fn start(connection: Arc<Connection>, namespaces: BTreeSet<String>) -> Self {
         let changed = Arc::new(Notify::new());
-        let task = tokio::spawn(follow(connection, Arc::clone(&changed), namespaces));
-        Self { changed, task }
+        let namespaces = Arc::new(Mutex::new(namespaces));
+        let task = tokio::spawn(follow(connection, Arc::clone(&changed), Arc::clone(&namespaces)));
+        Self { changed, namespaces, task }
+    }
+
+    /// Follows other namespaces from now on.
+    pub(crate) fn watch(&self, namespaces: BTreeSet<String>) {
+        *self.namespaces.lock().unwrap_or_else(PoisonError::into_inner) = namespaces;
     }
 
     /// Returns when something may have changed since it last returned.
@@ -54,7 +61,7 @@ impl Drop for Follower {
     }
 }
 
-async fn follow(connection: Arc<Connection>, changed: Arc<Notify>, namespaces: BTreeSet<String>) {
+async fn follow(connection: Arc<Connection>, changed: Arc<Notify>, namespaces: Arc<Mutex<BTreeSet<String>>>) {
     // No filter: a value may come from any environment of the chain, and from the edge's own subtree.
     let address = Address::new(&["events"]);
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
@@ -67,6 +74,7 @@ async fn follow(connection: Arc<Connection>, changed: Arc<Notify>, namespaces: B
             changed.notify_one();
             while let Ok(Some(event)) = events.next().await {
                 backoff.reset();
+                let namespaces = namespaces.lock().unwrap_or_else(PoisonError::into_inner);
                 if concerns(&event, &namespaces) {
                     changed.notify_one();
                 }

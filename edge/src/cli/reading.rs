@@ -15,6 +15,7 @@ use super::exit::{Exit, Failure};
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) key: String,
+    pub(crate) secret: bool,
     json: Zeroizing<String>,
 }
 
@@ -27,7 +28,12 @@ impl std::fmt::Debug for Held {
 impl Held {
     fn new(entry: &Entry) -> Self {
         let json = Zeroizing::new(entry.value.get().to_owned());
-        Self { key: entry.key.clone(), json }
+        Self { key: entry.key.clone(), secret: entry.secret, json }
+    }
+
+    /// The value as JSON.
+    pub(crate) fn json(&self) -> &str {
+        &self.json
     }
 
     /// The value as programs want it in a variable: a string without quotes, else JSON; none for null.
@@ -114,7 +120,7 @@ mod tests {
     use super::*;
 
     fn held(json: &str) -> Held {
-        Held { key: "k".into(), json: Zeroizing::new(json.into()) }
+        Held { key: "k".into(), secret: true, json: Zeroizing::new(json.into()) }
     }
 
     #[test]
