@@ -135,7 +135,11 @@ async fn a_watched_file_follows_and_a_template_that_fails_keeps_its_last_good_on
     world.hub.client().delete(&(entry("app", "model") + "?env=" + ENV)).await.expect(204);
     eventually("the failure is told", async || {
         let log = render.log();
-        if log.contains("stays as it is: app model not found for development") { Ok(()) } else { Err(log) }
+        if log.contains("stays as it is: app model was not found for development") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     })
     .await;
     assert_eq!(world.content(), "two", "never blank");
@@ -219,8 +223,8 @@ async fn no_error_of_a_template_tells_a_value() {
     }
     let (code, err) = world.render("\n{{ config('absent') }}", &[]).await;
     assert_eq!(code, 3);
-    assert!(err.contains("app absent not found for development (line 2 of app.conf.tmpl)"), "{err}");
+    assert!(err.contains("app absent was not found for development (line 2 of app.conf.tmpl)"), "{err}");
     let (_, err) = world.render("{{ config(secret('key')) }}", &[]).await;
-    assert!(err.contains("what the template computes as a name not found"), "{err}");
+    assert!(err.contains("a name that the template computes was not found"), "{err}");
     assert!(!world.edge.log().contains(CANARY) && !world.hub.log().contains(CANARY));
 }

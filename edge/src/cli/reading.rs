@@ -73,17 +73,14 @@ impl Reader {
         }
     }
 
-    /// Every entry of a namespace, without those of folders below; empty if there is no such namespace.
+    /// Every entry of a namespace, without those of folders below.
     ///
     /// # Errors
-    /// As [`Connection::ask`], except for what does not exist.
+    /// As [`Connection::ask`]. An empty namespace is none; one that the edge does not receive is.
     pub(crate) async fn all(&self, namespace: &str) -> Result<Vec<Held>, Failure> {
         let address = self.wanted(Address::new(&["configs", namespace]));
-        match entries::all(&self.connection, &address).await {
-            Ok(raw) => Ok(entries::parsed(&raw)?.iter().map(Held::new).collect()),
-            Err(failure) if failure.exit == Exit::NotFound => Ok(Vec::new()),
-            Err(failure) => Err(failure),
-        }
+        let raw = entries::all(&self.connection, &address).await?;
+        Ok(entries::parsed(&raw)?.iter().map(Held::new).collect())
     }
 
     /// ` for production`, or nothing where the environment is the default one.

@@ -80,7 +80,7 @@ impl Source {
             (Some(held), ..) => self.value(&held),
             (None, Some(default), _) => Ok(default),
             (None, None, _) => {
-                let message = format!("{} not found{}", shown(&name), self.reader.for_environment());
+                let message = format!("{} was not found{}", shown(&name), self.reader.for_environment());
                 Err(self.failed(Failure::new(Exit::NotFound, message)))
             }
         }
@@ -149,7 +149,7 @@ impl Source {
 }
 
 fn shown(name: &Option<String>) -> &str {
-    name.as_deref().unwrap_or("what the template computes as a name")
+    name.as_deref().unwrap_or("a name that the template computes")
 }
 
 /// What a server says of a name that may not be told is not told either.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,8 @@ use super::source::{Kind, Source};
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 /// Steps and bytes that a template may cost; one that never ends is stopped.
 const FUEL: u64 = 20_000_000;
+/// What asking for one value costs of it.
+const FUEL_OF_VALUE: u64 = 200;
 
 /// The status of an edge, as far as templates see it.
 #[derive(Debug, Deserialize)]
@@ -113,12 +115,17 @@ fn engine(source: &Arc<Source>) -> Environment<'static> {
     filters::add(&mut engine);
     for (function, kind) in [("config", Kind::Config), ("secret", Kind::Secret)] {
         let source = Arc::clone(source);
-        engine.add_function(function, move |first: String, second: Option<String>, options: Kwargs| {
+        let ask = move |state: &State<'_, '_>, first: String, second: Option<String>, options: Kwargs| {
+            state.consume_fuel(FUEL_OF_VALUE)?;
             source.one(kind, &first, second.as_deref(), &options)
-        });
+        };
+        engine.add_function(function, ask);
     }
     let source = Arc::clone(source);
-    engine.add_function("all", move |namespace: String, options: Kwargs| source.all(&namespace, &options));
+    engine.add_function("all", move |state: &State<'_, '_>, namespace: String, options: Kwargs| {
+        state.consume_fuel(FUEL_OF_VALUE)?;
+        source.all(&namespace, &options)
+    });
     engine
 }
 
