@@ -253,18 +253,28 @@ async fn a_crashing_process_is_started_again_only_when_asked() {
 async fn overlapping_the_old_process_ends_only_when_the_new_one_is_ready() {
     let world = World::new("exec-overlap", &[("model", json!("one"))]).await;
     let ready = r#"test -e "$OUT-{port}""#;
-    let args = ["--overlap", "--ready", ready, "--ready-within", "2s", "--port-var", "PORT=1,2"];
-    let server = SERVER.replace("start $MODEL", "start $MODEL $PORT:");
+    let args = [
+        "--overlap",
+        "--ready",
+        ready,
+        "--ready-within",
+        "2s",
+        "--port-var",
+        "PORT=1,2",
+        "--port-var",
+        "OTHER=3,4",
+    ];
+    let server = SERVER.replace("start $MODEL", "start $MODEL $PORT$OTHER:");
     let mut exec = world.start_script(
         &args,
         &server.replace("; trap", r#"; [ "$MODEL" = two ] || touch "$OUT-$PORT"; trap"#),
     );
-    exec.until(&["start one 1:"]).await;
+    exec.until(&["start one 13:"]).await;
     world.set("model", json!("two")).await;
-    exec.until(&["start one 1:", "start two 2:", "end"]).await;
+    exec.until(&["start one 13:", "start two 24:", "end"]).await;
     assert!(exec.process.log().contains("the one with the old values goes on"), "{}", exec.process.log());
     world.set("model", json!("three")).await;
-    exec.until(&["start one 1:", "start two 2:", "end", "start three 2:", "end"]).await;
+    exec.until(&["start one 13:", "start two 24:", "end", "start three 24:", "end"]).await;
     assert_eq!(exec.process.stop().code(), Some(0));
     assert_eq!(exec.lines().len(), 6);
 }

@@ -71,9 +71,9 @@ pub(crate) struct ExecArgs {
     /// How long the new process may take to get ready; then it is ended, and the old one goes on
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = length)]
     ready_within: Duration,
-    /// A variable with a port that no two processes have at once, as PORT=8081,8082
-    #[arg(long, value_name = "VAR=PORT,PORT")]
-    port_var: Option<Ports>,
+    /// A variable with a port that no two processes have at once, as PORT=8081,8082. Repeat it for several
+    #[arg(long = "port-var", value_name = "VAR=PORT,PORT")]
+    ports: Vec<Ports>,
     #[command(flatten)]
     pace: PaceArgs,
     /// The program and its arguments
@@ -129,7 +129,7 @@ pub(crate) async fn exec(connection: Connection, args: &ExecArgs) -> Result<Exit
     let signals = Signals::take()?;
     let follows = args.on_change != OnChange::Nothing;
     let follower = follows.then(|| Follower::start(connection, wanted.namespaces()));
-    let program = Program { command: args.command.clone(), ports: args.port_var.clone() };
+    let program = Program { command: args.command.clone(), ports: args.ports.clone() };
     let supervisor = Supervisor::new(args.settings(), rand::random, Instant::now());
     let drive = Drive::new(program, wanted, reader, args.ready.clone(), supervisor, values);
     Ok(drive.run(signals, follower).await)

@@ -24,8 +24,8 @@ const TOKEN_VARIABLE: &str = "LLM_CONFIG_TOKEN";
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     pub(super) command: Vec<OsString>,
-    /// A variable with a port that no other process of ours has.
-    pub(super) ports: Option<Ports>,
+    /// Variables with ports that no two processes of ours have at once.
+    pub(super) ports: Vec<Ports>,
 }
 
 impl Program {
@@ -59,15 +59,21 @@ impl std::str::FromStr for Ports {
 }
 
 impl Ports {
-    /// The first port that no process has.
-    fn free(&self, taken: &[u16]) -> Option<u16> {
-        self.ports.iter().copied().find(|port| !taken.contains(port))
+    /// The port of a turn.
+    fn of(&self, turn: usize) -> Option<u16> {
+        self.ports.get(turn).copied()
     }
+}
+
+/// The first turn that nobody has.
+fn free_turn(taken: &[usize]) -> usize {
+    (0..=taken.len()).find(|turn| !taken.contains(turn)).unwrap_or_default()
 }
 
 /// The processes that run.
 pub(super) struct Children {
-    running: BTreeMap<Id, (Child, Option<u16>)>,
+    /// Each with its turn, by which it has its ports.
+    running: BTreeMap<Id, (Child, usize)>,
     /// Whether they are in our process group, as the terminal's foreground: then its keys reach them without us.
     pub(super) share_terminal: bool,
 }
@@ -78,7 +84,7 @@ impl Children {
         Self { running: BTreeMap::new(), share_terminal: foreground }
     }
 
-    /// Starts a process with these values beside the environment that we have ourselves, and gives its port, if it has
+    /// Starts a process with these values beside the environment that we have ourselves, and gives its first port, if it has
     /// one.
     pub(super) fn start(
         &mut self,
@@ -89,19 +95,17 @@ impl Children {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("llm-config").arg(step::NAME).arg(std::process::id().to_string()).arg("--");
         command.args(&program.command).env_remove(TOKEN_VARIABLE).envs(values.iter());
-        let mut port = None;
-        if let Some(ports) = &program.ports {
-            let taken: Vec<u16> = self.running.values().filter_map(|(_, port)| *port).collect();
-            let free = ports.free(&taken).ok_or_else(|| io::Error::other("no port is free"))?;
-            command.env(&ports.variable, free.to_string());
-            port = Some(free);
+        let turn = free_turn(&self.running.values().map(|(_, turn)| *turn).collect::<Vec<_>>());
+        for ports in &program.ports {
+            let port = ports.of(turn).ok_or_else(|| io::Error::other("no port is free"))?;
+            command.env(&ports.variable, port.to_string());
         }
         if !self.share_terminal {
             // What it starts itself can be ended with it then.
             command.process_group(0);
         }
-        self.running.insert(id, (command.spawn()?, port));
-        Ok(port)
+        self.running.insert(id, (command.spawn()?, turn));
+        Ok(program.ports.first().and_then(|ports| ports.of(turn)))
     }
 
     /// Whether one runs.
@@ -157,9 +161,8 @@ mod tests {
     #[test]
     fn no_two_processes_have_one_port() {
         let ports: Ports = "PORT=8081,8082".parse().unwrap();
-        assert_eq!(ports.free(&[]), Some(8081));
-        assert_eq!(ports.free(&[8081]), Some(8082));
-        assert_eq!(ports.free(&[8082, 8081]), None);
+        assert_eq!([0, 1, 2].map(|turn| ports.of(turn)), [Some(8081), Some(8082), None]);
+        assert_eq!([&[][..], &[0], &[1], &[1, 0]].map(free_turn), [0, 1, 0, 2]);
         for bad in ["PORT", "PORT=1", "PORT=1,x", "1=1,2", "=1,2"] {
             assert!(bad.parse::<Ports>().is_err(), "{bad}");
         }

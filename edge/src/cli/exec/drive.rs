@@ -102,9 +102,10 @@ impl Drive {
                 self.children.send(id, signal);
             }
             Output::TakenOver => self.used = self.newest.clone(),
-            Output::GaveUp => {
+            Output::GaveUp(how) => {
                 self.becoming_ready = None;
-                self.say("did not get ready with the new values; the one with the old values goes on");
+                let why = how.map_or_else(|| "did not get ready in time".to_owned(), |how| how.to_string());
+                self.say(&format!("with the new values {why}; the one with the old values goes on"));
             }
             Output::Soon(pause) => {
                 let names = self.newest.differing(&self.used).join(", ");

@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long one question may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// How to ask; `{port}` stands for the port of the process.
+/// How to ask; `{port}` stands for the first port of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     /// `http://127.0.0.1:8081/health` answers with 2xx.

@@ -110,8 +110,8 @@ pub(super) enum Output {
     Send(Id, Signal),
     /// The values as they were last read count as taken over.
     TakenOver,
-    /// The process beside the old one did not get ready; the old one goes on.
-    GaveUp,
+    /// The process beside the old one did not get ready, in time or because it ended; the old one goes on.
+    GaveUp(Option<Ended>),
     /// The old process will be replaced, after a while.
     Soon(Duration),
     /// It ended badly and will be started again, after a while.
@@ -253,7 +253,7 @@ impl Supervisor {
             Phase::Pausing { until } if until <= now => self.start(now),
             Phase::Overlapping { since, next, until } if until <= now => {
                 self.tell(next, Some(now + self.settings.kill_after));
-                self.outputs.push_back(Output::GaveUp);
+                self.outputs.push_back(Output::GaveUp(None));
                 self.phase = Phase::Running { since };
             }
             Phase::Running { since } => self.replace_when_due(since, now),
@@ -341,7 +341,7 @@ impl Supervisor {
                 self.leave(code);
             }
             Phase::Overlapping { since, next, .. } if next == id => {
-                self.outputs.push_back(Output::GaveUp);
+                self.outputs.push_back(Output::GaveUp(Some(how)));
                 self.phase = Phase::Running { since };
             }
             Phase::Overlapping { next, .. } if id == self.current => {

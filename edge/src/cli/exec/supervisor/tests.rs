@@ -221,21 +221,29 @@ fn overlapping_the_old_one_ends_when_the_new_one_is_ready() {
     assert_eq!(world.after(Input::Read { differs: true }), [Output::Soon(2 * SECOND)]);
     assert_eq!(world.wait(), [Output::Send(0, Signal::KILL)], "a third one is not started yet");
     assert_eq!(world.after(Input::Ended(0, Ended::By(9))), [Output::Start(2)]);
-    assert_eq!(world.after(Input::Ended(2, Ended::Code(3))), [Output::GaveUp], "its code does not matter");
+    assert_eq!(
+        world.after(Input::Ended(2, Ended::Code(3))),
+        [Output::GaveUp(Some(Ended::Code(3)))],
+        "its code does not matter"
+    );
     assert_eq!(world.after(Input::Ended(1, Ended::Code(4))), [Output::Exit(4)]);
 }
 
 #[test]
 fn overlapping_a_new_one_that_does_not_get_ready_ends_and_the_old_one_goes_on() {
     let mut world = overlapping();
-    assert_eq!(world.wait(), [Output::Send(1, Signal::TERM), Output::GaveUp]);
+    assert_eq!(world.wait(), [Output::Send(1, Signal::TERM), Output::GaveUp(None)]);
     assert_eq!(world.after(Input::Ready(1)), [], "too late");
     assert_eq!(world.wait(), [Output::Send(1, Signal::KILL)]);
     assert_eq!(world.after(Input::Ended(1, Ended::By(9))), []);
     assert_eq!(world.after(Input::Ended(0, Ended::Code(0))), [Output::Exit(0)]);
 
     let mut world = overlapping();
-    assert_eq!(world.after(Input::Ended(1, Ended::Code(1))), [Output::GaveUp], "it ended by itself");
+    assert_eq!(
+        world.after(Input::Ended(1, Ended::Code(1))),
+        [Output::GaveUp(Some(Ended::Code(1)))],
+        "it ended by itself"
+    );
     world.value_changes();
     assert_eq!(world.wait(), [Output::Start(2)]);
 }
