@@ -26,7 +26,8 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 
 use connection::Connection;
 use exit::Failure;
@@ -98,6 +99,8 @@ enum Command {
     /// The edge on this machine
     #[command(subcommand)]
     Edge(edge::EdgeCommand),
+    /// What a shell needs to complete commands: eval "$(llm-config completions bash)"
+    Completions { shell: Shell },
     /// How what you talk to is doing
     Status,
     /// What is wrong, and what to do about it
@@ -119,6 +122,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let Command::Completions { shell } = cli.command {
+        return output::line(completions(shell)).map(|()| ExitCode::SUCCESS);
+    }
     if let Command::ExecStep(args) = &cli.command {
         return Ok(exec::step(args));
     }
@@ -127,6 +133,13 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(ask(cli))
+}
+
+/// What a shell needs to complete commands.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "llm-config", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 async fn ask(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -165,17 +178,17 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Policy(args) => conflicts::policy(connection, args, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
-        // Answered before.
-        Command::Edge(_) | Command::Doctor | Command::Exec(_) | Command::ExecStep(_) | Command::Render(_) => {
-            Ok(())
-        }
+        Command::Edge(_)
+        | Command::Doctor
+        | Command::Exec(_)
+        | Command::ExecStep(_)
+        | Command::Render(_)
+        | Command::Completions { .. } => Ok(()), // Answered before.
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -185,6 +198,14 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shells_complete_commands_and_their_flags() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = completions(shell);
+            assert!(script.contains("render") && script.contains("kill-after"), "{shell}");
+        }
     }
 
     #[test]
@@ -214,6 +235,7 @@ mod tests {
             "llm-config exec -n app --overlap --ready http://127.0.0.1:{port}/ --port-var PORT=1,2 -- server",
             "llm-config render a.tmpl --out a.conf -n app -e prod --mode 0640 --watch --command true --splay 1m",
             "llm-config render a.tmpl=a.conf b.tmpl=b.conf",
+            "llm-config completions zsh",
             "llm-config changes",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
             "llm-config conflicts",

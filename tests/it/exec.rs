@@ -150,8 +150,10 @@ async fn without_the_hub_and_then_without_the_edge_the_process_has_its_values() 
     let mut world = World::new("exec-offline", &[("model", json!("one"))]).await;
     world.hub.stop();
     world.edge.stop();
+    let (code, _, err) = world.run(&[], "echo started").await;
+    assert_eq!(code, 6, "{err}");
+    let mut exec = world.start(&["--wait", "60s"]);
     world.edge.start().await;
-    let mut exec = world.start(&[]);
     exec.until(&["start one"]).await;
     let child = exec.child();
     world.edge.kill();

@@ -21,7 +21,7 @@ use super::follow::Follower;
 use super::hygiene;
 use super::output;
 use super::pace::{PaceArgs, length};
-use super::reading::Reader;
+use super::reading::{Reader, patiently};
 use child::{Ports, Program};
 use drive::Drive;
 use environment::Wanted;
@@ -48,6 +48,9 @@ pub(crate) struct ExecArgs {
     /// One variable, as VAR=KEY or VAR=NAMESPACE//KEY; VAR?=KEY if it may be missing. Repeat it; there are no others then
     #[arg(long = "var", value_name = "VAR=KEY")]
     variables: Vec<VarArg>,
+    /// Wait this long at the start for an edge that does not answer or has no data yet
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
+    wait: Duration,
     /// What to do when a value changes that the command uses: restart, signal:NAME (it keeps its environment), or none
     #[arg(long, value_name = "WHAT", default_value = "restart", value_parser = on_change)]
     on_change: OnChange,
@@ -124,7 +127,7 @@ pub(crate) async fn exec(connection: Connection, args: &ExecArgs) -> Result<Exit
     let connection = Arc::new(connection);
     let wanted = args.wanted()?;
     let reader = Reader::new(Arc::clone(&connection), args.env.clone());
-    let values = wanted.read(&reader, None).await?;
+    let values = patiently(args.wait, async || wanted.read(&reader, None).await).await?;
     output::hint(format!("{} variables", values.iter().count()));
     let signals = Signals::take()?;
     let follows = args.on_change != OnChange::Nothing;

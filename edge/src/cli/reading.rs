@@ -1,6 +1,7 @@
 //! Reading for other programs: entries with inheritance followed and secrets in clear, kept for no longer than needed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use llm_config_shared::name::Namespace;
@@ -10,6 +11,36 @@ use super::address::Address;
 use super::connection::Connection;
 use super::entries::{self, Entry};
 use super::exit::{Exit, Failure};
+use super::output;
+use super::pace::Backoff;
+
+/// Pauses between two attempts to reach what is not there yet.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Asks again for as long as `patience` lasts while nobody answers, or has no data yet. At the start of a machine or a pod
+/// nobody knows who is up first.
+///
+/// # Errors
+/// The last failure, or at once one that waiting does not help against.
+pub(crate) async fn patiently<T>(
+    patience: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let until = Instant::now() + patience;
+    let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+    loop {
+        let answered = ask().await;
+        let pause = backoff.next(rand::random());
+        match &answered {
+            Err(failure) if failure.exit == Exit::Unreachable && Instant::now() + pause < until => {
+                output::hint(format!("{failure}; waiting"));
+                tokio::time::sleep(pause).await;
+            }
+            _ => return answered,
+        }
+    }
+}
 
 /// What an entry holds, as JSON. Wiped when it is no longer needed.
 #[derive(Clone)]
@@ -141,6 +172,25 @@ mod tests {
         assert_eq!(told("*//x", Some("app")).unwrap(), "app *//x", "a key may hold slashes");
         assert!(told("model", None).unwrap_err().contains("--namespace"));
         assert!(told("a b", Some("app")).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_yet_is_waited_for_and_what_is_wrong_is_not() {
+        let mut asked = 0;
+        let failing = async |asked: &mut u32, failure: Failure| {
+            *asked += 1;
+            if *asked < 3 { Err(failure) } else { Ok(*asked) }
+        };
+        let away = Failure::unreachable("away");
+        let minute = Duration::from_secs(60);
+        assert_eq!(patiently(minute, async || failing(&mut asked, away.clone()).await).await, Ok(3));
+        asked = 0;
+        assert_eq!(
+            patiently(Duration::ZERO, async || failing(&mut asked, away.clone()).await).await,
+            Err(away)
+        );
+        let wrong = Failure::usage("wrong");
+        assert_eq!(patiently(minute, async || failing(&mut asked, wrong.clone()).await).await, Err(wrong));
     }
 
     #[test]

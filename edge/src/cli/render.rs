@@ -19,7 +19,7 @@ use super::follow::Follower;
 use super::hygiene;
 use super::output;
 use super::pace::{PaceArgs, Settling, length};
-use super::reading::Reader;
+use super::reading::{Reader, patiently};
 use template::Rendering;
 
 /// Pause before what went wrong is tried again without anything having changed.
@@ -48,6 +48,9 @@ pub(crate) struct RenderArgs {
     /// Who may read the file, in octal
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file::mode)]
     mode: u32,
+    /// Wait this long at the start for an edge that does not answer or has no data yet
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
+    wait: Duration,
     /// Go on, and write again when something changes
     #[arg(long)]
     watch: bool,
@@ -109,19 +112,22 @@ pub(crate) async fn render(connection: Connection, args: &RenderArgs) -> Result<
         ),
         args,
     };
-    let mut round = work.round().await;
-    let mut owed = round.changed;
-    if let Some(last) = round.failures.pop() {
+    let mut owed = false;
+    let first = async || {
+        let mut round = work.round().await;
+        owed |= round.changed;
+        let last = round.failures.pop();
         tell_all(&round.failures, &[]);
-        return Err(last);
-    }
+        last.map_or_else(|| Ok(round.namespaces), Err)
+    };
+    let namespaces = patiently(args.wait, first).await?;
     if let Err(failure) = work.tell(&mut owed).await
         && !args.watch
     {
         return Err(failure);
     }
     if args.watch {
-        work.watch(connection, round.namespaces, owed).await;
+        work.watch(connection, namespaces, owed).await;
     }
     Ok(ExitCode::SUCCESS)
 }
