@@ -9,18 +9,25 @@ mod document;
 mod dotenv;
 mod edge;
 mod entries;
+mod exec;
 mod exit;
 mod export;
 mod fleet;
+mod follow;
+mod hygiene;
 mod import;
 mod output;
+mod pace;
+mod reading;
+mod render;
 mod target;
 mod versions;
 mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 
 use connection::Connection;
 use exit::Failure;
@@ -69,6 +76,12 @@ enum Command {
     Import(import::ImportArgs),
     /// Entries into a JSON, YAML, TOML or dotenv file
     Export(export::ExportArgs),
+    /// Run a command with values as its environment, and restart it when they change
+    Exec(exec::ExecArgs),
+    /// Files from templates, written again when values change
+    Render(render::RenderArgs),
+    #[command(hide = true)]
+    ExecStep(exec::StepArgs),
     /// What happened, newest first
     Changes(changes::ChangesArgs),
     /// One change
@@ -86,6 +99,8 @@ enum Command {
     /// The edge on this machine
     #[command(subcommand)]
     Edge(edge::EdgeCommand),
+    /// What a shell needs to complete commands: eval "$(llm-config completions bash)"
+    Completions { shell: Shell },
     /// How what you talk to is doing
     Status,
     /// What is wrong, and what to do about it
@@ -98,7 +113,7 @@ pub(crate) fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::note(format!("llm-config: {failure}"));
             failure.code()
@@ -106,23 +121,46 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<(), Failure> {
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let Command::Completions { shell } = cli.command {
+        return output::line(completions(shell)).map(|()| ExitCode::SUCCESS);
+    }
+    if let Command::ExecStep(args) = &cli.command {
+        return Ok(exec::step(args));
+    }
     if let Command::Edge(command) = &cli.command {
-        return edge::run(command, &cli.target, cli.json);
+        return edge::run(command, &cli.target, cli.json).map(|()| ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(ask(cli))
 }
 
-async fn ask(cli: &Cli) -> Result<(), Failure> {
-    let json = cli.json;
+/// What a shell needs to complete commands.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "llm-config", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+async fn ask(cli: &Cli) -> Result<ExitCode, Failure> {
     if let Command::Doctor = &cli.command {
-        return doctor::doctor(&cli.target, json).await;
+        return doctor::doctor(&cli.target, cli.json).await.map(|()| ExitCode::SUCCESS);
     }
     let target = target::resolve(&cli.target, &Surroundings::real())?;
     output::hint(format!("→ {target}"));
-    let connection = &Connection::open(target)?;
-    match &cli.command {
+    let connection = Connection::open(target)?;
+    if let Command::Exec(args) = &cli.command {
+        return exec::exec(connection, args).await;
+    }
+    if let Command::Render(args) = &cli.command {
+        return render::render(connection, args).await;
+    }
+    answer(&connection, &cli.command, cli.json).await.map(|()| ExitCode::SUCCESS)
+}
+
+/// The commands that are over with their answer.
+async fn answer(connection: &Connection, command: &Command, json: bool) -> Result<(), Failure> {
+    match command {
         Command::Get(args) => entries::get(connection, args, json).await,
         Command::Set(args) => entries::set(connection, args, json).await,
         Command::List(args) => entries::list(connection, args, json).await,
@@ -140,14 +178,17 @@ async fn ask(cli: &Cli) -> Result<(), Failure> {
         Command::Policy(args) => conflicts::policy(connection, args, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
-        Command::Edge(_) | Command::Doctor => Ok(()),
+        Command::Edge(_)
+        | Command::Doctor
+        | Command::Exec(_)
+        | Command::ExecStep(_)
+        | Command::Render(_)
+        | Command::Completions { .. } => Ok(()), // Answered before.
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -157,6 +198,14 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shells_complete_commands_and_their_flags() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = completions(shell);
+            assert!(script.contains("render") && script.contains("kill-after"), "{shell}");
+        }
     }
 
     #[test]
@@ -181,6 +230,12 @@ mod tests {
             "llm-config watch app --env prod",
             "llm-config import f.json --namespace app --env prod --prune --dry-run",
             "llm-config export --namespace app --env prod --format dotenv",
+            "llm-config exec --namespace app --env prod -- env -i --json",
+            "llm-config exec -e prod --var KEY=app//k --var T?=app//t --on-change signal:HUP --splay 0s -- server",
+            "llm-config exec -n app --overlap --ready http://127.0.0.1:{port}/ --port-var PORT=1,2 -- server",
+            "llm-config render a.tmpl --out a.conf -n app -e prod --mode 0640 --watch --command true --splay 1m",
+            "llm-config render a.tmpl=a.conf b.tmpl=b.conf",
+            "llm-config completions zsh",
             "llm-config changes",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
             "llm-config conflicts",

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::http::Client;
 use crate::process::{Process, Said, free_address, limited, program, run};
@@ -174,6 +175,16 @@ impl Edge {
     /// All that it ever printed.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// A command of the CLI against its socket, for what goes on running; the arguments are still to come.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program("llm-config"));
+        for variable in ["LLM_CONFIG_SOCKET", "LLM_CONFIG_HUB", "LLM_CONFIG_TOKEN"] {
+            command.env_remove(variable);
+        }
+        command.arg("--socket").arg(&self.socket);
+        command
     }
 
     /// Runs the CLI against its socket.

@@ -118,12 +118,17 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// One line, or a quoted value over several, that [`members`] reads back to the same text.
 pub(super) fn write(name: &str, text: &str, out: &mut String) {
+    let _ = writeln!(out, "{name}={}", quoted(text));
+}
+
+/// The right side of such a line: as it is if nothing in it means anything else, or in double quotes.
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
-        let _ = writeln!(out, "{name}={text}");
-        return;
+        return text.to_owned();
     }
     let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
     for character in text.chars() {
         match character {
             '"' | '\\' | '$' => quoted.extend(['\\', character]),
@@ -133,7 +138,8 @@ pub(super) fn write(name: &str, text: &str, out: &mut String) {
             other => quoted.push(other),
         }
     }
-    let _ = writeln!(out, "{name}=\"{quoted}\"");
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
