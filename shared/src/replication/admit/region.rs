@@ -90,7 +90,9 @@ impl Planner {
         let concurrent =
             if later { !self.has_seen(&entering, current) } else { !self.was_seen(&entering, current) };
         match (later, concurrent && self.rules.judge_regions) {
-            (true, true) => self.replace_here(entering, version, rival),
+            (true, true) => {
+                self.replace(entering, version, rival);
+            }
             (true, false) => {
                 self.win(entering, version);
             }
@@ -120,10 +122,6 @@ impl Planner {
         let in_context =
             entering.origin().is_some_and(|origin| self.epochs.has_seen(&current.context, origin));
         in_context || own_earlier || current.base == Some(entering.stamp)
-    }
-
-    fn replace_here(&mut self, entering: Entering, version: u64, rival: Rival) {
-        drop(self.replace(entering, version, rival));
     }
 
     /// Goes to the history alone: the entry has something later.

@@ -78,8 +78,9 @@ impl Planner {
             // Of somebody else's write the time must fit as well: a replica that was set back may have given its number
             // once more, where the hub lost what was under it.
             let own = base.id == row.stamp.id && base.id.actor == write.stamp.id.actor;
+            // A time that was ahead has been replaced by an earlier one.
             let renamed =
-                base.hlc == row.stamp.hlc && self.is_known_as(write.stamp.id.actor, base.id, row.stamp.id);
+                base.hlc >= row.stamp.hlc && self.is_known_as(write.stamp.id.actor, base.id, row.stamp.id);
             base == row.stamp || own || renamed
         };
         self.is_seen_in(current, &write.context) || own_earlier || write.base.is_some_and(follows)
