@@ -30,6 +30,7 @@ mod feeds;
 mod head;
 mod history;
 mod migration;
+mod newer;
 mod planning;
 pub mod postgres;
 mod processes;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Author, ChangeId};
+use crate::entry::{Author, ChangeId, Content};
 use crate::name::EntryKey;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
@@ -14,6 +14,16 @@ use crate::vector::{Dot, Vector};
 pub enum Action {
     Set { value: Value, tags: Option<Vec<Arc<str>>>, description: Option<Arc<str>> },
     Delete,
+}
+
+impl Action {
+    /// What the entry holds afterwards.
+    pub fn content(&self) -> Content {
+        match self {
+            Self::Set { value, .. } => Content::Plain(value.clone()),
+            Self::Delete => Content::Deleted,
+        }
+    }
 }
 
 /// A write made at an edge.
@@ -80,6 +90,8 @@ pub enum HeldReason {
         "it was made without having seen the current value, and in that namespace a person decides about such writes"
     )]
     Policy,
+    #[error("it was made after the backup that the hub was restored from, and an edge has brought it back")]
+    Newer,
 }
 
 /// What became of an uploaded write.

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::newer::Newer;
 use llm_config_shared::policy::Policies;
 use llm_config_shared::settled::ConflictState;
 use llm_config_shared::stamp::WriteId;
@@ -27,7 +28,7 @@ mod purge;
 mod reads;
 mod state;
 
-use state::State;
+use state::{Lost, State};
 
 /// The result of a future that never waits, as all of [`SimJournal`]'s.
 ///
@@ -135,11 +136,12 @@ impl SimJournal {
         Backup(self.state().clone())
     }
 
-    /// The database as it was then, with the mark that what came after it is lost. It was led before.
-    pub fn restore(&self, backup: &Backup) {
+    /// The database as it was then, with the mark that what came after it is lost, and what becomes of it where edges have
+    /// it. It was led before.
+    pub fn restore(&self, backup: &Backup, newer: Newer) {
         let mut state = backup.0.clone();
         let cut = state.marks.last().map(|mark| mark.position);
-        state.restored.extend(cut.map(|cut| (cut, None)));
+        state.restored.extend(cut.map(|cut| Lost { cut, new_epoch: None, newer }));
         *self.state() = state;
     }
 
@@ -395,7 +397,7 @@ mod tests {
         let backup = journal.back_up();
         let (later, _) = planned(&journal, &first, 2);
         ready(journal.append(&later)).unwrap();
-        journal.restore(&backup);
+        journal.restore(&backup, Newer::Discard);
         assert_eq!(ready(journal.head()).unwrap().position.seq, 1);
         assert_eq!(ready(journal.losses()).unwrap(), []);
         let new = lead(&journal, 22);
@@ -424,7 +426,7 @@ mod tests {
         assert_eq!(ready(journal.entries(&[entry()])).unwrap().value, [None]);
         assert!(journal.row_at(&entry(), 2).is_some(), "what it was is still known to the checks");
         let elsewhere = SimJournal::new();
-        elsewhere.restore(&journal.back_up());
+        elsewhere.restore(&journal.back_up(), Newer::Hold);
         lead(&elsewhere, 33);
         assert_eq!(ready(elsewhere.head()).unwrap().horizon, 2, "it comes with the backup");
         assert_eq!(

@@ -57,6 +57,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "patch base", rule: "2.5", setup: without(Rules { patch_base: false, ..ALL }) },
     Mutant { name: "restamp winner", rule: "2.13", setup: without(Rules { restamp_winner: false, ..ALL }) },
     Mutant { name: "own by counter", rule: "2.13", setup: without(Rules { own_by_counter: false, ..ALL }) },
+    Mutant { name: "grace", rule: "2.7 5", setup: without(Rules { grace: false, ..ALL }) },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

@@ -148,6 +148,49 @@ impl Hub {
         hub
     }
 
+    /// Writes a backup of it, and gives its file and the file with the key that opens it.
+    ///
+    /// # Panics
+    /// When that fails, or is not the first backup.
+    pub async fn back_up(&self, scratch: &Scratch) -> (PathBuf, PathBuf) {
+        let file = scratch.path("hub.backup");
+        let mut args: Vec<OsString> = vec!["backup".into(), file.clone().into_os_string()];
+        args.extend(self.which());
+        let said = run("llm-config-hub", args).await.done();
+        let key = said.lines().find_map(|line| line.strip_prefix("recovery key: "));
+        (file, scratch.file("recovery.key", key.expect("a first backup shows its key")))
+    }
+
+    /// What comes of a backup of this hub on the same ports, in another place; this one is lost. `newer` is as on the command
+    /// line.
+    ///
+    /// # Panics
+    /// When it is not restored, or does not start.
+    pub async fn restored(mut self, scratch: &Scratch, backup: &Path, key: &Path, newer: &str) -> Self {
+        self.kill();
+        self.data = scratch.path("restored");
+        if let Some(config) = &mut self.config {
+            fs::create_dir_all(&self.data).unwrap();
+            self.tables = format!("[database]\nurl = \"{}\"", postgres::database());
+            *config = self.data.join("hub.toml");
+            fs::write(config, settings(self.api, self.sync, &self.tables)).unwrap();
+        }
+        let mut args: Vec<OsString> = vec!["restore".into(), backup.into()];
+        args.extend(["--recovery-key-file".into(), key.into(), "--newer".into(), newer.into()]);
+        args.extend(self.which());
+        run("llm-config-hub", args).await.done();
+        self.start().await;
+        self
+    }
+
+    /// Which hub, to a command that is not `serve` or `dev`.
+    fn which(&self) -> [OsString; 2] {
+        match &self.config {
+            Some(config) => ["--config".into(), config.into()],
+            None => ["--data".into(), self.data.clone().into_os_string()],
+        }
+    }
+
     /// Starts it (again) and waits until it is ready.
     ///
     /// # Panics

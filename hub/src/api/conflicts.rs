@@ -105,7 +105,7 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
         let row = self.visible_held(caller, id).await?;
         guard::may_write(caller, &row.at.scope.namespace)?;
         let terms = Terms { if_version: options.if_version, over_secret: options.over_secret };
-        let decision = Decision::Release { held: row.stamp.id, terms };
+        let decision = Decision::Release { held: row.stamp.id, terms, by_its_time: false };
         let told = format!("releases a write by {} that was held", row.author.name);
         let done = self.decide(caller, &row.at, options, Some(told), decision).await;
         let done = done.map_err(|refused| refused.about_held(&row))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use llm_config_shared::name::Scope;
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{
     ApiSubmission, Leader, OpOutcome, Planner, Sealer, SettleOutcome,
 };
@@ -21,6 +22,7 @@ impl Job {
         match self {
             Self::Api { submission, .. } => submission.operations.len().max(1),
             Self::Upload { upload, .. } => upload.writes.len().max(1),
+            Self::HandIn { hand_in, .. } => hand_in.writes.len().max(1),
             Self::Settle { .. } => 1,
         }
     }
@@ -30,6 +32,7 @@ impl Job {
         match self {
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::HandIn { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
         }
     }
@@ -39,6 +42,7 @@ impl Job {
 pub(super) enum Waiting {
     Api { reply: oneshot::Sender<Result<Written, WriteError>>, outcome: Judged },
     Upload { reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>, answers: Vec<Answer> },
+    HandIn { reply: oneshot::Sender<Result<Taken, WriteError>>, taken: Taken },
     Settle { reply: oneshot::Sender<Result<SettleOutcome, WriteError>>, outcome: SettleOutcome },
 }
 
@@ -53,6 +57,7 @@ impl Waiting {
     pub(super) fn answer(self, position: &Vector) {
         match self {
             Self::Upload { reply, answers } => drop(reply.send(Ok(answers))),
+            Self::HandIn { reply, taken } => drop(reply.send(Ok(taken))),
             Self::Settle { reply, outcome } => drop(reply.send(Ok(outcome))),
             Self::Api { reply, outcome } => drop(reply.send(match outcome {
                 Judged::Now(outcomes) => Ok(Written::Now { outcomes, position: position.clone() }),
@@ -66,6 +71,7 @@ impl Waiting {
     pub(super) fn refuse(self, error: WriteError) {
         match self {
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::HandIn { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
         }
@@ -79,6 +85,7 @@ pub(super) fn needs(jobs: &[Job]) -> PlanningRequest {
         match job {
             Job::Api { submission, .. } => submission.needs(&mut request),
             Job::Upload { upload, .. } => upload.needs(&mut request),
+            Job::HandIn { hand_in, .. } => hand_in.needs(&mut request),
             Job::Settle { submission, .. } => submission.needs(&mut request),
         }
     }
@@ -107,6 +114,7 @@ pub(super) fn plan(
         .into_iter()
         .map(|job| match job {
             Job::Upload { upload, reply } => Waiting::Upload { reply, answers: planner.upload(&upload) },
+            Job::HandIn { hand_in, reply } => Waiting::HandIn { reply, taken: planner.hand_in(&hand_in) },
             Job::Settle { submission, reply } => {
                 Waiting::Settle { reply, outcome: planner.settle(&submission, sealer) }
             }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_shared::limits::FRAME_BYTES_MAX;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::write::Answer;
@@ -81,6 +82,8 @@ pub trait HubsEndpoint: Send + Sync + 'static {
     fn pass(&self, request: PassedRequest) -> impl Future<Output = Result<Answered, SyncRefusal>> + Send;
     /// Decides an edge's writes. A refusal as busy says that nothing was done.
     fn admit(&self, upload: Upload) -> impl Future<Output = Result<Vec<Answer>, SyncRefusal>> + Send;
+    /// Judges what an edge hands in of a loss. A refusal as busy says that nothing was done.
+    fn take_in(&self, hand_in: HandIn) -> impl Future<Output = Result<Taken, SyncRefusal>> + Send;
 }
 
 /// Bounds of the front door.
@@ -242,5 +245,13 @@ impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
     ) -> Result<Response<wire::AdmitReply>, Status> {
         let answers = self.endpoint.admit(parse(request.into_inner())?).await?;
         Ok(Response::new(answers.into()))
+    }
+
+    async fn take_in(
+        &self,
+        request: Request<wire::TakeInRequest>,
+    ) -> Result<Response<wire::TakeInReply>, Status> {
+        let taken = self.endpoint.take_in(parse(request.into_inner())?).await?;
+        Ok(Response::new(taken.into()))
     }
 }

@@ -8,7 +8,8 @@ use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Binding, Environments, Feed};
 use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
@@ -93,7 +94,8 @@ fn edge_frames() -> Vec<EdgeFrame> {
     };
     vec![
         EdgeFrame::Hello(Hello { protocol: 1, incarnation: 2, session: 3, floor: vector(), pending: 4 }),
-        EdgeFrame::Upload { batch: 9, writes },
+        EdgeFrame::Upload { batch: 9, writes: writes.clone() },
+        EdgeFrame::HandIn { batch: 10, writes, left_out: 3 },
         EdgeFrame::Subscribe { feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)] },
         EdgeFrame::Ack { transfer: u64::MAX },
         EdgeFrame::Ask,
@@ -122,6 +124,7 @@ fn welcome() -> Welcome {
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
         lost_history: None,
+        takes_newer: false,
         copied: false,
     }
 }
@@ -133,6 +136,7 @@ fn hub_frames() -> Vec<HubFrame> {
         Verdict::Held(HeldReason::ClockAhead),
         Verdict::Held(HeldReason::ConcurrentSecret),
         Verdict::Held(HeldReason::Policy),
+        Verdict::Held(HeldReason::Newer),
         Verdict::Denied(Denial::Policy),
         Verdict::Denied(Denial::Namespace),
         Verdict::Denied(Denial::Environment),
@@ -167,8 +171,12 @@ fn hub_frames() -> Vec<HubFrame> {
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
         HubFrame::Welcome(Welcome { lost_history: Some(Bytes::from_static(b"statement")), ..welcome() }),
-        HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
+        HubFrame::Welcome(Welcome { copied: true, takes_newer: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
+        HubFrame::Taken {
+            batch: 10,
+            taken: Taken { known: 1, admitted: 2, held: 3, denied: 4, discarded: 5, refused: 6, left_out: 7 },
+        },
         HubFrame::Grants(vec![grant]),
         HubFrame::Segment { transfer: 1, bytes: Bytes::from_static(b"segment") },
         HubFrame::Checkpoint { transfer: 0, bytes: Bytes::from_static(b"checkpoint") },
@@ -354,6 +362,17 @@ impl HubsEndpoint for EchoHubs {
         assert_eq!(format!("{upload:?}"), format!("{:?}", an_upload()));
         Ok(vec![Answer { id: write_id(1), verdict: Verdict::Duplicate, current: None }])
     }
+
+    async fn take_in(&self, hand_in: HandIn) -> Result<Taken, SyncRefusal> {
+        assert_eq!(format!("{hand_in:?}"), format!("{:?}", a_hand_in()));
+        Ok(Taken { known: 1, held: 2, ..Taken::default() })
+    }
+}
+
+fn a_hand_in() -> HandIn {
+    let Upload { edge, tenant, write, feeds, environments, writes, .. } = an_upload();
+    let name = "kiosk-7".into();
+    HandIn { edge, name, tenant, write, feeds, environments, new_epoch: 1 << 62, writes, left_out: 4 }
 }
 
 fn passed(asker: Asker) -> PassedRequest {
@@ -471,6 +490,7 @@ async fn what_is_passed_to_the_leader_arrives_as_it_went_and_only_from_those_it_
         assert_eq!((answer.status, &answer.body[..], answer.headers.len()), (201, &b"{}"[..], 1));
     }
     assert_eq!(client.admit(&an_upload()).await.unwrap()[0].verdict, Verdict::Duplicate);
+    assert_eq!(client.take_in(&a_hand_in()).await.unwrap(), Taken { known: 1, held: 2, ..Taken::default() });
 
     let mut stranger = HubsClient::connect(&Dial { identity: None, ..dial }).await.unwrap();
     let Err(SyncError::Refused(refusal)) = stranger.admit(&an_upload()).await else { panic!("served") };

@@ -12,6 +12,7 @@ use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::newer::Restored;
 use crate::policy::Policies;
 use crate::replication::rules::Rules;
 use crate::settled::Settlement;
@@ -26,6 +27,7 @@ use crate::vector::{Dot, Position, ShardId, Vector};
 mod api;
 mod contest;
 mod copies;
+mod newer;
 mod settle;
 mod upload;
 
@@ -33,6 +35,7 @@ pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
 use copies::KnownWrites;
+pub use newer::HandIn;
 pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
 
@@ -101,6 +104,10 @@ pub struct Planner {
     settled: Vec<Settlement>,
     changes: BTreeMap<(Tenant, ChangeId), ChangeRow>,
     repeats: Vec<Repeat>,
+    /// Losses that edges hand something in of, by tenant and the leadership after each.
+    restored: BTreeMap<(Tenant, u64), Restored>,
+    /// Edges whose tally has changed.
+    tallied: BTreeMap<(Tenant, u64), BTreeSet<ActorId>>,
     fence: Fence,
 }
 
@@ -109,6 +116,7 @@ pub struct Planner {
 pub enum Submission {
     Api(ApiSubmission),
     Upload(Upload),
+    HandIn(HandIn),
 }
 
 impl Submission {
@@ -117,6 +125,7 @@ impl Submission {
         match self {
             Self::Api(api) => api.needs(request),
             Self::Upload(upload) => upload.needs(request),
+            Self::HandIn(hand_in) => hand_in.needs(request),
         }
     }
 
@@ -125,6 +134,7 @@ impl Submission {
         match self {
             Self::Api(api) => api.operations.len(),
             Self::Upload(upload) => upload.writes.len(),
+            Self::HandIn(hand_in) => hand_in.writes.len(),
         }
     }
 }
@@ -176,6 +186,12 @@ impl Planner {
             settled: Vec::new(),
             changes: BTreeMap::new(),
             repeats: Vec::new(),
+            restored: planning
+                .restored
+                .into_iter()
+                .map(|(tenant, restored)| ((tenant, restored.loss.new_epoch), restored))
+                .collect(),
+            tallied: BTreeMap::new(),
             fence: leader.fence(),
         }
     }
@@ -195,9 +211,10 @@ impl Planner {
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
         let nothing = self.history.is_empty() && self.settled.is_empty();
-        if nothing && self.moved.is_empty() && self.repeats.is_empty() {
+        if nothing && self.moved.is_empty() && self.repeats.is_empty() && self.tallied.is_empty() {
             return None;
         }
+        let (tallies, retold) = self.tallies();
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
         let raised = self.raised.iter().filter(|at| !self.won.contains(*at) && !self.stubs.contains(*at));
         let stubs = self.stubs.iter().filter_map(|at| Some((at.clone(), self.stub_change(at)?)));
@@ -215,8 +232,10 @@ impl Planner {
             settled: self.settled,
             frontiers: self.moved.iter().map(|edge| self.frontiers[edge]).collect(),
             digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
-            changes: self.changes.into_values().collect(),
+            changes: self.changes.into_values().filter(|change| change.writes > 0).collect(),
+            retold,
             repeats: self.repeats,
+            tallies,
         };
         Some((commit, self.leader))
     }

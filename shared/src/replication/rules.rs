@@ -40,6 +40,8 @@ pub struct Rules {
     pub restamp_winner: bool,
     /// Between an edge's own writes their counters decide which one readers see.
     pub own_by_counter: bool,
+    /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
+    pub grace: bool,
 }
 
 impl Rules {
@@ -62,5 +64,6 @@ impl Rules {
         clones: true,
         restamp_winner: true,
         own_by_counter: true,
+        grace: true,
     };
 }

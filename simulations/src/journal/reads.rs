@@ -122,6 +122,12 @@ impl State {
                 seen.filter(asked).map(|known| known.at(version)).collect()
             },
             past: self.writes(&request.past, version),
+            restored: {
+                let asked = request.restored.iter();
+                asked
+                    .filter_map(|(tenant, after)| Some((tenant.clone(), self.restored(tenant, *after)?)))
+                    .collect()
+            },
         }
     }
 

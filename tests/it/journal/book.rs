@@ -307,7 +307,9 @@ impl Book {
             frontiers: open.frontiers,
             digests: open.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: changes.into_values().collect(),
+            retold: Vec::new(),
             repeats: Vec::new(),
+            tallies: Vec::new(),
         }
     }
 

@@ -15,7 +15,10 @@ use super::book::{Book, at, feed, plain};
 async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
     let journal = open().await;
     let pending = journal.pending_migrations().await.unwrap();
-    assert_eq!(pending, ["0001 begin", "0003 purge", "0004 resolutions", "0005 restores", "0006 processes"]);
+    assert_eq!(
+        pending,
+        ["0001 begin", "0003 purge", "0004 resolutions", "0005 restores", "0006 processes", "0007 newer"]
+    );
     let missing = journal.head().await.unwrap_err();
     assert!(matches!(missing, JournalError::Unavailable(_)), "{missing:?}");
     journal.migrate().await.unwrap();

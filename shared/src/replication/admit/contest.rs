@@ -70,7 +70,7 @@ impl Planner {
         Entering { claimed_hlc: write.claimed_hlc.or(Some(write.stamp.hlc)), stamp, ..write }
     }
 
-    fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
+    pub(super) fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
         let winner = Rival { stamp: write.stamp, version };
         self.conflict(&write, winner, rival);
         self.superseded.push(rival.stamp.id);
@@ -78,7 +78,7 @@ impl Planner {
         Verdict::Admitted { version }
     }
 
-    fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
+    pub(super) fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
         self.conflict(write, rival, Rival { stamp: write.stamp, version });
         self.lose(write, version);
         Verdict::Lost { version, to: rival.version }

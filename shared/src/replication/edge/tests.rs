@@ -100,6 +100,7 @@ impl Bench {
             write: vec![Subtree::ALL],
             copied: false,
             lost_history: None,
+            takes_newer: false,
         })));
         bench
     }
@@ -118,6 +119,7 @@ impl Bench {
                 Output::Alert(alert) => panic!("{alert:?}"),
                 Output::Connect
                 | Output::Disconnect
+                | Output::Recall
                 | Output::Send(_)
                 | Output::Queued { .. }
                 | Output::WriteRefused { .. }

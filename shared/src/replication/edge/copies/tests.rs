@@ -129,6 +129,7 @@ impl Machine {
             environments: Environments::standard(),
             default_environment: Environment::base(),
             lost_history: None,
+            takes_newer: false,
             write: vec![Subtree::ALL],
             copied,
         })));
