@@ -238,6 +238,25 @@ impl<D: Dialect> Journal for Database<D> {
         Ok(rows)
     }
 
+    async fn held_mark(&self) -> Result<u64, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let mark = conflicts::held_mark(&mut tx).await?;
+        tx.commit().await?;
+        Ok(mark)
+    }
+
+    async fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, HistoryRow)>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let rows = conflicts::held_after(&mut tx, tenant, after, limit).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
     async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
         let mut tx = self.dialect.begin_read().await?;
         let found = conflicts::held(&mut tx, tenant, id).await?;

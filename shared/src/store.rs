@@ -421,6 +421,18 @@ pub trait Journal: Send + Sync + 'static {
         page: Page,
     ) -> impl Future<Output = Result<Paged<HistoryRow>, JournalError>> + Send;
 
+    /// Where one who follows held writes begins: the number of the last write of the history.
+    fn held_mark(&self) -> impl Future<Output = Result<u64, JournalError>> + Send;
+
+    /// Writes of a tenant that wait for a person with a number above `after`, oldest first, at most `limit`, with their
+    /// numbers.
+    fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(u64, HistoryRow)>, JournalError>> + Send;
+
     /// The write of a tenant that is or was held under this id.
     fn held_write(
         &self,

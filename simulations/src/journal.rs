@@ -263,6 +263,19 @@ impl Journal for SimJournal {
         self.read(|state, version| Ok(state.held_page(tenant, page, version)))
     }
 
+    async fn held_mark(&self) -> Result<u64, JournalError> {
+        self.read(|state, version| Ok(state.whole_history(version).len() as u64))
+    }
+
+    async fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, HistoryRow)>, JournalError> {
+        self.read(|state, version| Ok(state.held_after(tenant, after, limit, version)))
+    }
+
     async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
         self.read(|state, version| Ok(state.held_write(tenant, id, version)))
     }

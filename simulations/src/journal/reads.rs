@@ -178,6 +178,18 @@ impl State {
         self.history_page(page, version, |row| row.at.scope.tenant == *tenant && row.status == Status::Held)
     }
 
+    pub(super) fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+        version: usize,
+    ) -> Vec<(u64, HistoryRow)> {
+        let rows = (1..).zip(self.whole_history(version));
+        let waits = |row: &HistoryRow| row.at.scope.tenant == *tenant && row.status == Status::Held;
+        rows.filter(|(number, row)| *number > after && waits(row)).take(limit).collect()
+    }
+
     pub(super) fn entry_version(&self, at: &EntryKey, number: u64, version: usize) -> Option<HistoryRow> {
         let rows = self.history.iter().filter_map(|stored| stored.at(version));
         rows.filter(|row| row.at == *at && row.version == number)
