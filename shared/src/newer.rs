@@ -70,7 +70,7 @@ pub struct Taken {
     pub discarded: u64,
     /// Kept nowhere: not of what the edge may speak of, or more than is taken of one edge.
     pub refused: u64,
-    /// The edge knows of them, and cannot give them: secrets.
+    /// Secrets that this hub cannot open: their key is lost with the rest, or they are not what they are said to be.
     pub left_out: u64,
 }
 

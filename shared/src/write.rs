@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use crate::entry::{Author, ChangeId, Content};
 use crate::name::EntryKey;
+use crate::secret::SealedSecret;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
 use crate::vector::{Dot, Vector};
 
-/// What a write at an edge does. Secrets are not among it: the hub orders them.
+/// What a write at an edge does. No secret is written there: the hub orders them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    Set { value: Value, tags: Option<Vec<Arc<str>>>, description: Option<Arc<str>> },
+    Set {
+        value: Value,
+        tags: Option<Vec<Arc<str>>>,
+        description: Option<Arc<str>>,
+    },
     Delete,
+    /// A secret that the hub wrote and lost, as the replica has it: only in what is handed in.
+    Sealed(SealedSecret),
 }
 
 impl Action {
@@ -22,6 +29,7 @@ impl Action {
         match self {
             Self::Set { value, .. } => Content::Plain(value.clone()),
             Self::Delete => Content::Deleted,
+            Self::Sealed(sealed) => Content::Secret(sealed.clone()),
         }
     }
 }
@@ -59,6 +67,7 @@ impl Write {
         let value = match &self.action {
             Action::Set { value, .. } => value.as_str().len(),
             Action::Delete => 0,
+            Action::Sealed(sealed) => sealed.body.len() + sealed.wrap.len(),
         };
         value + 512 + self.at.key.as_str().len() + self.at.scope.namespace.as_str().len()
     }

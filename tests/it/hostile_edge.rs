@@ -278,7 +278,7 @@ async fn what_an_edge_makes_up_after_a_restore_is_nobodys_value_until_a_person_s
         write(rogue.reply.edge, 1, welcome.hlc, place("app")),
         write(rogue.reply.edge, 2, welcome.hlc, place("edges/rogue")),
     ];
-    session.say(EdgeFrame::HandIn { batch: 1, writes, left_out: 0 }).await;
+    session.say(EdgeFrame::HandIn { batch: 1, writes }).await;
     let taken = session
         .hear(|frame| if let HubFrame::Taken { taken, .. } = frame { Some(*taken) } else { None })
         .await;

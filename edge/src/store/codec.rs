@@ -163,6 +163,10 @@ fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
 fn write_action(writer: &mut Writer, action: &Action) {
     match action {
         Action::Delete => writer.u8(0),
+        Action::Sealed(sealed) => {
+            writer.u8(2);
+            writer.sealed(sealed);
+        }
         Action::Set { value, tags, description } => {
             writer.u8(1);
             writer.str(value.as_str());
@@ -189,6 +193,7 @@ fn read_action(reader: &mut Reader<'_>) -> Decoded<Action> {
                 reader.option("description", |reader| reader.arc_str(TEXT_BYTES_MAX, "description"))?;
             Ok(Action::Set { value, tags, description })
         }
+        2 => Ok(Action::Sealed(reader.sealed()?)),
         _ => Err(DecodeError::Invalid("kind of a write")),
     }
 }

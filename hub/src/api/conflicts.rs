@@ -106,7 +106,8 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
         guard::may_write(caller, &row.at.scope.namespace)?;
         let terms = Terms { if_version: options.if_version, over_secret: options.over_secret };
         let by_its_time = terms.if_version.is_none() && self.was_brought_back(row.change).await?;
-        let decision = Decision::Release { held: row.stamp.id, terms, by_its_time };
+        let secret = row.content.is_secret();
+        let decision = Decision::Release { held: row.stamp.id, terms, by_its_time, secret };
         let told = format!("releases a write by {} that was held", row.author.name);
         let done = self.decide(caller, &row.at, options, Some(told), decision).await;
         let done = done.map_err(|refused| refused.about_held(&row))?;

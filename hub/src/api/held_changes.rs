@@ -88,7 +88,7 @@ fn submission(
     let decision = match options {
         Some(options) => {
             let terms = Terms { if_version: None, over_secret: options.over_secret };
-            Decision::Release { held, terms, by_its_time }
+            Decision::Release { held, terms, by_its_time, secret: row.content.is_secret() }
         }
         None => Decision::Drop { held },
     };

@@ -236,9 +236,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 Output::Admit { batch, session, first, writes } => {
                     self.admit(running, batch, (session, first), writes);
                 }
-                Output::TakeIn { batch, loss, writes, left_out } => {
-                    self.take_in(running, batch, loss, (writes, left_out));
-                }
+                Output::TakeIn { batch, loss, writes } => self.take_in(running, batch, loss, writes),
                 Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
                 Output::Repair(job) => self.repair(running, job),
                 Output::Call { id, request } => self.call(running, id, request),
@@ -340,13 +338,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
     }
 
     /// Of what others wrote, the edge is who said it, and the author is hearsay.
-    fn take_in(
-        &self,
-        running: &mut Running,
-        batch: u64,
-        loss: Loss,
-        (mut writes, left_out): (Vec<Write>, u64),
-    ) {
+    fn take_in(&self, running: &mut Running, batch: u64, loss: Loss, mut writes: Vec<Write>) {
         for write in &mut writes {
             let said = Arc::clone(&write.author.name);
             if write.id.actor == self.edge.id {
@@ -365,7 +357,6 @@ impl<J: Journal, R: Registry> Session<J, R> {
             environments: self.profile.environments.clone(),
             new_epoch: loss.new_epoch,
             writes,
-            left_out,
         };
         let (parts, edge) = (Arc::clone(&self.parts), self.edge.name.clone());
         running.jobs.spawn(async move {

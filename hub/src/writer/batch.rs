@@ -114,7 +114,9 @@ pub(super) fn plan(
         .into_iter()
         .map(|job| match job {
             Job::Upload { upload, reply } => Waiting::Upload { reply, answers: planner.upload(&upload) },
-            Job::HandIn { hand_in, reply } => Waiting::HandIn { reply, taken: planner.hand_in(&hand_in) },
+            Job::HandIn { hand_in, reply } => {
+                Waiting::HandIn { reply, taken: planner.hand_in(&hand_in, sealer) }
+            }
             Job::Settle { submission, reply } => {
                 Waiting::Settle { reply, outcome: planner.settle(&submission, sealer) }
             }

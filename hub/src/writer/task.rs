@@ -261,7 +261,8 @@ fn places_to_seal_in(jobs: &[Job]) -> BTreeSet<(Tenant, Environment)> {
     let places = jobs.iter().flat_map(|job| match job {
         Job::Api { submission, .. } => submission.seals_in(),
         Job::Settle { submission, .. } => submission.seals_in(),
-        Job::Upload { .. } | Job::HandIn { .. } => BTreeSet::new(),
+        Job::HandIn { hand_in, .. } => hand_in.seals_in(),
+        Job::Upload { .. } => BTreeSet::new(),
     });
     places.collect()
 }

@@ -64,9 +64,8 @@ impl From<EdgeFrame> for wire::EdgeMessage {
                 body: request.body,
                 caller: request.caller.to_string(),
             }),
-            EdgeFrame::HandIn { batch, writes, left_out } => {
-                let writes = writes.iter().map(Into::into).collect();
-                FromEdge::HandIn(wire::HandIn { batch, writes, left_out })
+            EdgeFrame::HandIn { batch, writes } => {
+                FromEdge::HandIn(wire::HandIn { batch, writes: writes.iter().map(Into::into).collect() })
             }
             EdgeFrame::Repair { repair, ask } => FromEdge::Repair(repair::ask_to_wire(repair, ask)),
         };
@@ -87,9 +86,7 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
                 pending: hello.pending,
             }),
             FromEdge::Upload(upload) => Self::Upload { batch: upload.batch, writes: writes(upload.writes)? },
-            FromEdge::HandIn(part) => {
-                Self::HandIn { batch: part.batch, writes: writes(part.writes)?, left_out: part.left_out }
-            }
+            FromEdge::HandIn(part) => Self::HandIn { batch: part.batch, writes: writes(part.writes)? },
             FromEdge::Subscribe(subscribe) => {
                 let feeds = list("feeds", FEEDS_MAX, subscribe.feeds, |part| {
                     Ok((required("feed", part.feed)?.try_into()?, vector(part.from)?))
@@ -114,6 +111,7 @@ pub(super) fn writes(parts: Vec<wire::Write>) -> Parsed<Vec<Write>> {
 fn value_bytes(write: &wire::Write) -> usize {
     match &write.action {
         Some(wire::write::Action::Set(set)) => set.value.len(),
+        Some(wire::write::Action::Sealed(sealed)) => sealed.body.len() + sealed.wrap.len(),
         Some(wire::write::Action::Delete(_)) | None => 0,
     }
 }

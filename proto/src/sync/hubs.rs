@@ -157,7 +157,6 @@ impl From<&HandIn> for wire::TakeInRequest {
             environments: environments_to_wire(&hand_in.environments),
             new_epoch: hand_in.new_epoch,
             writes: hand_in.writes.iter().map(Into::into).collect(),
-            left_out: hand_in.left_out,
         }
     }
 }
@@ -175,7 +174,6 @@ impl TryFrom<wire::TakeInRequest> for HandIn {
             environments: environments_from_wire(message.environments)?,
             new_epoch: number("epoch", message.new_epoch)?,
             writes: writes(message.writes)?,
-            left_out: message.left_out,
         })
     }
 }

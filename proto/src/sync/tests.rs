@@ -14,7 +14,7 @@ use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
 use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums, Unrepaired};
-use llm_config_shared::secret::KeyGrant;
+use llm_config_shared::secret::{KeyGrant, SealedSecret};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
@@ -80,6 +80,11 @@ fn set(tags: Option<Vec<Arc<str>>>) -> Action {
     Action::Set { value, tags, description: Some("text".into()) }
 }
 
+fn sealed() -> Action {
+    let (body, wrap) = (Bytes::from_static(&[1; 60]), Bytes::from_static(&[2; 72]));
+    Action::Sealed(SealedSecret { key_epoch: 1 << 62, version: 7, body, wrap })
+}
+
 fn edge_frames() -> Vec<EdgeFrame> {
     let writes =
         vec![write(1, set(None)), write(2, set(Some(vec![]))), write(3, set(Some(vec!["a".into()]))), {
@@ -95,7 +100,7 @@ fn edge_frames() -> Vec<EdgeFrame> {
     vec![
         EdgeFrame::Hello(Hello { protocol: 1, incarnation: 2, session: 3, floor: vector(), pending: 4 }),
         EdgeFrame::Upload { batch: 9, writes: writes.clone() },
-        EdgeFrame::HandIn { batch: 10, writes, left_out: 3 },
+        EdgeFrame::HandIn { batch: 10, writes: [writes, vec![write(5, sealed())]].concat() },
         EdgeFrame::Subscribe { feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)] },
         EdgeFrame::Ack { transfer: u64::MAX },
         EdgeFrame::Ask,
@@ -372,7 +377,7 @@ impl HubsEndpoint for EchoHubs {
 fn a_hand_in() -> HandIn {
     let Upload { edge, tenant, write, feeds, environments, writes, .. } = an_upload();
     let name = "kiosk-7".into();
-    HandIn { edge, name, tenant, write, feeds, environments, new_epoch: 1 << 62, writes, left_out: 4 }
+    HandIn { edge, name, tenant, write, feeds, environments, new_epoch: 1 << 62, writes }
 }
 
 fn passed(asker: Asker) -> PassedRequest {

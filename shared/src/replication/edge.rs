@@ -192,7 +192,7 @@ pub enum Alert {
     LostHistory,
     #[error(
         "the hub, restored from a backup, was given what it lacked: {} writes that it knew, {} taken, {} held for a person, \
-         {} not kept; secrets that could not be given: {}",
+         {} not kept; secrets that it cannot open any more: {}",
         .0.known, .0.admitted, .0.held, .0.denied + .0.discarded + .0.refused, .0.left_out
     )]
     HandedIn(Taken),

@@ -47,8 +47,6 @@ pub enum EdgeFrame {
     HandIn {
         batch: u64,
         writes: Vec<Write>,
-        /// How many more this edge knows of and cannot give: secrets.
-        left_out: u64,
     },
     /// A feed differs from its checkpoint: what has to be put right. The number comes back with the answer.
     Repair {

@@ -117,7 +117,6 @@ pub enum Output {
         batch: u64,
         loss: Loss,
         writes: Vec<Write>,
-        left_out: u64,
     },
     /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
     ReadFeeds {
@@ -293,9 +292,7 @@ impl HubSession {
             (Phase::Welcomed | Phase::Serving, EdgeFrame::Upload { batch, writes }) => {
                 self.handle_upload(batch, writes);
             }
-            (Phase::Welcomed, EdgeFrame::HandIn { batch, writes, left_out }) => {
-                self.handle_hand_in(batch, writes, left_out);
-            }
+            (Phase::Welcomed, EdgeFrame::HandIn { batch, writes }) => self.handle_hand_in(batch, writes),
             (Phase::Welcomed | Phase::Serving, EdgeFrame::Subscribe { feeds }) => {
                 self.handle_subscribe(feeds)
             }
@@ -399,6 +396,9 @@ impl HubSession {
         if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX || !ordered {
             return self.refuse(Refusal::Protocol("upload too large or out of order".into()));
         }
+        if writes.iter().any(|write| write.action.content().is_secret()) {
+            return self.refuse(Refusal::Protocol("secrets are written at the hub".into()));
+        }
         if self.rules.lost_history {
             for write in &mut writes {
                 write.context = self.as_far_as_known(&write.context);
@@ -409,7 +409,7 @@ impl HubSession {
     }
 
     /// Only of a loss that the edge was told of, and before it has taken what the hub has instead.
-    fn handle_hand_in(&mut self, batch: u64, mut writes: Vec<Write>, left_out: u64) {
+    fn handle_hand_in(&mut self, batch: u64, mut writes: Vec<Write>) {
         let Some(loss) = self.told_of else {
             return self.refuse(Refusal::Protocol("nothing was lost".into()));
         };
@@ -420,7 +420,7 @@ impl HubSession {
         for write in &mut writes {
             write.context = self.as_far_as_known(&write.context);
         }
-        self.outputs.push_back(Output::TakeIn { batch, loss, writes, left_out });
+        self.outputs.push_back(Output::TakeIn { batch, loss, writes });
     }
 
     fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {

@@ -290,9 +290,7 @@ impl World {
             Output::Admit { batch, session, first, writes } => {
                 self.admit(hub, stream, batch, (session, first), writes)
             }
-            Output::TakeIn { batch, loss, writes, left_out } => {
-                self.take_in(hub, stream, batch, loss, (writes, left_out))
-            }
+            Output::TakeIn { batch, loss, writes } => self.take_in(hub, stream, batch, loss, writes),
             Output::ReadFeeds { feeds, every } => {
                 let early = if self.setup.one_snapshot { None } else { self.read_early(hub, &feeds) };
                 let after = self.rng.random_range(0..20);
@@ -456,14 +454,7 @@ impl World {
         self.submit(hub, Job { submission: Submission::Upload(upload), waits })
     }
 
-    fn take_in(
-        &mut self,
-        hub: usize,
-        stream: StreamId,
-        batch: u64,
-        loss: Loss,
-        (writes, left_out): (Vec<Write>, u64),
-    ) -> Check {
+    fn take_in(&mut self, hub: usize, stream: StreamId, batch: u64, loss: Loss, writes: Vec<Write>) -> Check {
         if self.hubs[hub].leader.is_none() {
             return self.hub_input(hub, stream, Input::Unavailable);
         }
@@ -480,7 +471,6 @@ impl World {
             environments: profile.environments,
             new_epoch: loss.new_epoch,
             writes,
-            left_out,
         };
         let waits = Waits::Session { stream, batch };
         self.submit(hub, Job { submission: Submission::HandIn(hand_in), waits })

@@ -244,7 +244,7 @@ fn made_up(edge: &Edge, counter: u64) -> HandIn {
         base: None,
     };
     let (name, writes) = ("kiosk".into(), vec![write_of]);
-    HandIn { edge: id, name, tenant, write, feeds, environments, new_epoch: 404, writes, left_out: 0 }
+    HandIn { edge: id, name, tenant, write, feeds, environments, new_epoch: 404, writes }
 }
 
 #[tokio::test]

@@ -4,21 +4,22 @@
 //! An edge speaks of what it receives or may write, in its own tenant, and never in the name of a leadership that the hub
 //! still knows. What others wrote is admitted only where the edge might have written it itself; else a person decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::contest::Rival;
 use super::upload::{content_hash, denial, entering};
-use super::{Entering, Planner};
+use super::{Entering, Planner, Sealer};
 use crate::entry::{ChangeId, HistoryRow, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::limits::{HANDED_IN_BYTES_MAX, HANDED_IN_WRITES_MAX};
-use crate::name::{EntryKey, Subtree, Tenant};
+use crate::name::{EntryKey, Environment, Subtree, Tenant};
 use crate::newer::{self, Newer, Restored, Taken, Tally};
 use crate::settled::{Settled, Waited};
 use crate::stamp::{ActorId, Stamp, WriteId};
 use crate::store::{ChangeRow, Frontier, PlanningRequest, Retold};
 use crate::vector::{Position, Vector};
-use crate::write::{HeldReason, Verdict, Write};
+use crate::write::{Action, HeldReason, Verdict, Write};
 
 /// Who brings changes back, to people.
 const AUTHOR: &str = "hub:restore";
@@ -38,8 +39,6 @@ pub struct HandIn {
     /// Which loss: the leadership that began after it.
     pub new_epoch: u64,
     pub writes: Vec<Write>,
-    /// How many more it knows of and cannot give.
-    pub left_out: u64,
 }
 
 impl HandIn {
@@ -63,6 +62,12 @@ impl HandIn {
         }
     }
 
+    /// Environments in which this brings secrets.
+    pub fn seals_in(&self) -> BTreeSet<(Tenant, Environment)> {
+        let secrets = self.writes.iter().filter(|write| matches!(write.action, Action::Sealed(_)));
+        secrets.map(|write| (self.tenant.clone(), write.at.scope.environment.clone())).collect()
+    }
+
     fn tally(&self) -> Tally {
         Tally {
             tenant: self.tenant.clone(),
@@ -76,7 +81,8 @@ impl HandIn {
 
     /// Whether the edge may speak of this write at all.
     fn may_bring(&self, write: &Write) -> bool {
-        let received = || self.feeds.iter().any(|feed| feed.contains(&write.at));
+        let secret = matches!(write.action, Action::Sealed(_));
+        let received = || self.feeds.iter().any(|feed| feed.contains(&write.at) && (feed.secrets || !secret));
         write.at.scope.tenant == self.tenant
             && (received() || write.id.actor == self.edge && self.may_write(write))
     }
@@ -91,13 +97,15 @@ enum Fate {
     Known,
     Discarded,
     Refused,
+    /// A secret that nobody here can open.
+    LeftOut,
     Judged(Verdict),
 }
 
 impl Planner {
     /// Judges what an edge hands in, in order. What is there already changes nothing, whoever brings it.
-    pub fn hand_in(&mut self, hand_in: &HandIn) -> Taken {
-        let mut taken = Taken { left_out: hand_in.left_out, ..Taken::default() };
+    pub fn hand_in(&mut self, hand_in: &HandIn, sealer: &mut impl Sealer) -> Taken {
+        let mut taken = Taken::default();
         let place = (hand_in.tenant.clone(), hand_in.new_epoch);
         let Some(restored) = self.restored.get(&place).cloned() else {
             taken.refused = hand_in.writes.len() as u64;
@@ -108,10 +116,11 @@ impl Planner {
         for write in &hand_in.writes {
             let all = tally.taken.lacking() + taken.lacking();
             let room = all < HANDED_IN_WRITES_MAX && tally.bytes < HANDED_IN_BYTES_MAX;
-            match self.handed_in(hand_in, &restored, write, room) {
+            match self.handed_in(hand_in, &restored, write, (room, sealer)) {
                 Fate::Known => taken.known += 1,
                 Fate::Discarded => taken.discarded += 1,
                 Fate::Refused => taken.refused += 1,
+                Fate::LeftOut => taken.left_out += 1,
                 Fate::Judged(verdict) => {
                     tally.bytes += write.size() as u64;
                     count(&mut taken, &verdict);
@@ -125,7 +134,13 @@ impl Planner {
         taken
     }
 
-    fn handed_in(&mut self, hand_in: &HandIn, restored: &Restored, write: &Write, room: bool) -> Fate {
+    fn handed_in(
+        &mut self,
+        hand_in: &HandIn,
+        restored: &Restored,
+        write: &Write,
+        (room, sealer): (bool, &mut impl Sealer),
+    ) -> Fate {
         if !hand_in.may_bring(write) || !may_be_lost(restored, write.id) {
             return Fate::Refused;
         }
@@ -135,7 +150,8 @@ impl Planner {
             // Two copies of a replica may have given one number to two writes: then the first counts.
             let same = known.at == write.at && known.content == content;
             let waits = same && restored.newer == Newer::Accept && known.change == restored.loss.change();
-            return match waits && known.status == Status::Held && hand_in.may_write(write) {
+            let waits = waits && known.status == Status::Held && !content.is_secret();
+            return match waits && hand_in.may_write(write) {
                 true => self.let_in(hand_in, restored, write),
                 false if same => Fate::Known,
                 false => Fate::Refused,
@@ -150,6 +166,11 @@ impl Planner {
         if !room {
             return Fate::Refused;
         }
+        if let Action::Sealed(sealed) = &write.action
+            && sealer.reseal(&write.at, sealed, sealed.version).is_err()
+        {
+            return Fate::LeftOut;
+        }
         self.known_writes.insert(write.id, hash);
         self.name_author(restored, write.id);
         let change = restored.loss.change();
@@ -161,7 +182,9 @@ impl Planner {
             let cut = Position { epoch: restored.loss.epoch, seq: restored.loss.cut };
             entering.context = Vector::at(restored.loss.shard, cut);
         }
-        if restored.newer == Newer::Hold || !hand_in.may_write(write) {
+        // No edge writes a secret, so none is admitted through one.
+        let secret = entering.content.is_secret();
+        if restored.newer == Newer::Hold || secret || !hand_in.may_write(write) {
             return Fate::Judged(self.hold(&entering, HeldReason::Newer));
         }
         Fate::Judged(self.enter_late(&hand_in.feeds, entering, write.without_secrets))
@@ -171,7 +194,7 @@ impl Planner {
     fn let_in(&mut self, hand_in: &HandIn, restored: &Restored, write: &Write) -> Fate {
         let change = restored.loss.change();
         let held = self.known_past[&write.id].clone();
-        if self.covers_secret(&held.at) {
+        if self.covers_secret(&held.at) || held.stamp.hlc > self.latest() {
             return Fate::Known;
         }
         self.begin_change(&hand_in.tenant, change, restored);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Entering, OpAction, OpRefused, Operation, Planner, Sealer, SetValue};
-use crate::entry::{Author, ChangeId, Content, HubRow, Status};
+use crate::entry::{Author, ChangeId, Content, HistoryRow, HubRow, Status};
 use crate::name::{EntryKey, Environment, Tenant};
 use crate::settled::{Settled, Settlement, Waited};
 use crate::stamp::WriteId;
@@ -38,7 +38,13 @@ pub enum Decision {
     /// The conflict has been seen, and things stay as they are.
     Dismiss { conflict: Uuid },
     /// The held write is written anew: over what is there, or, with `by_its_time`, where its own time puts it.
-    Release { held: WriteId, terms: Terms, by_its_time: bool },
+    Release {
+        held: WriteId,
+        terms: Terms,
+        by_its_time: bool,
+        /// Its content has to be sealed anew.
+        secret: bool,
+    },
     /// The held write is not to be.
     Drop { held: WriteId },
 }
@@ -93,7 +99,10 @@ impl SettleSubmission {
     /// Tenants and environments in which this submission seals something.
     pub fn seals_in(&self) -> BTreeSet<(Tenant, Environment)> {
         let scope = &self.at.scope;
-        let seals = matches!(self.decision, Decision::Restore { secret: true, .. });
+        let seals = matches!(
+            self.decision,
+            Decision::Restore { secret: true, .. } | Decision::Release { secret: true, .. }
+        );
         seals.then(|| (scope.tenant.clone(), scope.environment.clone())).into_iter().collect()
     }
 }
@@ -104,11 +113,13 @@ impl Planner {
         match &submission.decision {
             Decision::Restore { conflict, terms, .. } => self.restore(submission, *conflict, *terms, sealer),
             Decision::Dismiss { conflict } => self.dismiss(submission, *conflict),
-            Decision::Release { held, terms, by_its_time: true } => {
-                self.release_by_its_time(submission, *held, *terms)
-            }
-            Decision::Release { held, terms, by_its_time: false } => {
-                self.release(submission, *held, *terms, sealer)
+            Decision::Release { held, terms, by_its_time, .. } => {
+                // A time that has not come yet would stand above everything that is written until it does.
+                let ahead = |row: &HistoryRow| row.stamp.hlc > self.latest();
+                match *by_its_time && !self.known_past.get(held).is_some_and(ahead) {
+                    true => self.release_by_its_time(submission, *held, *terms, sealer),
+                    false => self.release(submission, *held, *terms, sealer),
+                }
             }
             Decision::Drop { held } => self.drop_held(submission, *held),
         }
@@ -177,13 +188,18 @@ impl Planner {
         submission: &SettleSubmission,
         held: WriteId,
         terms: Terms,
+        sealer: &mut impl Sealer,
     ) -> SettleOutcome {
         if let Some(before) = self.decided_before(held, Status::Released)? {
             return Ok(before);
         }
-        let row = self.known_past[&held].clone();
-        if self.covers_secret(&row.at) && !terms.over_secret {
+        let mut row = self.known_past[&held].clone();
+        if self.covers_secret(&row.at) && !row.content.is_secret() && !terms.over_secret {
             return Err(OpRefused::HoldsSecret.into());
+        }
+        if let Content::Secret(sealed) = &row.content {
+            let sealed = sealer.reseal(&row.at, sealed, self.next_version(&row.at));
+            row.content = Content::Secret(sealed.map_err(OpRefused::from)?);
         }
         let SettleSubmission { author, change, message, .. } = submission;
         let version = self.next_version(&row.at);

@@ -128,9 +128,14 @@ impl Planner {
         self.enter(&upload.feeds, write, without_secrets)
     }
 
+    /// Stamps beyond this are ahead of the hub's clock: nothing is admitted under them.
+    pub(super) fn latest(&self) -> Hlc {
+        Hlc::from_physical(UnixMillis(self.physical.0 + 2 * self.epsilon_ms))
+    }
+
     /// Judges a write by its stamp, and by what its author had seen.
     pub(super) fn enter(&mut self, feeds: &[Feed], write: Entering, without_secrets: bool) -> Verdict {
-        let bound = Hlc::from_physical(UnixMillis(self.physical.0 + 2 * self.epsilon_ms));
+        let bound = self.latest();
         if write.stamp.hlc > bound {
             return self.hold(&write, HeldReason::ClockAhead);
         }
@@ -189,7 +194,7 @@ pub(super) fn entering(
 ) -> Entering {
     let (tags, description) = match &write.action {
         Action::Set { tags, description, .. } => (tags.clone(), description.clone()),
-        Action::Delete => (None, None),
+        Action::Delete | Action::Sealed(_) => (None, None),
     };
     Entering {
         at: write.at.clone(),

@@ -179,7 +179,7 @@ impl EdgeReplica {
     fn keep_deletions(&mut self, incoming: &Incoming, now: Instant) -> Batch {
         let told = incoming.parts.iter().filter(|(feed, _)| feed.secrets);
         let rows = told.flat_map(|(_, part)| part.all_rows());
-        let deletions = rows.filter(|row| !row.content.is_live()).filter_map(|row| as_write(row));
+        let deletions = rows.filter(|row| !row.content.is_live()).map(|row| as_write(row));
         self.keep(deletions.collect(), now)
     }
 

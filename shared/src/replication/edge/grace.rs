@@ -92,9 +92,8 @@ impl EdgeReplica {
     }
 }
 
-/// What a row says as a write: its author had seen all that the hub had before it. None of a secret, whose content is bound
-/// to what only the hub may write.
-pub(super) fn as_write(row: &Row) -> Option<Write> {
+/// What a row says as a write: its author had seen all that the hub had before it.
+pub(super) fn as_write(row: &Row) -> Write {
     let metadata = &row.metadata;
     let action = match &row.content {
         Content::Plain(value) => Action::Set {
@@ -103,10 +102,10 @@ pub(super) fn as_write(row: &Row) -> Option<Write> {
             description: metadata.description.clone(),
         },
         Content::Deleted => Action::Delete,
-        Content::Secret(_) => return None,
+        Content::Secret(sealed) => Action::Sealed(sealed.clone()),
     };
     let Position { epoch, seq } = row.dot.position;
-    Some(Write {
+    Write {
         id: row.stamp.id,
         hlc: row.stamp.hlc,
         claimed_hlc: None,
@@ -119,7 +118,7 @@ pub(super) fn as_write(row: &Row) -> Option<Write> {
         context: Vector::at(row.dot.shard, Position { epoch, seq: seq.saturating_sub(1) }),
         without_secrets: false,
         base: None,
-    })
+    }
 }
 
 #[cfg(test)]

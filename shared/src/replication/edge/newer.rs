@@ -36,9 +36,8 @@ pub(super) enum HandingIn {
 pub(super) struct Giving {
     new_epoch: u64,
     waiting: VecDeque<Write>,
-    left_out: u64,
     /// The last of the message that is under way.
-    under_way: Option<(u64, Option<Stamp>)>,
+    under_way: Option<(u64, Stamp)>,
     taken: Taken,
 }
 
@@ -68,9 +67,7 @@ impl EdgeReplica {
     pub(super) fn handle_recalled(&mut self, records: Vec<Record>, now: Instant) {
         let HandingIn::Recalling { new_epoch } = self.handing_in else { return };
         let through = self.mark_of(new_epoch).and_then(|mark| mark.through);
-        let beyond: Vec<&Row> = self.rows().map(|row| &**row).filter(|row| self.is_lost(row)).collect();
-        let secrets = beyond.iter().filter(|row| row.content.is_secret()).count() as u64;
-        let known = beyond.into_iter().filter_map(as_write);
+        let known = self.rows().filter(|row| self.is_lost(row)).map(|row| as_write(row));
         let kept = records.into_iter().filter_map(|record| match record {
             Record::Kept(kept) => Some(kept.write),
             Record::Row(_)
@@ -86,7 +83,6 @@ impl EdgeReplica {
         self.handing_in = HandingIn::Giving(Giving {
             new_epoch,
             waiting: waiting.map(|(_, write)| write).collect(),
-            left_out: if through.is_none() { secrets } else { 0 },
             under_way: None,
             taken: Taken::default(),
         });
@@ -104,18 +100,17 @@ impl EdgeReplica {
         let batch = self.last_batch + 1;
         let HandingIn::Giving(giving) = &mut self.handing_in else { return };
         let writes = giving.next_message();
-        let left_out = std::mem::take(&mut giving.left_out);
-        if writes.is_empty() && left_out == 0 {
+        let Some(last) = writes.last().map(Write::stamp) else {
             let taken = giving.taken;
             self.handing_in = HandingIn::Nothing;
             if taken != Taken::default() {
                 self.outputs.push_back(Output::Alert(Alert::HandedIn(taken)));
             }
             return self.upload_or_subscribe(now);
-        }
-        giving.under_way = Some((batch, writes.last().map(Write::stamp)));
+        };
+        giving.under_way = Some((batch, last));
         self.last_batch = batch;
-        self.send(EdgeFrame::HandIn { batch, writes, left_out }, now);
+        self.send(EdgeFrame::HandIn { batch, writes }, now);
     }
 
     /// What the hub has taken need not be given again, once that is durable.
@@ -124,8 +119,7 @@ impl EdgeReplica {
         let Some((_, last)) = giving.under_way.take_if(|(under_way, _)| *under_way == batch) else { return };
         giving.taken.add(&taken);
         let (new_epoch, done) = (giving.new_epoch, giving.waiting.is_empty());
-        let through = last.or_else(|| self.mark_of(new_epoch).and_then(|mark| mark.through));
-        self.state.handed_in = Some(HandedIn { new_epoch, through, done });
+        self.state.handed_in = Some(HandedIn { new_epoch, through: Some(last), done });
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
         self.commit(batch, Effect::HandedIn, now);
     }

@@ -65,12 +65,12 @@ fn an_edge_that_saw_what_was_lost_is_served_only_with_the_statement_of_it() {
 
 #[test]
 fn only_who_was_told_of_a_loss_hands_something_in_and_only_before_it_subscribes() {
-    let hand_in = || EdgeFrame::HandIn { batch: 3, writes: Vec::new(), left_out: 2 };
+    let hand_in = || EdgeFrame::HandIn { batch: 3, writes: Vec::new() };
     let lost = || vec![(LOSS, Bytes::from_static(b"statement"))];
     let (mut session, frame) = greet(at(11, 50), true, lost());
     assert!(matches!(frame, HubFrame::Welcome(Welcome { takes_newer: true, .. })));
     session.handle(Input::Frame(hand_in()), Instant(0));
-    let wanted = Output::TakeIn { batch: 3, loss: LOSS, writes: Vec::new(), left_out: 2 };
+    let wanted = Output::TakeIn { batch: 3, loss: LOSS, writes: Vec::new() };
     assert_eq!(session.poll_output(), Some(wanted));
     let taken = Taken { left_out: 2, ..Taken::default() };
     session.handle(Input::Taken { batch: 3, taken }, Instant(0));

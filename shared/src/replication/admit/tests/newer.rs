@@ -43,23 +43,17 @@ fn after(commit: &Commit, leader: &Leader, mut restored: Restored) -> Planner {
 
 fn hand_in(writes: Vec<Write>) -> HandIn {
     let Upload { edge, tenant, write, feeds, environments, .. } = upload(Vec::new());
-    HandIn {
-        edge,
-        name: "e1".into(),
-        tenant,
-        write,
-        feeds,
-        environments,
-        new_epoch: LOSS.new_epoch,
-        writes,
-        left_out: 0,
-    }
+    HandIn { edge, name: "e1".into(), tenant, write, feeds, environments, new_epoch: LOSS.new_epoch, writes }
 }
 
 /// Receives everything, and may write nothing there.
 fn of_reader(writes: Vec<Write>) -> HandIn {
     let edge = ActorId(Uuid::from_u128(78));
     HandIn { edge, name: "reader".into(), write: vec![], ..hand_in(writes) }
+}
+
+fn give(planner: &mut Planner, hand_in: &HandIn) -> Taken {
+    planner.hand_in(hand_in, &mut NoKeys)
 }
 
 fn own(counter: u64, key: &str) -> Write {
@@ -71,10 +65,34 @@ fn by_hub(epoch: u64, counter: u64, key: &str) -> Write {
     Write { id, ..own(counter, key) }
 }
 
+fn a_secret(counter: u64, key: &str) -> Write {
+    let sealed = SealedSecret { key_epoch: 3, version: 5, body: "body".into(), wrap: "wrap".into() };
+    Write { action: Action::Sealed(sealed), ..by_hub(8, counter, key) }
+}
+
+/// Has the key of epoch 3.
+struct Keys;
+
+impl Sealer for Keys {
+    fn seal(&mut self, _: &EntryKey, _: u64, _: &[u8]) -> Result<SealedSecret, SealUnavailable> {
+        Err(SealUnavailable)
+    }
+
+    fn reseal(
+        &mut self,
+        _: &EntryKey,
+        sealed: &SealedSecret,
+        version: u64,
+    ) -> Result<SealedSecret, SealUnavailable> {
+        let opens = sealed.key_epoch == 3;
+        opens.then(|| SealedSecret { version, ..sealed.clone() }).ok_or(SealUnavailable)
+    }
+}
+
 #[test]
 fn what_is_held_is_one_change_that_says_whose_it_is() {
     let mut planner = lacking(restored(Newer::Hold));
-    let taken = planner.hand_in(&hand_in(vec![own(1, "a"), own(2, "a"), by_hub(8, 3, "b")]));
+    let taken = give(&mut planner, &hand_in(vec![own(1, "a"), own(2, "a"), by_hub(8, 3, "b")]));
     assert_eq!(taken, Taken { held: 3, ..Taken::default() });
     let (commit, leader) = planner.finish().unwrap();
     assert!(commit.history.iter().all(|row| row.status == Status::Held && row.change == LOSS.change()));
@@ -85,7 +103,7 @@ fn what_is_held_is_one_change_that_says_whose_it_is() {
     assert_eq!(named, [(EDGE, 0)], "its numbers will be looked for, and none counts as used");
 
     let mut planner = after(&commit, &leader, restored(Newer::Hold));
-    let again = planner.hand_in(&of_reader(vec![own(2, "a"), by_hub(8, 3, "b")]));
+    let again = give(&mut planner, &of_reader(vec![own(2, "a"), by_hub(8, 3, "b")]));
     assert_eq!(again, Taken { known: 2, ..Taken::default() }, "whoever brings it");
     assert_eq!(verdicts(&mut planner, vec![own(2, "a")]), [Verdict::Duplicate], "also as an upload");
     assert!(planner.finish().unwrap().0.history.is_empty());
@@ -94,11 +112,11 @@ fn what_is_held_is_one_change_that_says_whose_it_is() {
 #[test]
 fn what_is_discarded_is_only_counted() {
     let mut planner = lacking(restored(Newer::Discard));
-    let brought = HandIn { left_out: 4, ..hand_in(vec![own(1, "a")]) };
-    assert_eq!(planner.hand_in(&brought), Taken { discarded: 1, left_out: 4, ..Taken::default() });
+    let taken = give(&mut planner, &hand_in(vec![own(1, "a"), a_secret(2, "s")]));
+    assert_eq!(taken, Taken { discarded: 2, ..Taken::default() });
     let (commit, _) = planner.finish().unwrap();
     assert_eq!((commit.history.len(), commit.changes.len(), commit.retold.len()), (0, 0, 0));
-    assert_eq!(commit.tallies[0].taken.discarded, 1);
+    assert_eq!(commit.tallies[0].taken.discarded, 2);
 }
 
 #[test]
@@ -106,7 +124,7 @@ fn what_is_accepted_is_judged_by_its_time_also_behind_what_followed_it() {
     let mut planner = lacking(restored(Newer::Accept));
     assert_eq!(verdicts(&mut planner, vec![own(5, "k")]), [Verdict::Admitted { version: 1 }]);
     let late = vec![own(3, "k"), own(4, "other")];
-    assert_eq!(planner.hand_in(&hand_in(late)), Taken { admitted: 2, ..Taken::default() });
+    assert_eq!(give(&mut planner, &hand_in(late)), Taken { admitted: 2, ..Taken::default() });
     let (commit, _) = planner.finish().unwrap();
     let statuses: Vec<_> =
         commit.history.iter().map(|row| (row.stamp.id.counter, row.version, row.status)).collect();
@@ -120,12 +138,12 @@ fn what_is_accepted_is_judged_by_its_time_also_behind_what_followed_it() {
 fn of_others_nothing_is_admitted_through_who_may_not_write_it_until_somebody_may() {
     let mut planner = lacking(restored(Newer::Accept));
     let brought = vec![own(1, "k"), by_hub(8, 2, "k")];
-    assert_eq!(planner.hand_in(&of_reader(brought.clone())), Taken { held: 2, ..Taken::default() });
+    assert_eq!(give(&mut planner, &of_reader(brought.clone())), Taken { held: 2, ..Taken::default() });
     let (commit, leader) = planner.finish().unwrap();
     assert_eq!(commit.rows, []);
 
     let mut planner = after(&commit, &leader, restored(Newer::Accept));
-    assert_eq!(planner.hand_in(&hand_in(brought)), Taken { admitted: 2, ..Taken::default() });
+    assert_eq!(give(&mut planner, &hand_in(brought)), Taken { admitted: 2, ..Taken::default() });
     let (commit, _) = planner.finish().unwrap();
     let released: Vec<_> = commit.settled.iter().map(|settlement| settlement.what).collect();
     assert_eq!(released, [own(1, "k").id, by_hub(8, 2, "k").id].map(Waited::Held));
@@ -141,10 +159,10 @@ fn an_edge_speaks_of_what_it_receives_and_in_no_name_that_is_still_to_be_given()
     let mut outside = hand_in(vec![by_hub(8, 1, "a")]);
     outside.feeds.clear();
     for brought in [hand_in(vec![foreign]), outside, hand_in(vec![by_hub(9, 4_000, "a")])] {
-        assert_eq!(planner.hand_in(&brought), Taken { refused: 1, ..Taken::default() });
+        assert_eq!(give(&mut planner, &brought), Taken { refused: 1, ..Taken::default() });
     }
     let unknown = HandIn { new_epoch: 404, ..hand_in(vec![own(1, "a")]) };
-    assert_eq!(planner.hand_in(&unknown), Taken { refused: 1, ..Taken::default() });
+    assert_eq!(give(&mut planner, &unknown), Taken { refused: 1, ..Taken::default() });
     let (commit, _) = planner.finish().unwrap();
     assert_eq!((commit.history.len(), commit.tallies[0].taken.refused), (0, 3));
 }
@@ -160,16 +178,64 @@ fn one_edge_brings_only_so_much() {
         bytes: 0,
     };
     let mut planner = lacking(Restored { tallies: vec![full], ..restored(Newer::Hold) });
-    let taken = planner.hand_in(&hand_in(vec![own(1, "a"), own(2, "a")]));
+    let taken = give(&mut planner, &hand_in(vec![own(1, "a"), own(2, "a")]));
     assert_eq!(taken, Taken { held: 1, refused: 1, ..Taken::default() });
-    assert_eq!(planner.hand_in(&of_reader(vec![own(2, "a")])).held, 1, "another one has its own");
+    assert_eq!(give(&mut planner, &of_reader(vec![own(2, "a")])).held, 1, "another one has its own");
 }
 
 #[test]
 fn the_same_number_with_another_content_is_not_the_same_write() {
     let mut planner = lacking(restored(Newer::Hold));
-    planner.hand_in(&hand_in(vec![own(1, "a")]));
+    give(&mut planner, &hand_in(vec![own(1, "a")]));
     let (commit, leader) = planner.finish().unwrap();
     let mut planner = after(&commit, &leader, restored(Newer::Hold));
-    assert_eq!(planner.hand_in(&hand_in(vec![own(1, "b")])), Taken { refused: 1, ..Taken::default() });
+    assert_eq!(give(&mut planner, &hand_in(vec![own(1, "b")])), Taken { refused: 1, ..Taken::default() });
+}
+
+#[test]
+fn a_secret_waits_for_a_person_whoever_brings_it_and_only_if_it_can_be_opened() {
+    let brought = hand_in(vec![a_secret(1, "s")]);
+    let mut planner = lacking(restored(Newer::Accept));
+    assert_eq!(give(&mut planner, &brought), Taken { left_out: 1, ..Taken::default() }, "its key is lost");
+    assert_eq!(planner.hand_in(&brought, &mut Keys), Taken { held: 1, ..Taken::default() });
+    let (commit, leader) = planner.finish().unwrap();
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    assert_eq!(planner.hand_in(&brought, &mut Keys), Taken { known: 1, ..Taken::default() });
+
+    let held = a_secret(1, "s").id;
+    let (terms, by_its_time, secret) = (Terms::default(), true, true);
+    let submission = SettleSubmission {
+        at: at("s"),
+        author: Author { name: "token:a".into(), claimed: None },
+        change: ChangeId(Uuid::from_u128(9)),
+        message: None,
+        decision: Decision::Release { held, terms, by_its_time, secret },
+    };
+    assert_eq!(submission.seals_in(), brought.seals_in());
+    assert!(planner.settle(&submission, &mut NoKeys).is_err());
+    planner.settle(&submission, &mut Keys).unwrap();
+    let (commit, _) = planner.finish().unwrap();
+    let Content::Secret(sealed) = &commit.rows[0].row.content else { panic!("a secret") };
+    assert_eq!((sealed.version, commit.rows[0].row.version), (1, 1), "sealed for its version here");
+}
+
+#[test]
+fn a_time_that_has_not_come_is_let_in_by_nobody() {
+    let ahead = Write { hlc: Hlc::from_physical(UnixMillis(NOW.0 + 86_400_000)), ..own(1, "k") };
+    let mut planner = lacking(restored(Newer::Accept));
+    assert_eq!(give(&mut planner, &of_reader(vec![ahead.clone()])), Taken { held: 1, ..Taken::default() });
+    let (commit, leader) = planner.finish().unwrap();
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    assert_eq!(give(&mut planner, &hand_in(vec![ahead.clone()])), Taken { known: 1, ..Taken::default() });
+    let (terms, by_its_time, secret) = (Terms::default(), true, false);
+    let submission = SettleSubmission {
+        at: at("k"),
+        author: Author { name: "token:a".into(), claimed: None },
+        change: ChangeId(Uuid::from_u128(9)),
+        message: None,
+        decision: Decision::Release { held: ahead.id, terms, by_its_time, secret },
+    };
+    planner.settle(&submission, &mut NoKeys).unwrap();
+    let (commit, _) = planner.finish().unwrap();
+    assert!(commit.rows[0].row.stamp.hlc < ahead.hlc, "a person lets it in as of now");
 }
