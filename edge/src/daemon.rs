@@ -178,7 +178,8 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
                 metrics::counter!("sync_rereads_total").increment(1);
                 self.replica.handle(Input::Reread(records), now);
             }
-            Done::Reread(Err(error)) => {
+            Done::Recalled(Ok(records)) => self.replica.handle(Input::Recalled(records), now),
+            Done::Reread(Err(error)) | Done::Recalled(Err(error)) => {
                 tracing::error!(%error, "the replica on the disk cannot be read again; it is opened anew");
                 self.failed = Some(error);
             }
@@ -228,6 +229,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             }
             HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::Checkpoint { .. }
             | HubFrame::End { .. }
@@ -319,6 +321,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
                 }
             }
             Output::Commit(batch) => self.committer.commit(batch),
+            Output::Recall => self.committer.recall(),
             Output::Publish(published) if self.published => self.around.view.switch(published),
             Output::Publish(published) => {
                 self.published = true;
@@ -391,6 +394,11 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Alert::Denied { .. } => notes.count_denied(),
             Alert::Store(_) => drop(notes.warn(Topic::Disk, alert.to_string())),
             Alert::LostHistory => drop(notes.warn(Topic::Hub, alert.to_string())),
+            Alert::HandedIn(taken) => {
+                for (outcome, count) in taken.counts() {
+                    metrics::counter!("sync_newer_writes_total", "outcome" => outcome).increment(count);
+                }
+            }
             Alert::Copied { .. } => {
                 metrics::counter!("sync_copied_replicas_total").increment(1);
                 notes.warn(Topic::Copy, alert.to_string());

@@ -376,9 +376,12 @@ impl Replication {
         let Opened { store, records, .. } = opened;
         let hub_offset_ms = records.iter().find_map(|record| match record {
             Record::State(state) => Some(state.clock_offset_ms),
-            Record::Row(_) | Record::Staged(_) | Record::Feed(..) | Record::Pending(_) | Record::Grant(_) => {
-                None
-            }
+            Record::Row(_)
+            | Record::Staged(_)
+            | Record::Feed(..)
+            | Record::Pending(_)
+            | Record::Kept(_)
+            | Record::Grant(_) => None,
         });
         let identity = self.identity.load();
         let identity = Identity {

@@ -33,6 +33,7 @@ mod conflicts;
 mod edges;
 mod environments;
 mod events;
+mod held_changes;
 mod history;
 mod list;
 mod policies;

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use llm_config_shared::newer::Newer;
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 
@@ -146,7 +147,8 @@ pub fn check(file: &Path, key: &RecoveryKey) -> Result<Summary, BackupError> {
     Ok(Summary { program: origin.program, made_at: origin.made_at, counts: reader.counts() })
 }
 
-/// Puts a backup into an empty database, and its keyring where there is none.
+/// Puts a backup into an empty database, and its keyring where there is none. `newer` is what becomes of writes that the
+/// backup lacks and edges have.
 ///
 /// # Errors
 /// When the database or the keyring's place is taken, or anything is wrong with the file: nothing was restored then.
@@ -155,6 +157,7 @@ pub async fn restore<D: Dialect>(
     keyring: &Path,
     file: &Path,
     key: &RecoveryKey,
+    newer: Newer,
 ) -> Result<Summary, BackupError> {
     if !database.is_unused().await? {
         return Err(BackupError::InUse);
@@ -164,7 +167,7 @@ pub async fn restore<D: Dialect>(
     while let Some(dumped) = reader.next()? {
         filling.take(dumped).await?;
     }
-    let filled = filling.finish(clock::now()).await?;
+    let filled = filling.finish(clock::now(), newer).await?;
     // The keyring first: a database without it would be of no use, and could not be restored again.
     let keyring = NewKeyring::write(keyring, &origin.keyring)?;
     filled.commit().await?;

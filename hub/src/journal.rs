@@ -31,6 +31,7 @@ mod feeds;
 mod head;
 mod history;
 mod migration;
+mod newer;
 mod planning;
 pub mod postgres;
 mod processes;
@@ -249,6 +250,25 @@ impl<D: Dialect> Journal for Database<D> {
     async fn held(&self, tenant: &Tenant, page: Page) -> Result<Paged<HistoryRow>, JournalError> {
         let mut tx = self.dialect.begin_read().await?;
         let rows = history::held(&mut tx, tenant, page).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    async fn held_mark(&self) -> Result<u64, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let mark = conflicts::held_mark(&mut tx).await?;
+        tx.commit().await?;
+        Ok(mark)
+    }
+
+    async fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, HistoryRow)>, JournalError> {
+        let mut tx = self.dialect.begin_read().await?;
+        let rows = conflicts::held_after(&mut tx, tenant, after, limit).await?;
         tx.commit().await?;
         Ok(rows)
     }

@@ -17,6 +17,7 @@ use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
 use llm_config_hub::server::{self, FirstStart, Keys, Listeners};
 use llm_config_hub::telemetry::{Metrics, start_logging};
 use llm_config_shared::name::Tenant;
+use llm_config_shared::newer::Newer;
 use llm_config_shared::vector::ShardId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -81,11 +82,11 @@ enum Command {
         /// File with the recovery key that the first backup showed
         #[arg(long)]
         recovery_key_file: PathBuf,
-        /// What becomes of writes that only edges still have: `discard` is all there is yet
-        #[arg(long, default_value = "discard")]
-        newer: Newer,
+        /// What becomes of writes that the backup lacks and edges still have
+        #[arg(long, value_name = "WHAT", default_value = "discard")]
+        newer: NewerWrites,
         /// Begin another region with it: a hub of its own, that goes on beside the one of the backup
-        #[arg(long)]
+        #[arg(long, conflicts_with = "newer")]
         as_region: bool,
     },
     /// Print the version
@@ -114,10 +115,23 @@ impl Of {
 
 /// `--newer`
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Newer {
+enum NewerWrites {
+    /// They wait for a person, as one change
     Hold,
+    /// They are admitted by their own times, as one change; what an edge may not write itself waits for a person
     Accept,
+    /// They are counted and dropped
     Discard,
+}
+
+impl From<NewerWrites> for Newer {
+    fn from(said: NewerWrites) -> Self {
+        match said {
+            NewerWrites::Hold => Self::Hold,
+            NewerWrites::Accept => Self::Accept,
+            NewerWrites::Discard => Self::Discard,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -191,16 +205,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             with_database(config, Task::Backup { file, new_recovery_key }).await
         }
         Command::Restore { file, of, recovery_key_file, newer, as_region } => {
-            if !matches!(newer, Newer::Discard) {
-                anyhow::bail!(
-                    "--newer hold and --newer accept are not built yet: edges drop what the backup does not know"
-                );
-            }
             let key = recovery_key(&recovery_key_file)?;
             let config = of.read()?;
             // Before anything is made: a file that is no good leaves no trace.
             backup::check(&file, &key)?;
-            with_database(config, Task::Restore { file, key, as_region }).await
+            with_database(config, Task::Restore { file, key, newer: newer.into(), as_region }).await
         }
         Command::Version => {
             say(&format!("llm-config-hub {}", env!("CARGO_PKG_VERSION")));
@@ -214,7 +223,7 @@ enum Task {
     Init(Tenant),
     Migrate { check: bool },
     Backup { file: PathBuf, new_recovery_key: bool },
-    Restore { file: PathBuf, key: RecoveryKey, as_region: bool },
+    Restore { file: PathBuf, key: RecoveryKey, newer: Newer, as_region: bool },
 }
 
 fn recovery_key(file: &Path) -> anyhow::Result<RecoveryKey> {
@@ -253,7 +262,9 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
         Task::Init(tenant) => init(config, &database, &tenant).await,
         Task::Migrate { check } => migrate(&database, check).await,
         Task::Backup { file, new_recovery_key } => back_up(config, &database, &file, new_recovery_key).await,
-        Task::Restore { file, key, as_region } => restore(config, &database, &file, &key, as_region).await,
+        Task::Restore { file, key, newer, as_region } => {
+            restore(config, &database, &file, &key, newer, as_region).await
+        }
     };
     database.close().await;
     done
@@ -321,12 +332,13 @@ async fn restore<D: Dialect>(
     database: &Database<D>,
     file: &Path,
     key: &RecoveryKey,
+    newer: Newer,
     as_region: bool,
 ) -> anyhow::Result<ExitCode> {
     if let Some(folder) = config.secrets.keyring.parent() {
         data_directory::create(folder)?;
     }
-    let restored = backup::restore(database, &config.secrets.keyring, file, key).await?;
+    let restored = backup::restore(database, &config.secrets.keyring, file, key, newer).await?;
     let made_at = restored.made_at.to_rfc3339();
     say(&format!("restored: the hub as of {made_at} ({} rows)", restored.counts.rows));
     if as_region {
@@ -336,7 +348,19 @@ async fn restore<D: Dialect>(
         );
         return Ok(ExitCode::SUCCESS);
     }
-    say("start the hub; edges that have seen more than the backup holds come back to what it holds");
+    say(match newer {
+        Newer::Discard => {
+            "start the hub; edges that have seen more than the backup holds come back to what it holds"
+        }
+        Newer::Hold => {
+            "start the hub; what edges have beyond the backup is held, as one change: see `llm-config held` and \
+             `llm-config changes`"
+        }
+        Newer::Accept => {
+            "start the hub; what edges have beyond the backup is admitted, as one change, where they may write: see \
+             `llm-config changes`, and `llm-config held` for the rest"
+        }
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,8 +9,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use llm_config_shared::name::{Environment, Tenant};
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{
-    ApiSubmission, NotFollowed, OpOutcome, Sealer, SettleOutcome, SettleSubmission, Upload,
+    ApiSubmission, HandIn, NotFollowed, OpOutcome, Sealer, SettleOutcome, SettleSubmission, Upload,
 };
 use llm_config_shared::store::region::RegionPage;
 use llm_config_shared::store::{Journal, JournalError};
@@ -99,6 +100,10 @@ pub(crate) enum Job {
         upload: Upload,
         reply: oneshot::Sender<Result<Vec<Answer>, WriteError>>,
     },
+    HandIn {
+        hand_in: HandIn,
+        reply: oneshot::Sender<Result<Taken, WriteError>>,
+    },
     Settle {
         submission: SettleSubmission,
         reply: oneshot::Sender<Result<SettleOutcome, WriteError>>,
@@ -185,6 +190,16 @@ impl WriterHandle {
         answer.await.unwrap_or(Err(WriteError::Stopping))
     }
 
+    /// Judges and commits what an edge hands in of a loss.
+    ///
+    /// # Errors
+    /// When it was not judged.
+    pub async fn take_in(&self, hand_in: HandIn) -> Result<Taken, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::HandIn { hand_in, reply })?;
+        answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
     /// Judges and commits what a person decided about a conflict or a held write.
     ///
     /// # Errors
@@ -193,6 +208,29 @@ impl WriterHandle {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Job::Settle { submission, reply })?;
         answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// The same for many decisions, in that order.
+    ///
+    /// # Errors
+    /// For each that was not judged.
+    pub async fn settle_all(
+        &self,
+        submissions: Vec<SettleSubmission>,
+    ) -> Vec<Result<SettleOutcome, WriteError>> {
+        let queued = submissions.into_iter().map(|submission| {
+            let (reply, answer) = oneshot::channel();
+            self.enqueue(Job::Settle { submission, reply }).map(|()| answer)
+        });
+        let queued: Vec<_> = queued.collect();
+        let mut outcomes = Vec::with_capacity(queued.len());
+        for answer in queued {
+            outcomes.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(WriteError::Stopping)),
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
     }
 
     /// Takes in what another region has decided.

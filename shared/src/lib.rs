@@ -10,6 +10,7 @@ pub mod entry;
 pub mod feed;
 pub mod limits;
 pub mod name;
+pub mod newer;
 pub mod patch;
 pub mod policy;
 pub mod replication;

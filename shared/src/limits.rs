@@ -37,6 +37,17 @@ pub const UPLOAD_BYTES_MAX: usize = 2 << 20;
 /// Most writes that an edge queues while it is cut off.
 pub const OUTBOX_WRITES_MAX: usize = 100_000;
 
+/// How long an edge keeps its own writes after the hub has admitted them, for a hub that comes back from a backup of before.
+pub const GRACE_MS: u64 = 7 * 86_400_000;
+/// Most writes that it keeps so, the newest.
+pub const GRACE_WRITES_MAX: usize = 10_000;
+/// Most bytes of them, about.
+pub const GRACE_BYTES_MAX: usize = 16 << 20;
+/// Most writes that a hub takes of one edge after one loss.
+pub const HANDED_IN_WRITES_MAX: u64 = 100_000;
+/// Most bytes of them, about.
+pub const HANDED_IN_BYTES_MAX: u64 = 128 << 20;
+
 /// Most changes that an edge applies in one durable batch, so that one batch stalls reads only briefly.
 pub const BATCH_CHANGES_MAX: usize = 200;
 /// Most rows of one segment.
@@ -97,6 +108,8 @@ const _: () = assert!(
 );
 const _: () = assert!(SEGMENT_PLAIN_BYTES_CUT + 2 * VALUE_BYTES_MAX < SECTION_PLAIN_BYTES_MAX);
 const _: () = assert!(UPLOAD_WRITES_MAX <= COMMIT_WRITES_MAX, "an upload is admitted in one transaction");
+const _: () = assert!(GRACE_WRITES_MAX as u64 <= HANDED_IN_WRITES_MAX, "what an edge keeps, a hub takes");
+const _: () = assert!(GRACE_BYTES_MAX as u64 <= HANDED_IN_BYTES_MAX);
 const _: () =
     assert!(16 * (REPAIR_BUCKETS + REPAIR_ROWS_MAX) < FRAME_BYTES_MAX, "what is compared fits a frame");
 const _: () = assert!(REPAIR_KEYS_MAX <= SEGMENT_ROWS_MAX, "what is put right fits a segment");

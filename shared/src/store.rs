@@ -14,6 +14,7 @@ use crate::entry::{ChangeId, ChangeType, Content, HistoryRow, HubRow};
 use crate::feed::Feed;
 use crate::limits::PATCH_BYTES_MIN;
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use crate::newer::{Restored, Tally};
 use crate::policy::Policies;
 use crate::settled::{ConflictState, Settled, Settlement};
 use crate::stamp::{ActorId, Hlc, WriteId};
@@ -122,6 +123,8 @@ pub struct Planning {
     /// Conflicts and writes of the history, for those asked about.
     pub conflicts: Vec<Conflict>,
     pub past: Vec<HistoryRow>,
+    /// Losses asked about, those that there were, each with what edges of the tenant have handed in of it.
+    pub restored: Vec<(Tenant, Restored)>,
 }
 
 /// What [`Journal::planning`] is asked for.
@@ -135,6 +138,8 @@ pub struct PlanningRequest {
     pub policies: Vec<Tenant>,
     pub conflicts: Vec<Uuid>,
     pub past: Vec<WriteId>,
+    /// Losses by the leadership that began after each, and tenants.
+    pub restored: Vec<(Tenant, u64)>,
 }
 
 /// The answer to a batch of a caller's own change, kept so that a repeated request gets it again.
@@ -159,6 +164,14 @@ pub struct ChangeRow {
     pub message: Option<Arc<str>>,
     /// How many writes it has had so far.
     pub writes: u64,
+}
+
+/// What a change says of itself from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retold {
+    pub tenant: Tenant,
+    pub change: ChangeId,
+    pub message: Arc<str>,
 }
 
 /// Two concurrent writes of one entry, one of which lost.
@@ -209,11 +222,15 @@ pub struct Commit {
     pub digests: Vec<(Scope, ScopeDigest)>,
     /// New changes, and writes added to known ones: `writes` counts those of this commit.
     pub changes: Vec<ChangeRow>,
+    /// Known changes that say something else of themselves from now on.
+    pub retold: Vec<Retold>,
     pub repeats: Vec<Repeat>,
     /// Held or denied writes that another region has admitted: their place in the history is taken by that.
     pub withdrawn: Vec<WriteId>,
     /// How far other regions are followed with this commit; none where that does not change.
     pub following: Option<Following>,
+    /// What edges have handed in so far, those of whom that has changed.
+    pub tallies: Vec<Tally>,
 }
 
 /// One feed as of one snapshot, from a position on.
@@ -433,6 +450,18 @@ pub trait Journal: Send + Sync + 'static {
         tenant: &Tenant,
         page: Page,
     ) -> impl Future<Output = Result<Paged<HistoryRow>, JournalError>> + Send;
+
+    /// Where one who follows held writes begins: the number of the last write of the history.
+    fn held_mark(&self) -> impl Future<Output = Result<u64, JournalError>> + Send;
+
+    /// Writes of a tenant that wait for a person with a number above `after`, oldest first, at most `limit`, with their
+    /// numbers.
+    fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(u64, HistoryRow)>, JournalError>> + Send;
 
     /// The write of a tenant that is or was held under this id.
     fn held_write(

@@ -2,18 +2,36 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Author, ChangeId};
+use crate::entry::{Author, ChangeId, Content};
 use crate::name::EntryKey;
+use crate::secret::SealedSecret;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
 use crate::vector::{Dot, Vector};
 
-/// What a write at an edge does. Secrets are not among it: the hub orders them.
+/// What a write at an edge does. No secret is written there: the hub orders them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    Set { value: Value, tags: Option<Vec<Arc<str>>>, description: Option<Arc<str>> },
+    Set {
+        value: Value,
+        tags: Option<Vec<Arc<str>>>,
+        description: Option<Arc<str>>,
+    },
     Delete,
+    /// A secret that the hub wrote and lost, as the replica has it: only in what is handed in.
+    Sealed(SealedSecret),
+}
+
+impl Action {
+    /// What the entry holds afterwards.
+    pub fn content(&self) -> Content {
+        match self {
+            Self::Set { value, .. } => Content::Plain(value.clone()),
+            Self::Delete => Content::Deleted,
+            Self::Sealed(sealed) => Content::Secret(sealed.clone()),
+        }
+    }
 }
 
 /// A write made at an edge.
@@ -49,6 +67,7 @@ impl Write {
         let value = match &self.action {
             Action::Set { value, .. } => value.as_str().len(),
             Action::Delete => 0,
+            Action::Sealed(sealed) => sealed.body.len() + sealed.wrap.len(),
         };
         value + 512 + self.at.key.as_str().len() + self.at.scope.namespace.as_str().len()
     }
@@ -80,6 +99,8 @@ pub enum HeldReason {
         "it was made without having seen the current value, and in that namespace a person decides about such writes"
     )]
     Policy,
+    #[error("it was made after the backup that the hub was restored from, and an edge has brought it back")]
+    Newer,
 }
 
 /// What became of an uploaded write.

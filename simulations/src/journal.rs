@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Tenant};
+use llm_config_shared::newer::Newer;
 use llm_config_shared::policy::Policies;
 use llm_config_shared::settled::ConflictState;
 use llm_config_shared::stamp::WriteId;
@@ -29,7 +30,7 @@ mod reads;
 mod region;
 mod state;
 
-use state::State;
+use state::{Lost, State};
 
 /// The result of a future that never waits, as all of [`SimJournal`]'s.
 ///
@@ -152,11 +153,12 @@ impl SimJournal {
         Backup(self.state().clone())
     }
 
-    /// The database as it was then, with the mark that what came after it is lost. It was led before.
-    pub fn restore(&self, backup: &Backup) {
+    /// The database as it was then, with the mark that what came after it is lost, and what becomes of it where edges have
+    /// it. It was led before.
+    pub fn restore(&self, backup: &Backup, newer: Newer) {
         let mut state = backup.0.clone();
         let cut = state.marks.last().map(|mark| mark.position);
-        state.restored.extend(cut.map(|cut| (cut, None)));
+        state.restored.extend(cut.map(|cut| Lost { cut, new_epoch: None, newer }));
         *self.state() = state;
     }
 
@@ -293,6 +295,19 @@ impl Journal for SimJournal {
         self.read(|state, version| Ok(state.held_page(tenant, page, version)))
     }
 
+    async fn held_mark(&self) -> Result<u64, JournalError> {
+        self.read(|state, version| Ok(state.whole_history(version).len() as u64))
+    }
+
+    async fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, HistoryRow)>, JournalError> {
+        self.read(|state, version| Ok(state.held_after(tenant, after, limit, version)))
+    }
+
     async fn held_write(&self, tenant: &Tenant, id: Uuid) -> Result<Option<HistoryRow>, JournalError> {
         self.read(|state, version| Ok(state.held_write(tenant, id, version)))
     }
@@ -392,7 +407,7 @@ mod tests {
         let (second, _) = planned(&journal, &new, 3);
         ready(journal.append(&second)).unwrap();
         let head = ready(journal.head()).unwrap();
-        assert_eq!((head.position.epoch, head.position.seq, head.epochs.epochs().len()), (22, 2, 2));
+        assert_eq!((head.position.epoch, head.position.seq, head.own_epochs().epochs().len()), (22, 2, 2));
         assert_eq!(ready(journal.append(&second)), Err(JournalError::Fenced), "not twice either");
         assert!(ready(journal.without_fence().append(&late)).is_err(), "the rows are newer already");
     }
@@ -427,7 +442,7 @@ mod tests {
         let backup = journal.back_up();
         let (later, _) = planned(&journal, &first, 2);
         ready(journal.append(&later)).unwrap();
-        journal.restore(&backup);
+        journal.restore(&backup, Newer::Discard);
         assert_eq!(ready(journal.head()).unwrap().position.seq, 1);
         assert_eq!(ready(journal.losses()).unwrap(), []);
         let new = lead(&journal, 22);
@@ -456,7 +471,7 @@ mod tests {
         assert_eq!(ready(journal.entries(&[entry()])).unwrap().value, [None]);
         assert!(journal.row_at(&entry(), 2).is_some(), "what it was is still known to the checks");
         let elsewhere = SimJournal::new();
-        elsewhere.restore(&journal.back_up());
+        elsewhere.restore(&journal.back_up(), Newer::Hold);
         lead(&elsewhere, 33);
         assert_eq!(ready(elsewhere.head()).unwrap().horizon, 2, "it comes with the backup");
         assert_eq!(

@@ -60,6 +60,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "regions judge", rule: "2.14", setup: without(Rules { judge_regions: false, ..ALL }) },
     Mutant { name: "region epochs", rule: "2.14", setup: without(Rules { region_epochs: false, ..ALL }) },
     Mutant { name: "bookmarks", rule: "2.14", setup: Setup { bookmarks: false, ..Setup::REAL } },
+    Mutant { name: "grace", rule: "2.7 5", setup: without(Rules { grace: false, ..ALL }) },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

@@ -109,6 +109,12 @@ pub struct Truth {
     pub copied: BTreeSet<ActorId>,
     /// What namespaces do with concurrent writes.
     pub policies: Policies,
+    /// Writes that edges brought back after a loss, by the number that they have and the change that the loss is.
+    pub back: BTreeMap<(WriteId, ChangeId), WriteId>,
+    /// The changes of losses, and where each cut the history.
+    pub losses: BTreeMap<ChangeId, u64>,
+    /// Writes whose authors' machines have to bring them back.
+    pub owed: BTreeSet<WriteId>,
 }
 
 fn is_set_aside(status: Option<Status>) -> bool {
@@ -136,6 +142,13 @@ impl Truth {
         self.writes.get(&later).is_some_and(|made| made.past.contains(&earlier))
     }
 
+    /// Whether two copies of a replica gave this number: writes that are changes of their own then have the same change as
+    /// well, and a row does not say of which of the two it is.
+    pub fn has_twin(&self, id: WriteId) -> bool {
+        let same = |other: &WriteId| other.actor == id.actor && other.counter == id.counter && *other != id;
+        self.writes.keys().any(same)
+    }
+
     /// The write and all that its author had seen.
     pub fn closure(&self, id: WriteId) -> Past {
         let mut past = self.writes.get(&id).map(|made| made.past.clone()).unwrap_or_default();
@@ -145,7 +158,8 @@ impl Truth {
 
     /// As which write the simulator knows what bears this number and is part of this change.
     pub fn identity(&self, number: WriteId, change: ChangeId) -> WriteId {
-        self.names.get(&change).copied().unwrap_or(number)
+        let name = self.names.get(&change).or_else(|| self.back.get(&(number, change)));
+        name.copied().unwrap_or(number)
     }
 
     /// An edge's write, as it leaves the state machine: its author knew what readers there knew, and its own writes.

@@ -133,6 +133,11 @@ enum Event {
         edge: usize,
         life: u32,
     },
+    /// What is kept on the edge's disk is read.
+    Recalled {
+        edge: usize,
+        life: u32,
+    },
     /// The edge hears of it.
     Committed {
         edge: usize,
@@ -351,6 +356,7 @@ impl World {
             Event::OpenFailed { edge, life } => self.open_failed(edge, life),
             Event::Arrives { stream, parcel } => self.arrives(stream, parcel),
             Event::Synced { edge, life } => self.synced(edge, life),
+            Event::Recalled { edge, life } => self.recalled(edge, life),
             Event::Committed { edge, life } => self.committed(edge, life),
             Event::EdgeTimer { edge, life } => self.edge_timer(edge, life),
             Event::EdgeStarts { edge, life } => self.start_edge(edge, life),
@@ -388,6 +394,7 @@ impl World {
             | Event::Act
             | Event::OpenFailed { .. }
             | Event::Synced { .. }
+            | Event::Recalled { .. }
             | Event::Committed { .. }
             | Event::EdgeTimer { .. }
             | Event::EdgeStarts { .. }

@@ -13,6 +13,7 @@ use llm_config_proto::sync::{
 use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::Upload;
 use llm_config_shared::replication::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request};
 use llm_config_shared::segment;
@@ -246,6 +247,50 @@ async fn a_vector_ahead_of_the_hub_is_refused_and_the_hub_goes_on() {
     }
     rogue.session(welcome.head.clone()).await.welcome().await;
     assert_eq!(hub.process().ended(), None);
+}
+
+/// It says that it saw more than the backup holds, and makes up what that was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_edge_makes_up_after_a_restore_is_nobodys_value_until_a_person_says_so() {
+    let scratch = Scratch::new("rogue-restore");
+    let hub = Hub::dev(&scratch).await;
+    let rogue = Rogue::of_production(&hub).await;
+    let place = |namespace: &str| place("default", "production", namespace, "k");
+    hub.client().put(&entry("app", "k"), json!({"value": 1, "env": "production"})).await.expect(200);
+    let (backup, key) = hub.back_up(&scratch).await;
+    let old = rogue.session(Vector::EMPTY).await.welcome().await;
+    let hub = hub.restored(&scratch, &backup, &key, "accept").await;
+
+    let (shard, position) = old.head.iter().next().unwrap();
+    let beyond = Position { seq: position.seq + 9, ..position };
+    let mut session = rogue.session(Vector::at(shard, beyond)).await;
+    let welcome = session.welcome().await;
+    assert!(welcome.takes_newer && welcome.lost_history.is_some());
+    let now = welcome.head.get(shard).unwrap().epoch;
+    let by_hub = |epoch: u64, counter: u64, namespace: &str| {
+        let id = WriteId { actor: ActorId(shard.0), incarnation: epoch, counter };
+        Write { id, ..write(rogue.reply.edge, counter, welcome.hlc, place(namespace)) }
+    };
+    let writes = vec![
+        by_hub(position.epoch, 5_001, "app"),
+        by_hub(position.epoch, 5_002, "elsewhere"),
+        by_hub(now, 1, "app"),
+        write(rogue.reply.edge, 1, welcome.hlc, place("app")),
+        write(rogue.reply.edge, 2, welcome.hlc, place("edges/rogue")),
+    ];
+    session.say(EdgeFrame::HandIn { batch: 1, writes }).await;
+    let taken = session
+        .hear(|frame| if let HubFrame::Taken { taken, .. } = frame { Some(*taken) } else { None })
+        .await;
+    assert_eq!(taken, Taken { held: 2, refused: 2, admitted: 1, ..Taken::default() });
+    let shown = hub.client().get(&(entry("app", "k") + "?env=production")).await.expect(200);
+    assert_eq!(shown["value"], 1, "it may not write there: {shown}");
+    let held = hub.client().get("/api/v1/held").await.expect(200);
+    for row in held.as_array().unwrap() {
+        assert!(row["created_by"].as_str().unwrap().starts_with("edge:rogue"), "{row}");
+    }
+    // The name that was still to be given is given as if nothing had been.
+    hub.client().put(&entry("app", "k"), json!({"value": 2, "env": "production"})).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ mod hubs;
 mod journal;
 mod kills;
 mod long_absence;
+mod newer;
 mod outage;
 mod published_api;
 mod published_bugs;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 mod records;
 
-use records::{Random, feed, grant, pending, row, staged, state};
+use records::{Random, feed, grant, kept, pending, row, staged, state};
 
 /// A place that a store is opened on, again and again; only what was committed is there again.
 trait Disk {
@@ -111,6 +111,8 @@ fn every_kind_of_record_comes_back_as_it_was(disk: &mut impl Disk) {
         feed("app/llm", 7, true),
         pending(1, 20, &mut random),
         pending(2, 2_000, &mut random),
+        kept(1, 20, &mut random),
+        kept(2, 9_000, &mut random),
         grant("app", 3),
         grant("app", 4),
         state(9),

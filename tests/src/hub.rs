@@ -157,16 +157,7 @@ impl Hub {
         let data = scratch.path(name);
         fs::create_dir_all(&data).unwrap();
         let path = scratch.file(&format!("{name}.toml"), &settings(api, sync, database));
-        let mine = self.config.as_ref().expect("it has a hub.toml");
-        let file = scratch.path(&format!("{name}.backup"));
-        let said = run(
-            "llm-config-hub",
-            ["backup".as_ref(), file.as_os_str(), "--config".as_ref(), mine.as_os_str()],
-        );
-        let said = said.await.done();
-        let key =
-            said.lines().find_map(|line| line.strip_prefix("recovery key: ")).expect("it is shown once");
-        let key = scratch.file(&format!("{name}.key"), key);
+        let (file, key) = self.back_up(scratch).await;
         let restore: [&std::ffi::OsStr; 7] = [
             "restore".as_ref(),
             file.as_os_str(),
@@ -198,6 +189,49 @@ impl Hub {
         self.tables = format!("{}\n\n{table}", self.tables);
         let config = self.config.as_ref().expect("it has a hub.toml");
         fs::write(config, settings(self.api, self.sync, &self.tables)).unwrap();
+    }
+
+    /// Writes a backup of it, and gives its file and the file with the key that opens it.
+    ///
+    /// # Panics
+    /// When that fails, or is not the first backup.
+    pub async fn back_up(&self, scratch: &Scratch) -> (PathBuf, PathBuf) {
+        let file = scratch.path("hub.backup");
+        let mut args: Vec<OsString> = vec!["backup".into(), file.clone().into_os_string()];
+        args.extend(self.which());
+        let said = run("llm-config-hub", args).await.done();
+        let key = said.lines().find_map(|line| line.strip_prefix("recovery key: "));
+        (file, scratch.file("recovery.key", key.expect("a first backup shows its key")))
+    }
+
+    /// What comes of a backup of this hub on the same ports, in another place; this one is lost. `newer` is as on the command
+    /// line.
+    ///
+    /// # Panics
+    /// When it is not restored, or does not start.
+    pub async fn restored(mut self, scratch: &Scratch, backup: &Path, key: &Path, newer: &str) -> Self {
+        self.kill();
+        self.data = scratch.path("restored");
+        if let Some(config) = &mut self.config {
+            fs::create_dir_all(&self.data).unwrap();
+            self.tables = format!("[database]\nurl = \"{}\"", postgres::database());
+            *config = self.data.join("hub.toml");
+            fs::write(config, settings(self.api, self.sync, &self.tables)).unwrap();
+        }
+        let mut args: Vec<OsString> = vec!["restore".into(), backup.into()];
+        args.extend(["--recovery-key-file".into(), key.into(), "--newer".into(), newer.into()]);
+        args.extend(self.which());
+        run("llm-config-hub", args).await.done();
+        self.start().await;
+        self
+    }
+
+    /// Which hub, to a command that is not `serve` or `dev`.
+    fn which(&self) -> [OsString; 2] {
+        match &self.config {
+            Some(config) => ["--config".into(), config.into()],
+            None => ["--data".into(), self.data.clone().into_os_string()],
+        }
     }
 
     /// Starts it (again) and waits until it is ready.

@@ -24,6 +24,22 @@ pub(crate) enum ChangeCommand {
         /// Its id, as `changes` and every write print it
         id: uuid::Uuid,
     },
+    /// Write all that is held in it, each write where its own time puts it
+    Release {
+        /// Its id, as `changes` prints it
+        id: uuid::Uuid,
+        /// Also where an entry holds a secret, which is plain afterwards
+        #[arg(long)]
+        over_secret: bool,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT")]
+        message: Option<String>,
+    },
+    /// Close all that is held in it; nothing is written
+    Drop {
+        /// Its id, as `changes` prints it
+        id: uuid::Uuid,
+    },
 }
 
 /// A change as the REST API gives it.
@@ -75,7 +91,14 @@ pub(crate) async fn change(
     command: &ChangeCommand,
     json: bool,
 ) -> Result<(), Failure> {
-    let ChangeCommand::Show { id } = command;
+    let id = match command {
+        ChangeCommand::Show { id } => id,
+        ChangeCommand::Release { id, over_secret, message } => {
+            let body = release_body(*over_secret, message.as_deref());
+            return decide(connection, id, "release", Some(body), json).await;
+        }
+        ChangeCommand::Drop { id } => return decide(connection, id, "drop", None, json).await,
+    };
     let answer = connection.ask(Method::GET, &Address::new(&["changes", &id.to_string()]), None).await?;
     if json {
         return output::line(answer.text());
@@ -87,6 +110,60 @@ pub(crate) async fn change(
     let shown: Shown = answer.parsed()?;
     let head: Vec<&str> = ["entry", "environment"].into_iter().chain(PAST_HEAD).collect();
     output::table(&head, shown.entries.iter().map(|write| row(write)).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn release_body(over_secret: bool, message: Option<&str>) -> String {
+    let mut body = serde_json::json!({});
+    if over_secret {
+        body["secret"] = false.into();
+    }
+    if let Some(message) = message {
+        body["change_description"] = message.into();
+    }
+    body.to_string()
+}
+
+/// Releases or drops all that is held in a change. Fails where some of it is still held afterwards.
+async fn decide(
+    connection: &Connection,
+    id: &uuid::Uuid,
+    how: &str,
+    body: Option<String>,
+    json: bool,
+) -> Result<(), Failure> {
+    let address = Address::new(&["changes", &id.to_string(), how]);
+    let answer = connection.ask(Method::POST, &address, body).await?;
+    #[derive(Deserialize)]
+    struct Decided {
+        decided: u64,
+        undecided: Vec<Left>,
+    }
+    #[derive(Deserialize)]
+    struct Left {
+        #[serde(flatten)]
+        of: Of,
+        held_id: String,
+        message: String,
+    }
+    if json {
+        output::line(answer.text())?;
+    }
+    let Decided { decided, undecided } = answer.parsed()?;
+    if !json {
+        let done = if how == "drop" { "dropped" } else { "released" };
+        output::line(format!("{done}: {} held writes", output::count(decided)))?;
+        let rows = undecided.iter().map(|Left { of, held_id, message }| {
+            let entry = format!("{} {}", of.namespace, of.key);
+            vec![held_id.clone(), entry, of.environment.clone(), message.clone()]
+        });
+        if !undecided.is_empty() {
+            output::table(&["still held", "entry", "environment", "why"], rows)?;
+        }
+    }
+    match undecided.len() {
+        0 => Ok(()),
+        left => Err(Failure::failed(format!("{left} writes of the change are still held"))),
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) struct Committer<S> {
     jobs: mpsc::Sender<Job>,
     done: async_mpsc::UnboundedReceiver<Done>,
     thread: JoinHandle<S>,
-    /// Jobs without an answer, those of them that read everything, and since when the oldest is at work.
+    /// Jobs without an answer, those of them that read, and since when the oldest is at work.
     unanswered: usize,
     rereads: usize,
     since: Instant,
@@ -35,6 +35,8 @@ enum Job {
     Commit(Batch),
     /// Read everything as it is once what was queued before is durable.
     Reread,
+    /// The same, of which only kept writes are wanted.
+    Recall,
 }
 
 /// What came of the oldest job that was not answered yet.
@@ -42,6 +44,7 @@ enum Job {
 pub(crate) enum Done {
     Committed(Result<(), StoreError>),
     Reread(Result<Vec<Record>, StoreError>),
+    Recalled(Result<Vec<Record>, StoreError>),
 }
 
 impl<S: ReplicaStore + 'static> Committer<S> {
@@ -82,6 +85,13 @@ impl<S: ReplicaStore + 'static> Committer<S> {
         self.unanswered += 1;
     }
 
+    /// Queues a reading of kept writes; they come from [`Committer::done`] in their turn.
+    pub(crate) fn recall(&mut self) {
+        self.begin();
+        self.rereads += 1;
+        let _ = self.jobs.send(Job::Recall);
+    }
+
     /// The result of the oldest job that was not answered yet; a failure when it takes too long.
     pub(crate) async fn done(&mut self) -> Done {
         let patience = if self.rereads > 0 { REREAD_TIME_MAX } else { self.patience };
@@ -90,7 +100,7 @@ impl<S: ReplicaStore + 'static> Committer<S> {
             done = self.done.recv() => match done {
                 Some(done) => {
                     self.unanswered -= 1;
-                    self.rereads -= usize::from(matches!(done, Done::Reread(_)));
+                    self.rereads -= usize::from(matches!(done, Done::Reread(_) | Done::Recalled(_)));
                     self.since = Instant::now();
                     done
                 }
@@ -126,16 +136,23 @@ fn work<S: ReplicaStore>(
 ) -> S {
     let mut waiting = None;
     while let Some(first) = waiting.take().or_else(|| queue.recv().ok()) {
-        let Job::Commit(first) = first else {
+        let first = match first {
+            Job::Commit(first) => first,
             // Nobody listens any more, here and below: the daemon is going down, and what is durable stays so.
-            let _ = answers.send(Done::Reread(store.load()));
-            continue;
+            Job::Reread => {
+                let _ = answers.send(Done::Reread(store.load()));
+                continue;
+            }
+            Job::Recall => {
+                let _ = answers.send(Done::Recalled(store.load().map(kept)));
+                continue;
+            }
         };
         let mut group = Group::of(first);
         while let Ok(next) = queue.try_recv() {
             match next {
                 Job::Commit(next) if group.has_room_for(&next) => group.add(next),
-                other @ (Job::Commit(_) | Job::Reread) => {
+                other @ (Job::Commit(_) | Job::Reread | Job::Recall) => {
                     waiting = Some(other);
                     break;
                 }
@@ -151,6 +168,11 @@ fn work<S: ReplicaStore>(
         }
     }
     store
+}
+
+fn kept(mut records: Vec<Record>) -> Vec<Record> {
+    records.retain(|record| matches!(record, Record::Kept(_)));
+    records
 }
 
 /// Batches in order, as one: the last change of a slot counts.

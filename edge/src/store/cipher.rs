@@ -34,6 +34,8 @@ pub(crate) mod space {
     pub(crate) const FEED: u8 = b'f';
     /// Writes that wait for the hub.
     pub(crate) const PENDING: u8 = b'p';
+    /// Writes that the hub has admitted.
+    pub(crate) const KEPT: u8 = b'k';
     /// Keys of subtrees.
     pub(crate) const GRANT: u8 = b'g';
     /// Everything of which there is one.
@@ -99,6 +101,10 @@ impl RecordCipher {
             Slot::Staged(at) => self.entry_place(space::STAGED, at),
             Slot::Feed(feed) => self.feed_place(feed),
             Slot::Pending(counter) => self.chain(space::PENDING, [counter.to_be_bytes().as_slice()]),
+            Slot::Kept(id) => self.chain(
+                space::KEPT,
+                [id.actor.0.as_bytes().as_slice(), &id.incarnation.to_be_bytes(), &id.counter.to_be_bytes()],
+            ),
             Slot::Grant(environment, subtree, epoch) => self.chain(
                 space::GRANT,
                 [environment.as_str().as_bytes(), subtree.as_str().as_bytes(), &epoch.to_be_bytes()],

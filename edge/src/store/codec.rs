@@ -11,7 +11,9 @@ use llm_config_shared::feed::Environments;
 use llm_config_shared::limits::{TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX};
 use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::stamp::Hlc;
-use llm_config_shared::store::replica::{FeedRecord, PendingRecord, Record, StateRecord};
+use llm_config_shared::store::replica::{
+    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StateRecord,
+};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::write::{Action, Write};
@@ -37,6 +39,10 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
             write_progress(&mut writer, progress);
         }
         Record::Pending(pending) => write_pending(&mut writer, pending),
+        Record::Kept(kept) => {
+            write_write(&mut writer, &kept.write);
+            writer.uint(kept.kept_at.0);
+        }
         Record::Grant(grant) => write_grant(&mut writer, grant),
         Record::State(state) => write_state(&mut writer, state),
     }
@@ -54,6 +60,10 @@ pub(crate) fn decode(space: u8, bytes: &[u8]) -> Decoded<Record> {
         space::STAGED => Record::Staged(Arc::new(read_row(&mut reader)?)),
         space::FEED => Record::Feed(reader.feed()?, read_progress(&mut reader)?),
         space::PENDING => Record::Pending(read_pending(&mut reader)?),
+        space::KEPT => Record::Kept(KeptRecord {
+            write: read_write(&mut reader)?,
+            kept_at: UnixMillis(reader.uint("time of keeping")?),
+        }),
         space::GRANT => Record::Grant(read_grant(&mut reader)?),
         space::STATE => Record::State(read_state(&mut reader)?),
         _ => return Err(DecodeError::Invalid("kind of a record")),
@@ -153,6 +163,10 @@ fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
 fn write_action(writer: &mut Writer, action: &Action) {
     match action {
         Action::Delete => writer.u8(0),
+        Action::Sealed(sealed) => {
+            writer.u8(2);
+            writer.sealed(sealed);
+        }
         Action::Set { value, tags, description } => {
             writer.u8(1);
             writer.str(value.as_str());
@@ -179,6 +193,7 @@ fn read_action(reader: &mut Reader<'_>) -> Decoded<Action> {
                 reader.option("description", |reader| reader.arc_str(TEXT_BYTES_MAX, "description"))?;
             Ok(Action::Set { value, tags, description })
         }
+        2 => Ok(Action::Sealed(reader.sealed()?)),
         _ => Err(DecodeError::Invalid("kind of a write")),
     }
 }
@@ -219,6 +234,21 @@ fn write_state(writer: &mut Writer, state: &StateRecord) {
         writer.str(subtree.as_str());
     }
     writer.uint(state.decided_hlc.0);
+    writer.option(state.handed_in, write_handed_in);
+}
+
+fn write_handed_in(writer: &mut Writer, handed_in: HandedIn) {
+    writer.uint(handed_in.new_epoch);
+    writer.option(handed_in.through, Writer::stamp);
+    writer.u8(u8::from(handed_in.done));
+}
+
+fn read_handed_in(reader: &mut Reader<'_>) -> Decoded<HandedIn> {
+    Ok(HandedIn {
+        new_epoch: reader.id63("epoch")?,
+        through: reader.option("handed in up to", Reader::stamp)?,
+        done: reader.bool("all handed in")?,
+    })
 }
 
 fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {
@@ -237,6 +267,10 @@ fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {
         },
         // Replicas of before 0.2 end here.
         decided_hlc: Hlc(if reader.remaining() == 0 { 0 } else { reader.id63("time")? }),
+        handed_in: match reader.remaining() {
+            0 => None,
+            _ => reader.option("what was handed in", read_handed_in)?,
+        },
     })
 }
 

@@ -247,6 +247,8 @@ impl State {
         let Some(write) = self.pending.get(at) else { return under.map(Standing::Row) };
         match &write.action {
             Action::Delete => None,
+            // Nobody writes one here.
+            Action::Sealed(_) => under.map(Standing::Row),
             Action::Set { value, tags, description } => {
                 let set = NewContent { value, tags: tags.as_ref(), description: description.as_ref() };
                 Some(Standing::Pending { write, set, under })

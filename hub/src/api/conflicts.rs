@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use llm_config_proto::rest::conflicts::{
-    Answer, ConflictDetail, ConflictInfo, ConflictService, DecideOptions, HadSeen, HeldDetail, HeldInfo,
-    PolicyInfo, Side, Site,
+    Answer, ChangeDecided, ConflictDetail, ConflictInfo, ConflictService, DecideOptions, HadSeen, HeldDetail,
+    HeldInfo, PolicyInfo, Side, Site,
 };
 use llm_config_proto::rest::error::{ApiError, ErrorKind};
 use llm_config_proto::rest::service::{Answered, Caller};
@@ -105,7 +105,9 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
         let row = self.visible_held(caller, id).await?;
         guard::may_write(caller, &row.at.scope.namespace)?;
         let terms = Terms { if_version: options.if_version, over_secret: options.over_secret };
-        let decision = Decision::Release { held: row.stamp.id, terms };
+        let by_its_time = terms.if_version.is_none() && self.was_brought_back(row.change).await?;
+        let secret = row.content.is_secret();
+        let decision = Decision::Release { held: row.stamp.id, terms, by_its_time, secret };
         let told = format!("releases a write by {} that was held", row.author.name);
         let done = self.decide(caller, &row.at, options, Some(told), decision).await;
         let done = done.map_err(|refused| refused.about_held(&row))?;
@@ -120,6 +122,19 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
         let done = self.decide(caller, &row.at, DecideOptions::default(), None, decision).await;
         done.map_err(|refused| refused.about_held(&row))?;
         self.held_write(caller, id, false).await
+    }
+
+    async fn release_change(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        options: DecideOptions,
+    ) -> Answer<ChangeDecided> {
+        self.decide_change(caller, id, Some(options)).await
+    }
+
+    async fn drop_change(&self, caller: &Caller, id: ChangeId) -> Answer<ChangeDecided> {
+        self.decide_change(caller, id, None).await
     }
 
     async fn policy(&self, caller: &Caller, namespace: Namespace) -> Answer<PolicyInfo> {
@@ -137,7 +152,7 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
 }
 
 /// Why nothing was decided: the writer had its reasons, or did not judge.
-enum Undecided {
+pub(super) enum Undecided {
     Refused(SettleRefused),
     Other(ApiError),
 }
@@ -165,7 +180,7 @@ impl Undecided {
         }
     }
 
-    fn about_held(self, row: &HistoryRow) -> ApiError {
+    pub(super) fn about_held(self, row: &HistoryRow) -> ApiError {
         let refused = match self {
             Self::Refused(refused) => refused,
             Self::Other(error) => return error,

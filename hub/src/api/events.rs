@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use llm_config_proto::rest::error::ApiError;
-use llm_config_proto::rest::service::{Caller, Clash, Events, Follow, Told};
+use llm_config_proto::rest::service::{Caller, Clash, Events, Follow, HeldAtHub, Told};
 use llm_config_shared::access::Permission;
 use llm_config_shared::name::{EntryKey, Environment};
 use llm_config_shared::store::{Conflict, Head, Journal, JournalError};
@@ -34,6 +34,7 @@ impl<S: Journal + Registry> Api<S> {
         let begin = beginning(&head, request.after.as_ref());
         let told_from = request.after.as_ref().map(|after| after.seq(head.shard));
         let conflicts = self.parts.store.conflict_mark(&caller.tenant, told_from).await?;
+        let held = self.parts.store.held_mark().await?;
         let (tell, told) = mpsc::channel(AHEAD_MAX);
         let following = Following {
             store: Arc::clone(&self.parts.store),
@@ -41,6 +42,7 @@ impl<S: Journal + Registry> Api<S> {
             request: Follow { environment, ..request },
             heads,
             conflicts,
+            held,
             tell,
             stop: self.parts.stop.clone(),
         };
@@ -76,6 +78,8 @@ struct Following<S> {
     heads: watch::Receiver<Arc<Head>>,
     /// The number of the last conflict that was told.
     conflicts: u64,
+    /// The same of held writes.
+    held: u64,
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
 }
@@ -104,7 +108,7 @@ impl<S: Journal> Following<S> {
             if up_to > after {
                 after = self.tell_after(after, up_to).await?;
             }
-            if !self.tell_conflicts(after).await? {
+            if !self.tell_conflicts(after).await? || !self.tell_held().await? {
                 continue;
             }
             if after >= up_to {
@@ -162,6 +166,30 @@ impl<S: Journal> Following<S> {
                     }
                 }
                 self.conflicts = number;
+            }
+            if !more {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Tells the writes that wait for a person since; false when that has to be tried again.
+    async fn tell_held(&mut self) -> Option<bool> {
+        loop {
+            let found = match self.store.held_after(&self.caller.tenant, self.held, READ_MAX).await {
+                Ok(found) => found,
+                Err(error) => {
+                    later(&error).await;
+                    return Some(false);
+                }
+            };
+            let more = found.len() == READ_MAX;
+            for (number, row) in found {
+                if self.wanted(&row.at) {
+                    let reason = row.reason.unwrap_or_default();
+                    self.tell.send(Told::Held(HeldAtHub { at: row.at, reason })).await.ok()?;
+                }
+                self.held = number;
             }
             if !more {
                 return Some(true);

@@ -10,7 +10,7 @@ use llm_config_shared::store::{ChangeRow, Commit, Fence, Frontier, JournalError}
 
 use super::dialect::{Answer, Column, Transact};
 use super::failure::corrupt;
-use super::{conflicts, encoding, scopes, stubs};
+use super::{conflicts, encoding, newer, scopes, stubs};
 
 mod statements;
 
@@ -47,6 +47,7 @@ pub(super) async fn append<T: Transact>(tx: &mut T, commit: &Commit) -> Answer<(
     put_conflicts(tx, &numbers, commit).await?;
     conflicts::settle(tx, &commit.settled).await?;
     put_changes(tx, &commit.changes).await?;
+    newer::put(tx, commit).await?;
     put_repeats(tx, commit).await?;
     move_head(tx, commit).await
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::dialect::{Answer, Cells, Column, Sql, Transact, bound};
 use super::failure::corrupt;
 use super::history::{page_args, paged};
-use super::rows::{self, history_columns, name, uuid};
+use super::rows::{self, HISTORY_ID, history_columns, name, uuid};
 
 /// What [`conflict_row`] reads, from column 0 on, over `conflict c JOIN scope s`.
 macro_rules! conflict_columns {
@@ -86,6 +86,14 @@ const HELD_UNNAMED: Sql = Sql::same(concat!(
     history_columns!(),
     " FROM history h JOIN scope s ON s.id = h.scope
       WHERE h.status = 'held' AND h.held_id IS NULL AND s.tenant = $1"
+));
+
+const HELD_MARK: Sql = Sql::same("SELECT coalesce(max(id), 0) FROM history");
+const HELD_AFTER: Sql = Sql::same(concat!(
+    "SELECT ",
+    history_columns!(),
+    " FROM history h JOIN scope s ON s.id = h.scope
+      WHERE h.status = 'held' AND s.tenant = $1 AND h.id > $2 ORDER BY h.id LIMIT $3"
 ));
 
 /// What is restored stays so; what was dismissed may still be restored.
@@ -179,6 +187,21 @@ fn write_ids<'a>(ids: impl Iterator<Item = &'a WriteId> + Clone) -> Vec<Column<'
 
 pub(super) async fn writes<T: Transact>(tx: &mut T, ids: &[WriteId]) -> Answer<Vec<HistoryRow>> {
     tx.fetch_each(WRITES, write_ids(ids.iter())).await?.iter().map(rows::history).collect()
+}
+
+pub(super) async fn held_mark<T: Transact>(tx: &mut T) -> Answer<u64> {
+    tx.fetch(HELD_MARK, vec![]).await?.first().map_or(Ok(0), |row| row.int(0))
+}
+
+pub(super) async fn held_after<T: Transact>(
+    tx: &mut T,
+    tenant: &Tenant,
+    after: u64,
+    limit: usize,
+) -> Answer<Vec<(u64, HistoryRow)>> {
+    let args = vec![tenant.as_str().into(), bound(after).into(), bound(limit as u64).into()];
+    let found = tx.fetch(HELD_AFTER, args).await?;
+    found.iter().map(|row| Ok((row.int(HISTORY_ID)?, rows::history(row)?))).collect()
 }
 
 pub(super) async fn held<T: Transact>(tx: &mut T, tenant: &Tenant, id: Uuid) -> Answer<Option<HistoryRow>> {

@@ -98,7 +98,7 @@ fn one<R: Cells>(rows: Vec<R>) -> Result<Found, JournalError> {
     }
 }
 
-async fn epochs<T: Transact>(tx: &mut T, shard: ShardId) -> Answer<EpochTable> {
+pub(super) async fn epochs<T: Transact>(tx: &mut T, shard: ShardId) -> Answer<EpochTable> {
     let rows = tx.fetch(EPOCHS, vec![shard.0.as_bytes().as_slice().into()]).await?;
     let mut epochs = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -10,7 +10,7 @@ use llm_config_shared::store::{Frontier, Planning, PlanningRequest, Repeat};
 use super::dialect::{Answer, Cells, Column, Sql, Transact};
 use super::registry::policies;
 use super::rows::{self, name, uuid, written};
-use super::{conflicts, entries, scopes, stubs};
+use super::{conflicts, entries, newer, scopes, stubs};
 
 const FRONTIERS: Sql = Sql {
     sqlite: "SELECT edge, inc, last_ctr, session FROM frontier WHERE edge = $1 AND inc = $2",
@@ -86,5 +86,6 @@ pub(super) async fn planning<T: Transact>(tx: &mut T, request: &PlanningRequest)
     for row in &tx.fetch_each(WRITES, columns).await? {
         planning.known_writes.push((rows::write_id(row, 0)?, rows::hash(row, 3)?));
     }
+    planning.restored = newer::restored(tx, &request.restored).await?;
     Ok(planning)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use llm_config_shared::newer::Newer;
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 
@@ -31,11 +32,11 @@ const REFERENCES: Sql = Sql {
 };
 const STEP: Sql = Sql::same("SELECT max(version) FROM _sqlx_migrations WHERE success");
 const MARK: Sql = Sql::same(
-    "INSERT INTO restored (n, shard, epoch, cut, restored_at)
-     SELECT 1 + (SELECT count(*) FROM restored), shard, epoch, seq, $1 FROM shard_head WHERE local = 1",
+    "INSERT INTO restored (n, shard, epoch, cut, restored_at, newer)
+     SELECT 1 + (SELECT count(*) FROM restored), shard, epoch, seq, $1, $2 FROM shard_head WHERE local = 1",
 );
-/// The step with the table `restored`: tables are brought up to it before a backup of before is put into them.
-const STEP_OF_RESTORED: i64 = 5;
+/// The step that says what becomes of newer writes: tables are brought up to it before a backup of before is put into them.
+const STEP_OF_RESTORED: i64 = 7;
 /// Rows, and about how many bytes of them, that go into the database at once.
 const ROWS_MAX: usize = 1_000;
 const BYTES_MAX: usize = 4 << 20;
@@ -308,16 +309,17 @@ impl<T: Transact> Filling<T> {
         if filled == rows.len() as u64 { Ok(()) } else { Err(corrupt("rows that were not taken")) }
     }
 
-    /// Marks that what was written after the backup is lost, and gives what [`Filled::commit`] makes durable.
+    /// Marks that what was written after the backup is lost, and what becomes of it where edges have it. Gives what
+    /// [`Filled::commit`] makes durable.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn finish(mut self, now: UnixMillis) -> Answer<Filled<T>> {
+    pub async fn finish(mut self, now: UnixMillis, newer: Newer) -> Answer<Filled<T>> {
         self.flush().await?;
         for table in &self.tables {
             self.tx.renumber(table).await?;
         }
-        self.tx.execute(MARK, vec![now.0.into()]).await?;
+        self.tx.execute(MARK, vec![now.0.into(), newer.as_str().into()]).await?;
         Ok(Filled { tx: self.tx })
     }
 }

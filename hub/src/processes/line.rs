@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use llm_config_proto::sync::{Dial, HubsClient, PassedRequest, RefusalKind, SyncError, SyncRefusal};
 use llm_config_proto::tls::Trust;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::Response;
 use llm_config_shared::write::Answer;
 use tokio::sync::{Mutex, watch};
@@ -129,9 +130,31 @@ impl Line {
             };
             match decided {
                 Err(error) if error.is_worth_another_attempt() && Instant::now() < until => {
-                    tokio::time::sleep(PAUSE.mul_f64(1.0 + 3.0 * rand::random::<f64>())).await;
+                    pause().await;
                 }
                 decided => return decided,
+            }
+        }
+    }
+
+    /// Judges what an edge hands in of a loss, here or at the process that leads, as [`upload`](Self::upload) does.
+    ///
+    /// # Errors
+    /// When it was not judged, or nobody knows. Given again it is recognised.
+    pub async fn take_in(&self, writer: &WriterHandle, hand_in: HandIn) -> Result<Taken, UploadError> {
+        let until = Instant::now() + UPLOAD_WAIT_MAX;
+        loop {
+            let elsewhere = self.role.borrow().is_elsewhere();
+            let taken = if elsewhere {
+                let hand_in = &hand_in;
+                let there = self.ask("hand-in", |mut leader| async move { leader.take_in(hand_in).await });
+                there.await.map_err(UploadError::from)
+            } else {
+                writer.take_in(hand_in.clone()).await.map_err(UploadError::from)
+            };
+            match taken {
+                Err(error) if error.is_worth_another_attempt() && Instant::now() < until => pause().await,
+                taken => return taken,
             }
         }
     }
@@ -202,6 +225,10 @@ impl Line {
     async fn hang_up(&self, leader: &ProcessAt) {
         self.open.lock().await.take_if(|(at, _)| at == leader);
     }
+}
+
+async fn pause() {
+    tokio::time::sleep(PAUSE.mul_f64(1.0 + 3.0 * rand::random::<f64>())).await;
 }
 
 fn cause(error: &LineError) -> Option<String> {

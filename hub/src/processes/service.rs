@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use llm_config_proto::sync::{Asker, HubsEndpoint, PassedRequest, Peer, RefusalKind, SyncRefusal};
 use llm_config_shared::limits::REGION_PAGE_WRITES_MAX;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{Request, Response};
 use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::store::{Journal, JournalError};
@@ -78,14 +79,22 @@ impl<J: Journal, R: Registry> HubsEndpoint for HubsService<J, R> {
     }
 
     async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {
-        self.writer.upload(upload).await.map_err(|error| match error {
-            WriteError::Busy | WriteError::Moved | WriteError::Stopping => {
-                SyncRefusal::busy(error.to_string(), RETRY_AFTER)
-            }
-            WriteError::Unavailable | WriteError::Reused => {
-                SyncRefusal::new(RefusalKind::Internal, error.to_string())
-            }
-        })
+        self.writer.upload(upload).await.map_err(not_judged)
+    }
+
+    async fn take_in(&self, hand_in: HandIn) -> Result<Taken, SyncRefusal> {
+        self.writer.take_in(hand_in).await.map_err(not_judged)
+    }
+}
+
+fn not_judged(error: WriteError) -> SyncRefusal {
+    match error {
+        WriteError::Busy | WriteError::Moved | WriteError::Stopping => {
+            SyncRefusal::busy(error.to_string(), RETRY_AFTER)
+        }
+        WriteError::Unavailable | WriteError::Reused => {
+            SyncRefusal::new(RefusalKind::Internal, error.to_string())
+        }
     }
 }
 

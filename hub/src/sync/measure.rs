@@ -1,5 +1,6 @@
 //! Figures of the sync port. Labels are of fixed sets: an edge's name is never one.
 
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::frame::{HubFrame, Refusal};
 use llm_config_shared::replication::repair::{RepairAnswer, Unrepaired};
 use llm_config_shared::write::{Answer, HeldReason, Verdict};
@@ -16,7 +17,15 @@ pub(super) fn sent(frame: &HubFrame) {
         HubFrame::End { .. } => metrics::counter!("sync_transfers_total").increment(1),
         HubFrame::UploadResult { answers, .. } => decided(answers),
         HubFrame::Repair { answer, .. } => repaired(answer),
+        HubFrame::Taken { taken, .. } => taken_in(taken),
         HubFrame::Grants(_) | HubFrame::Reply { .. } => {}
+    }
+}
+
+/// An edge has handed in what the hub lacked after it was restored.
+fn taken_in(taken: &Taken) {
+    for (outcome, count) in taken.counts() {
+        metrics::counter!("sync_newer_writes_total", "outcome" => outcome).increment(count);
     }
 }
 
@@ -53,6 +62,7 @@ fn held(reason: HeldReason) -> &'static str {
         HeldReason::ClockAhead => "clock-ahead",
         HeldReason::ConcurrentSecret => "concurrent-secret",
         HeldReason::Policy => "policy",
+        HeldReason::Newer => "newer",
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use llm_config_proto::sync::{EdgeFrames, SyncError};
+use llm_config_shared::entry::Author;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::limits::{CLOCK_EPSILON_MS, PROGRESS_MS_MAX};
 use llm_config_shared::name::EdgeName;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Request};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
 use llm_config_shared::replication::repair::Job;
@@ -234,6 +236,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 Output::Admit { batch, session, first, writes } => {
                     self.admit(running, batch, (session, first), writes);
                 }
+                Output::TakeIn { batch, loss, writes } => self.take_in(running, batch, loss, writes),
                 Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
                 Output::Repair(job) => self.repair(running, job),
                 Output::Call { id, request } => self.call(running, id, request),
@@ -334,6 +337,39 @@ impl<J: Journal, R: Registry> Session<J, R> {
         });
     }
 
+    /// Of what others wrote, the edge is who said it, and the author is hearsay.
+    fn take_in(&self, running: &mut Running, batch: u64, loss: Loss, mut writes: Vec<Write>) {
+        for write in &mut writes {
+            let said = Arc::clone(&write.author.name);
+            if write.id.actor == self.edge.id {
+                write.author.name = author(&self.edge.name, &said);
+            } else {
+                write.author =
+                    Author { name: format!("edge:{}", self.edge.name).into(), claimed: Some(said) };
+            }
+        }
+        let hand_in = HandIn {
+            edge: self.edge.id,
+            name: self.edge.name.as_str().into(),
+            tenant: self.edge.tenant.clone(),
+            write: self.profile.write.clone(),
+            feeds: self.profile.feeds.clone(),
+            environments: self.profile.environments.clone(),
+            new_epoch: loss.new_epoch,
+            writes,
+        };
+        let (parts, edge) = (Arc::clone(&self.parts), self.edge.name.clone());
+        running.jobs.spawn(async move {
+            match parts.line.take_in(&parts.writer, hand_in).await {
+                Ok(taken) => {
+                    tell(&edge, &taken, loss);
+                    Done::Other(Input::Taken { batch, taken })
+                }
+                Err(error) => unavailable(&error, "a decision on what was lost"),
+            }
+        });
+    }
+
     fn read_feeds(&self, running: &mut Running, feeds: Vec<(Feed, Vector)>, every: bool) {
         if running.granting {
             running.after_grants = Some((feeds, every));
@@ -389,6 +425,15 @@ async fn asked<J: Journal, R>(parts: &Parts<J, R>) -> Result<(Head, Vec<(Loss, B
         (loss, draft.signed(&signature))
     };
     Ok((head, losses.into_iter().map(said).collect()))
+}
+
+/// Somebody has to look at what is held, and to know what is not kept.
+fn tell(edge: &EdgeName, taken: &Taken, loss: Loss) {
+    let Taken { known, admitted, held, denied, discarded, refused, left_out } = *taken;
+    tracing::warn!(
+        %edge, change = %loss.change().0, known, admitted, held, denied, discarded, refused, secrets_left_out = left_out,
+        "an edge brought back what this hub lost when it was restored from a backup"
+    );
 }
 
 /// The edge is told to come back; why is only for the log.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use llm_config_shared::name::Scope;
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{
     ApiSubmission, Leader, NotFollowed, OpOutcome, Planner, Sealer, SettleOutcome,
 };
@@ -21,6 +22,7 @@ impl Job {
         match self {
             Self::Api { submission, .. } => submission.operations.len().max(1),
             Self::Upload { upload, .. } => upload.writes.len().max(1),
+            Self::HandIn { hand_in, .. } => hand_in.writes.len().max(1),
             Self::Settle { .. } => 1,
             Self::Follow { page, .. } => page.writes.len().max(1),
         }
@@ -31,6 +33,7 @@ impl Job {
         match self {
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::HandIn { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Follow { reply, .. } => drop(reply.send(Err(error))),
         }
@@ -55,6 +58,10 @@ pub(super) enum Waiting {
         reply: oneshot::Sender<Result<Result<(), NotFollowed>, WriteError>>,
         taken: Result<(), NotFollowed>,
     },
+    HandIn {
+        reply: oneshot::Sender<Result<Taken, WriteError>>,
+        taken: Taken,
+    },
 }
 
 pub(super) enum Judged {
@@ -68,6 +75,7 @@ impl Waiting {
     pub(super) fn answer(self, position: &Vector) {
         match self {
             Self::Upload { reply, answers } => drop(reply.send(Ok(answers))),
+            Self::HandIn { reply, taken } => drop(reply.send(Ok(taken))),
             Self::Settle { reply, outcome } => drop(reply.send(Ok(outcome))),
             Self::Follow { reply, taken } => drop(reply.send(Ok(taken))),
             Self::Api { reply, outcome } => drop(reply.send(match outcome {
@@ -82,6 +90,7 @@ impl Waiting {
     pub(super) fn refuse(self, error: WriteError) {
         match self {
             Self::Upload { reply, .. } => drop(reply.send(Err(error))),
+            Self::HandIn { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
             Self::Follow { reply, .. } => drop(reply.send(Err(error))),
             Self::Api { reply, .. } => drop(reply.send(Err(error))),
@@ -96,6 +105,7 @@ pub(super) fn needs(jobs: &[Job]) -> PlanningRequest {
         match job {
             Job::Api { submission, .. } => submission.needs(&mut request),
             Job::Upload { upload, .. } => upload.needs(&mut request),
+            Job::HandIn { hand_in, .. } => hand_in.needs(&mut request),
             Job::Settle { submission, .. } => submission.needs(&mut request),
             Job::Follow { page, .. } => page.needs(&mut request),
         }
@@ -125,6 +135,9 @@ pub(super) fn plan(
         .into_iter()
         .map(|job| match job {
             Job::Upload { upload, reply } => Waiting::Upload { reply, answers: planner.upload(&upload) },
+            Job::HandIn { hand_in, reply } => {
+                Waiting::HandIn { reply, taken: planner.hand_in(&hand_in, sealer) }
+            }
             Job::Settle { submission, reply } => {
                 Waiting::Settle { reply, outcome: planner.settle(&submission, sealer) }
             }

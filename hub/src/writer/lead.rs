@@ -28,7 +28,7 @@ pub(super) struct Lead {
 
 /// What came of standing for the lead.
 pub(super) enum Stood {
-    Leads(Lead, Head),
+    Leads(Box<(Lead, Head)>),
     /// Another process does.
     Follows(Option<ProcessAt>),
 }
@@ -48,7 +48,7 @@ pub(super) async fn stand<J: Journal, P: Processes>(
     let head = journal.head().await?;
     processes.announce(me, leadership.position.epoch).await?;
     tracing::info!(shard = %leadership.shard.0, seq = leadership.position.seq, "took the lead in writing");
-    Ok(Stood::Leads(Lead { leader: Leader::new(&leadership), hold }, head))
+    Ok(Stood::Leads(Box::new((Lead { leader: Leader::new(&leadership), hold }, head))))
 }
 
 /// What a process begins with.
@@ -67,7 +67,10 @@ pub(super) async fn settle<J: Journal, P: Processes>(
     let began = Instant::now();
     loop {
         let role = match stand(journal, processes, me).await? {
-            Stood::Leads(lead, head) => return Ok(Settled { lead: Some(lead), role: Role::Leading, head }),
+            Stood::Leads(led) => {
+                let (lead, head) = *led;
+                return Ok(Settled { lead: Some(lead), role: Role::Leading, head });
+            }
             Stood::Follows(leader) => Role::Following(leader),
         };
         // The same address is an earlier run's, whose session the database has not yet seen end.

@@ -124,7 +124,8 @@ impl<J: Journal, P: Processes, S: SealKeys> Task<J, P, S> {
     /// Takes the lead, unless another process has it.
     async fn stand(&mut self) -> Result<Option<Lead>, JournalError> {
         match lead::stand(&*self.journal, &*self.processes, &self.me).await {
-            Ok(Stood::Leads(lead, head)) => {
+            Ok(Stood::Leads(led)) => {
+                let (lead, head) = *led;
                 self.failures = 0;
                 self.tail.observed(head);
                 self.plays(Role::Leading);
@@ -263,6 +264,7 @@ fn places_to_seal_in(jobs: &[Job]) -> BTreeSet<(Tenant, Environment)> {
     let places = jobs.iter().flat_map(|job| match job {
         Job::Api { submission, .. } => submission.seals_in(),
         Job::Settle { submission, .. } => submission.seals_in(),
+        Job::HandIn { hand_in, .. } => hand_in.seals_in(),
         Job::Upload { .. } | Job::Follow { .. } => BTreeSet::new(),
     });
     places.collect()

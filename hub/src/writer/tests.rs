@@ -53,7 +53,7 @@ impl Bench {
     }
 
     async fn epochs(&self) -> usize {
-        self.journal.head().await.unwrap().epochs.epochs().len()
+        self.journal.head().await.unwrap().own_epochs().epochs().len()
     }
 }
 
@@ -177,7 +177,7 @@ async fn a_writer_that_was_overtaken_says_so_and_takes_the_lead_anew() {
     let again = outcomes(old.handle.write(set(&["k"], "4"), None).await.unwrap());
     assert_eq!(again[0].as_ref().unwrap().row.version, 3);
     assert_eq!(old.tail.head().position.seq, 3);
-    assert_eq!(old.tail.head().epochs.epochs().len(), 3);
+    assert_eq!(old.tail.head().own_epochs().epochs().len(), 3);
 }
 
 #[tokio::test]

@@ -6,13 +6,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::Uri;
+use llm_config_shared::entry::ChangeId;
 use llm_config_shared::name::Namespace;
 use llm_config_shared::settled::ConflictState;
 
 use super::admin_routes::{page, paged, uuid};
 use super::answer::{ErrorBody, respond};
 use super::conflict_types::{
-    ConflictBody, ConflictDetailBody, DecideBody, HeldBody, HeldDetailBody, PolicyBody, PolicyRequest,
+    ChangeDecidedBody, ConflictBody, ConflictDetailBody, DecideBody, HeldBody, HeldDetailBody, PolicyBody,
+    PolicyRequest,
 };
 use super::conflicts::{ConflictService, DecideOptions};
 use super::error::ApiError;
@@ -34,6 +36,8 @@ pub fn conflict_routes<A: ConflictService>() -> Router<Arc<A>> {
         .merge(routed::<__path_get_held, _, Arc<A>>(get_held::<A>))
         .merge(routed::<__path_release_held, _, Arc<A>>(release_held::<A>))
         .merge(routed::<__path_drop_held, _, Arc<A>>(drop_held::<A>))
+        .merge(routed::<__path_release_change, _, Arc<A>>(release_change::<A>))
+        .merge(routed::<__path_drop_change, _, Arc<A>>(drop_change::<A>))
         .merge(routed::<__path_get_policy, _, Arc<A>>(get_policy::<A>))
         .merge(routed::<__path_put_policy, _, Arc<A>>(put_policy::<A>))
         .merge(routed::<__path_remove_policy, _, Arc<A>>(remove_policy::<A>))
@@ -167,6 +171,37 @@ async fn drop_held<A: ConflictService>(
     caller: Caller,
 ) -> Result<Json<HeldDetailBody>> {
     Ok(Json(service.drop_held(&caller, uuid(&id)?).await?.into()))
+}
+
+#[utoipa::path(post, path = "/api/v1/changes/{id}/release", operation_id = "releaseChange", tag = "changes",
+    params(("id" = String, Path)), request_body(content = Option<DecideBody>),
+    responses((status = 200, body = ChangeDecidedBody,
+            description = "All its held writes are written, each where its own time puts it; what lost is a conflict"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 422, body = ErrorBody, description = "if_version is about one entry"), (status = 503, body = ErrorBody)))]
+async fn release_change<A: ConflictService>(
+    State(service): Service<A>,
+    Names(id): Names<String>,
+    call: Call,
+) -> Result<Json<ChangeDecidedBody>> {
+    let options = decided(&call)?;
+    if options.if_version.is_some() {
+        let told = "a change is of many entries: if_version is for one, at /api/v1/held/{id}/release";
+        return Err(ApiError::unprocessable(told).detail("field", "if_version"));
+    }
+    Ok(Json(service.release_change(&call.caller, ChangeId(uuid(&id)?), options).await?.into()))
+}
+
+#[utoipa::path(post, path = "/api/v1/changes/{id}/drop", operation_id = "dropChange", tag = "changes",
+    params(("id" = String, Path)),
+    responses((status = 200, body = ChangeDecidedBody, description = "All its held writes are closed; nothing is written"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn drop_change<A: ConflictService>(
+    State(service): Service<A>,
+    Names(id): Names<String>,
+    caller: Caller,
+) -> Result<Json<ChangeDecidedBody>> {
+    Ok(Json(service.drop_change(&caller, ChangeId(uuid(&id)?)).await?.into()))
 }
 
 #[utoipa::path(get, path = "/api/v1/namespaces/{namespace}/policy", operation_id = "getPolicy", tag = "changes",

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::admin_types::PlacedBody;
 use super::conflicts::{
-    ConflictDetail, ConflictInfo, DecideOptions, HadSeen, HeldDetail, HeldInfo, PolicyInfo, Side, Site,
+    ChangeDecided, ConflictDetail, ConflictInfo, DecideOptions, HadSeen, HeldDetail, HeldInfo, PolicyInfo,
+    Side, Site, Undecided,
 };
 use super::error::ApiError;
 use super::requests::text;
@@ -189,6 +190,52 @@ impl From<HeldDetail> for HeldDetailBody {
             environment: scope.environment.to_string(),
             current_version: held.current_version,
             write: held.write.into(),
+        }
+    }
+}
+
+/// What was decided about all held writes of a change.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ChangeDecidedBody {
+    change: String,
+    /// The change that was written; null when nothing was.
+    wrote: Option<String>,
+    /// How many were decided so, those included that were before.
+    decided: u64,
+    /// Those that could not be, and why.
+    undecided: Vec<UndecidedBody>,
+}
+
+/// A held write that was left as it was.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UndecidedBody {
+    held_id: String,
+    namespace: String,
+    key: String,
+    environment: String,
+    message: String,
+}
+
+impl From<ChangeDecided> for ChangeDecidedBody {
+    fn from(decided: ChangeDecided) -> Self {
+        Self {
+            change: decided.change.0.to_string(),
+            wrote: decided.wrote.map(|change| change.0.to_string()),
+            decided: decided.decided,
+            undecided: decided.undecided.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Undecided> for UndecidedBody {
+    fn from(left: Undecided) -> Self {
+        let EntryKey { scope, key } = left.at;
+        Self {
+            held_id: left.id.to_string(),
+            namespace: scope.namespace.to_string(),
+            key: key.to_string(),
+            environment: scope.environment.to_string(),
+            message: left.why,
         }
     }
 }

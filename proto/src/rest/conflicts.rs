@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use llm_config_shared::entry::ChangeId;
 use llm_config_shared::name::{EntryKey, Namespace};
 use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::settled::{ConflictState, Settled};
@@ -84,6 +85,26 @@ pub struct HeldDetail {
     pub current_version: Option<u64>,
 }
 
+/// What was decided about all held writes of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeDecided {
+    pub change: ChangeId,
+    /// The change that was written; none where nothing was.
+    pub wrote: Option<ChangeId>,
+    /// How many were decided so, those included that were before.
+    pub decided: u64,
+    /// Those that could not be.
+    pub undecided: Vec<Undecided>,
+}
+
+/// A held write that was left as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    pub id: Uuid,
+    pub at: EntryKey,
+    pub why: String,
+}
+
 /// What one who decides may say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DecideOptions {
@@ -157,6 +178,20 @@ pub trait ConflictService: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<Answered<HeldDetail>>> + Send;
     /// It is not to be.
     fn drop_held(&self, caller: &Caller, id: Uuid) -> impl Future<Output = Answer<HeldDetail>> + Send;
+
+    /// All held writes of a change are written, each where its own time puts it; 404.
+    fn release_change(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        options: DecideOptions,
+    ) -> impl Future<Output = Answer<ChangeDecided>> + Send;
+    /// None of them is to be; 404.
+    fn drop_change(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+    ) -> impl Future<Output = Answer<ChangeDecided>> + Send;
 
     /// What holds in a namespace.
     fn policy(

@@ -46,6 +46,8 @@ struct Values;
     conflict_routes::get_held,
     conflict_routes::release_held,
     conflict_routes::drop_held,
+    conflict_routes::release_change,
+    conflict_routes::drop_change,
     conflict_routes::get_policy,
     conflict_routes::put_policy,
     conflict_routes::remove_policy,

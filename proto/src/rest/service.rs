@@ -303,7 +303,7 @@ pub enum Told {
     Reset(Vector),
     /// Two writes met. After a lost connection it may be told again.
     Conflict(Clash),
-    /// A write of this edge waits for a person.
+    /// A write waits for a person: at an edge, one of its own.
     Held(HeldAtHub),
 }
 
@@ -322,7 +322,7 @@ pub struct Clash {
     pub position: Option<Vector>,
 }
 
-/// A write of an edge that its hub holds.
+/// A write of an edge that the hub holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldAtHub {
     pub at: EntryKey,

@@ -7,7 +7,7 @@ use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::limits::{TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, InvalidName, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::secret::KeyGrant;
+use llm_config_shared::secret::{KeyGrant, SealedSecret};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::{InvalidValue, Value};
@@ -274,6 +274,12 @@ fn action_to_wire(action: &Action) -> wire::write::Action {
             description: description.as_ref().map(ToString::to_string),
         }),
         Action::Delete => wire::write::Action::Delete(wire::Delete {}),
+        Action::Sealed(sealed) => wire::write::Action::Sealed(wire::SealedSecret {
+            key_epoch: sealed.key_epoch,
+            version: sealed.version,
+            body: sealed.body.clone(),
+            wrap: sealed.wrap.clone(),
+        }),
     }
 }
 
@@ -290,6 +296,12 @@ fn action_from_wire(part: wire::write::Action) -> Parsed<Action> {
             description: optional_text("description", set.description)?,
         }),
         wire::write::Action::Delete(wire::Delete {}) => Ok(Action::Delete),
+        wire::write::Action::Sealed(sealed) => Ok(Action::Sealed(SealedSecret {
+            key_epoch: number("key epoch", sealed.key_epoch)?,
+            version: number("version", sealed.version)?,
+            body: sealed.body,
+            wrap: sealed.wrap,
+        })),
     }
 }
 
@@ -347,6 +359,7 @@ impl From<&Answer> for wire::Answer {
             Verdict::Held(HeldReason::ClockAhead) => (wire::Verdict::HeldClockAhead, 0),
             Verdict::Held(HeldReason::ConcurrentSecret) => (wire::Verdict::HeldConcurrentSecret, 0),
             Verdict::Held(HeldReason::Policy) => (wire::Verdict::HeldPolicy, 0),
+            Verdict::Held(HeldReason::Newer) => (wire::Verdict::HeldNewer, 0),
             Verdict::Denied(Denial::Namespace) => (wire::Verdict::DeniedNamespace, 0),
             Verdict::Denied(Denial::Environment) => (wire::Verdict::DeniedEnvironment, 0),
             Verdict::Denied(Denial::Reused) => (wire::Verdict::DeniedReused, 0),
@@ -383,6 +396,7 @@ fn verdict(part: i32, version: u64, winner_version: u64) -> Parsed<Verdict> {
         Ok(wire::Verdict::HeldClockAhead) => Verdict::Held(HeldReason::ClockAhead),
         Ok(wire::Verdict::HeldConcurrentSecret) => Verdict::Held(HeldReason::ConcurrentSecret),
         Ok(wire::Verdict::HeldPolicy) => Verdict::Held(HeldReason::Policy),
+        Ok(wire::Verdict::HeldNewer) => Verdict::Held(HeldReason::Newer),
         Ok(wire::Verdict::DeniedPolicy) => Verdict::Denied(Denial::Policy),
         Ok(wire::Verdict::DeniedNamespace) => Verdict::Denied(Denial::Namespace),
         Ok(wire::Verdict::DeniedEnvironment) => Verdict::Denied(Denial::Environment),

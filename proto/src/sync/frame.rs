@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::Environment;
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::ShardId;
+use llm_config_shared::write::Write;
 
 use super::entry::{
     InvalidMessage, Parsed, at_most, environments_from_wire, environments_to_wire, epochs_from_wire, list,
@@ -62,6 +64,9 @@ impl From<EdgeFrame> for wire::EdgeMessage {
                 body: request.body,
                 caller: request.caller.to_string(),
             }),
+            EdgeFrame::HandIn { batch, writes } => {
+                FromEdge::HandIn(wire::HandIn { batch, writes: writes.iter().map(Into::into).collect() })
+            }
             EdgeFrame::Repair { repair, ask } => FromEdge::Repair(repair::ask_to_wire(repair, ask)),
         };
         Self { frame: Some(frame) }
@@ -80,12 +85,8 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
                 floor: vector(hello.floor)?,
                 pending: hello.pending,
             }),
-            FromEdge::Upload(upload) => {
-                let bytes = upload.writes.iter().map(value_bytes).sum();
-                at_most("bytes of values in an upload", bytes, UPLOAD_BYTES_MAX)?;
-                let writes = list("writes", UPLOAD_WRITES_MAX, upload.writes, TryInto::try_into)?;
-                Self::Upload { batch: upload.batch, writes }
-            }
+            FromEdge::Upload(upload) => Self::Upload { batch: upload.batch, writes: writes(upload.writes)? },
+            FromEdge::HandIn(part) => Self::HandIn { batch: part.batch, writes: writes(part.writes)? },
             FromEdge::Subscribe(subscribe) => {
                 let feeds = list("feeds", FEEDS_MAX, subscribe.feeds, |part| {
                     Ok((required("feed", part.feed)?.try_into()?, vector(part.from)?))
@@ -100,9 +101,17 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
     }
 }
 
-pub(super) fn value_bytes(write: &wire::Write) -> usize {
+/// Writes of one message, counted before they are read.
+pub(super) fn writes(parts: Vec<wire::Write>) -> Parsed<Vec<Write>> {
+    let bytes = parts.iter().map(value_bytes).sum();
+    at_most("bytes of values in an upload", bytes, UPLOAD_BYTES_MAX)?;
+    list("writes", UPLOAD_WRITES_MAX, parts, TryInto::try_into)
+}
+
+fn value_bytes(write: &wire::Write) -> usize {
     match &write.action {
         Some(wire::write::Action::Set(set)) => set.value.len(),
+        Some(wire::write::Action::Sealed(sealed)) => sealed.body.len() + sealed.wrap.len(),
         Some(wire::write::Action::Delete(_)) | None => 0,
     }
 }
@@ -134,6 +143,7 @@ impl From<HubFrame> for wire::HubMessage {
             HubFrame::Grants(grants) => {
                 FromHub::Grants(wire::Grants { grants: grants.into_iter().map(Into::into).collect() })
             }
+            HubFrame::Taken { batch, taken } => FromHub::Taken(taken_to_wire(batch, taken)),
             HubFrame::Segment { transfer, bytes } => FromHub::Segment(part(transfer, bytes)),
             HubFrame::Checkpoint { transfer, bytes } => FromHub::Checkpoint(part(transfer, bytes)),
             HubFrame::End { transfer, feeds } => FromHub::End(wire::End { transfer, feeds }),
@@ -157,6 +167,7 @@ impl TryFrom<wire::HubMessage> for HubFrame {
                 batch: result.batch,
                 answers: list("answers", UPLOAD_WRITES_MAX, result.answers, TryInto::try_into)?,
             },
+            FromHub::Taken(part) => Self::Taken { batch: part.batch, taken: part.into() },
             FromHub::Grants(grants) => {
                 Self::Grants(list("grants", GRANTS_MAX, grants.grants, TryInto::try_into)?)
             }
@@ -189,6 +200,7 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         default_environment: welcome.default_environment.to_string(),
         write: subtrees_to_wire(&welcome.write),
         lost_history: welcome.lost_history.clone().unwrap_or_default(),
+        takes_newer: welcome.takes_newer,
         copied: welcome.copied,
     }
 }
@@ -209,8 +221,36 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         default_environment: Environment::parse(&part.default_environment)?,
         write: subtrees_from_wire("write", FEEDS_MAX, part.write)?,
         lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
+        takes_newer: part.takes_newer,
         copied: part.copied,
     })
+}
+
+pub(super) fn taken_to_wire(batch: u64, taken: Taken) -> wire::Taken {
+    wire::Taken {
+        batch,
+        known: taken.known,
+        admitted: taken.admitted,
+        held: taken.held,
+        denied: taken.denied,
+        discarded: taken.discarded,
+        refused: taken.refused,
+        left_out: taken.left_out,
+    }
+}
+
+impl From<wire::Taken> for Taken {
+    fn from(part: wire::Taken) -> Self {
+        Self {
+            known: part.known,
+            admitted: part.admitted,
+            held: part.held,
+            denied: part.denied,
+            discarded: part.discarded,
+            refused: part.refused,
+            left_out: part.left_out,
+        }
+    }
 }
 
 fn refused_to_wire(refusal: &Refusal, retry_after_ms: u64) -> wire::Refused {

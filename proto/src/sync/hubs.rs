@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
-use llm_config_shared::name::Tenant;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::name::{EdgeName, Tenant};
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::Response;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::write::Answer;
@@ -17,7 +18,7 @@ use super::entry::{
     InvalidMessage, Parsed, at_most, environments_from_wire, environments_to_wire, list, number, required,
     subtrees_from_wire, subtrees_to_wire, text, uuid, uuid_bytes,
 };
-use super::frame::{TARGET_BYTES_MAX, answer_head, headers_to_wire, value_bytes};
+use super::frame::{TARGET_BYTES_MAX, answer_head, headers_to_wire, taken_to_wire, writes};
 use super::wire;
 
 /// A frame of an edge still fits with what its session adds.
@@ -132,8 +133,6 @@ impl TryFrom<wire::AdmitRequest> for Upload {
     type Error = InvalidMessage;
 
     fn try_from(message: wire::AdmitRequest) -> Parsed<Self> {
-        let bytes = message.writes.iter().map(value_bytes).sum();
-        at_most("bytes of values in an upload", bytes, UPLOAD_BYTES_MAX)?;
         Ok(Self {
             edge: ActorId(uuid("edge", &message.edge)?),
             tenant: Tenant::parse(&message.tenant)?,
@@ -142,8 +141,54 @@ impl TryFrom<wire::AdmitRequest> for Upload {
             environments: environments_from_wire(message.environments)?,
             session: number("session", message.session)?,
             first: message.first,
-            writes: list("writes", UPLOAD_WRITES_MAX, message.writes, TryInto::try_into)?,
+            writes: writes(message.writes)?,
         })
+    }
+}
+
+impl From<&HandIn> for wire::TakeInRequest {
+    fn from(hand_in: &HandIn) -> Self {
+        Self {
+            edge: uuid_bytes(hand_in.edge.0),
+            name: hand_in.name.to_string(),
+            tenant: hand_in.tenant.to_string(),
+            write: subtrees_to_wire(&hand_in.write),
+            feeds: hand_in.feeds.iter().map(Into::into).collect(),
+            environments: environments_to_wire(&hand_in.environments),
+            new_epoch: hand_in.new_epoch,
+            writes: hand_in.writes.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::TakeInRequest> for HandIn {
+    type Error = InvalidMessage;
+
+    fn try_from(message: wire::TakeInRequest) -> Parsed<Self> {
+        Ok(Self {
+            edge: ActorId(uuid("edge", &message.edge)?),
+            name: EdgeName::parse(&message.name)?.as_str().into(),
+            tenant: Tenant::parse(&message.tenant)?,
+            write: subtrees_from_wire("write", FEEDS_MAX, message.write)?,
+            feeds: list("feeds", FEEDS_MAX, message.feeds, TryInto::try_into)?,
+            environments: environments_from_wire(message.environments)?,
+            new_epoch: number("epoch", message.new_epoch)?,
+            writes: writes(message.writes)?,
+        })
+    }
+}
+
+impl From<Taken> for wire::TakeInReply {
+    fn from(taken: Taken) -> Self {
+        Self { taken: Some(taken_to_wire(0, taken)) }
+    }
+}
+
+impl TryFrom<wire::TakeInReply> for Taken {
+    type Error = InvalidMessage;
+
+    fn try_from(reply: wire::TakeInReply) -> Parsed<Self> {
+        Ok(required("taken", reply.taken)?.into())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::Response;
 use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::write::Answer;
@@ -62,6 +63,15 @@ impl HubsClient {
     /// When the other process refuses: then it did nothing. After any other error it may have.
     pub async fn admit(&mut self, upload: &Upload) -> Result<Vec<Answer>, SyncError> {
         let call = self.wire.admit(wire::AdmitRequest::from(upload));
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Has what an edge hands in of a loss judged.
+    ///
+    /// # Errors
+    /// When the other process refuses: then it did nothing. After any other error it may have.
+    pub async fn take_in(&mut self, hand_in: &HandIn) -> Result<Taken, SyncError> {
+        let call = self.wire.take_in(wire::TakeInRequest::from(hand_in));
         Ok(answer_within(TIMEOUT, call).await?.try_into()?)
     }
 }

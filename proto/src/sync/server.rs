@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_shared::limits::FRAME_BYTES_MAX;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::region::{RegionAsk, RegionPage};
@@ -84,6 +85,8 @@ pub trait HubsEndpoint: Send + Sync + 'static {
     fn admit(&self, upload: Upload) -> impl Future<Output = Result<Vec<Answer>, SyncRefusal>> + Send;
     /// Gives the hub of another region the next part of this one's history.
     fn follow(&self, ask: RegionAsk) -> impl Future<Output = Result<RegionPage, SyncRefusal>> + Send;
+    /// Judges what an edge hands in of a loss. A refusal as busy says that nothing was done.
+    fn take_in(&self, hand_in: HandIn) -> impl Future<Output = Result<Taken, SyncRefusal>> + Send;
 }
 
 /// Bounds of the front door.
@@ -253,5 +256,13 @@ impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
     ) -> Result<Response<wire::FollowReply>, Status> {
         let page = self.endpoint.follow(parse(request.into_inner())?).await?;
         Ok(Response::new(page.into()))
+    }
+
+    async fn take_in(
+        &self,
+        request: Request<wire::TakeInRequest>,
+    ) -> Result<Response<wire::TakeInReply>, Status> {
+        let taken = self.endpoint.take_in(parse(request.into_inner())?).await?;
+        Ok(Response::new(taken.into()))
     }
 }

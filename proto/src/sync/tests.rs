@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use llm_config_shared::entry::{Author, ChangeId};
+use llm_config_shared::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, Metadata, Status};
 use llm_config_shared::feed::{Binding, Environments, Feed};
 use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
 use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums, Unrepaired};
-use llm_config_shared::secret::KeyGrant;
+use llm_config_shared::secret::{KeyGrant, SealedSecret};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::store::region::{Bookmark, RegionAsk, RegionPage, RegionWrite};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
@@ -79,6 +81,11 @@ fn set(tags: Option<Vec<Arc<str>>>) -> Action {
     Action::Set { value, tags, description: Some("text".into()) }
 }
 
+fn sealed() -> Action {
+    let (body, wrap) = (Bytes::from_static(&[1; 60]), Bytes::from_static(&[2; 72]));
+    Action::Sealed(SealedSecret { key_epoch: 1 << 62, version: 7, body, wrap })
+}
+
 fn edge_frames() -> Vec<EdgeFrame> {
     let writes =
         vec![write(1, set(None)), write(2, set(Some(vec![]))), write(3, set(Some(vec!["a".into()]))), {
@@ -93,7 +100,8 @@ fn edge_frames() -> Vec<EdgeFrame> {
     };
     vec![
         EdgeFrame::Hello(Hello { protocol: 1, incarnation: 2, session: 3, floor: vector(), pending: 4 }),
-        EdgeFrame::Upload { batch: 9, writes },
+        EdgeFrame::Upload { batch: 9, writes: writes.clone() },
+        EdgeFrame::HandIn { batch: 10, writes: [writes, vec![write(5, sealed())]].concat() },
         EdgeFrame::Subscribe { feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)] },
         EdgeFrame::Ack { transfer: u64::MAX },
         EdgeFrame::Ask,
@@ -130,6 +138,7 @@ fn welcome() -> Welcome {
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
         lost_history: None,
+        takes_newer: false,
         copied: false,
     }
 }
@@ -141,6 +150,7 @@ fn hub_frames() -> Vec<HubFrame> {
         Verdict::Held(HeldReason::ClockAhead),
         Verdict::Held(HeldReason::ConcurrentSecret),
         Verdict::Held(HeldReason::Policy),
+        Verdict::Held(HeldReason::Newer),
         Verdict::Denied(Denial::Policy),
         Verdict::Denied(Denial::Namespace),
         Verdict::Denied(Denial::Environment),
@@ -175,8 +185,12 @@ fn hub_frames() -> Vec<HubFrame> {
     let mut frames = vec![
         HubFrame::Welcome(welcome()),
         HubFrame::Welcome(Welcome { lost_history: Some(Bytes::from_static(b"statement")), ..welcome() }),
-        HubFrame::Welcome(Welcome { copied: true, ..welcome() }),
+        HubFrame::Welcome(Welcome { copied: true, takes_newer: true, ..welcome() }),
         HubFrame::UploadResult { batch: 9, answers: answers.collect() },
+        HubFrame::Taken {
+            batch: 10,
+            taken: Taken { known: 1, admitted: 2, held: 3, denied: 4, discarded: 5, refused: 6, left_out: 7 },
+        },
         HubFrame::Grants(vec![grant]),
         HubFrame::Segment { transfer: 1, bytes: Bytes::from_static(b"segment") },
         HubFrame::Checkpoint { transfer: 0, bytes: Bytes::from_static(b"checkpoint") },
@@ -362,6 +376,89 @@ impl HubsEndpoint for EchoHubs {
         assert_eq!(format!("{upload:?}"), format!("{:?}", an_upload()));
         Ok(vec![Answer { id: write_id(1), verdict: Verdict::Duplicate, current: None }])
     }
+
+    async fn follow(&self, ask: RegionAsk) -> Result<RegionPage, SyncRefusal> {
+        assert_eq!(ask, an_ask());
+        Ok(a_page())
+    }
+
+    async fn take_in(&self, hand_in: HandIn) -> Result<Taken, SyncRefusal> {
+        assert_eq!(format!("{hand_in:?}"), format!("{:?}", a_hand_in()));
+        Ok(Taken { known: 1, held: 2, ..Taken::default() })
+    }
+}
+
+fn a_bookmark() -> Bookmark {
+    Bookmark { position: position(), number: 12, epoch: 1 << 62 }
+}
+
+fn an_ask() -> RegionAsk {
+    let shard = ShardId(Uuid::from_u128(10));
+    let table = EpochTable::new(vec![Epoch { ordinal: 1, epoch: 1 << 62, start_seq: 3 }]);
+    let epochs = Epochs::from_parts([(shard, table)], [Dot { shard, position: position() }]);
+    RegionAsk { read: Some(a_bookmark()), have: Vector::at(shard, position()), epochs }
+}
+
+/// A secret that is the entry's value, and a deletion that lost.
+fn a_page() -> RegionPage {
+    let upload = an_upload();
+    let RegionAsk { have, epochs, .. } = an_ask();
+    let row = |write: &Write, content: Content, change_type: ChangeType| HistoryRow {
+        at: write.at.clone(),
+        version: 7,
+        stamp: write.stamp(),
+        claimed_hlc: write.claimed_hlc,
+        content_hash: content.hash(),
+        content,
+        author: write.author.clone(),
+        created_at: write.made_at,
+        message: write.message.clone(),
+        change_type,
+        change: write.change,
+        status: Status::Applied,
+        reason: None,
+        seq: None,
+        context: write.context.clone(),
+        base: write.base,
+        settled: None,
+        origin: None,
+    };
+    let write = &upload.writes[0];
+    let sealed = SealedSecret {
+        key_epoch: 3,
+        version: 7,
+        body: Bytes::from_static(b"body"),
+        wrap: Bytes::from_static(b"wrap"),
+    };
+    let metadata = Metadata {
+        created_at: UnixMillis(1),
+        created_by: "token:a".into(),
+        updated_at: UnixMillis(2),
+        updated_by: "token:b".into(),
+        tags: vec!["x".into()],
+        description: Some("why".into()),
+    };
+    let origin = Some(Dot { shard: ShardId(Uuid::from_u128(10)), position: position() });
+    let secret = row(write, Content::Secret(sealed), ChangeType::Update);
+    let gone = row(write, Content::Deleted, ChangeType::Delete);
+    RegionPage {
+        shard: ShardId(Uuid::from_u128(10)),
+        after: Some(a_bookmark()),
+        writes: vec![
+            RegionWrite { row: secret, origin, metadata: Some(metadata) },
+            RegionWrite { row: gone, origin: None, metadata: None },
+        ],
+        read: a_bookmark(),
+        epochs: epochs.get(ShardId(Uuid::from_u128(10))).unwrap().clone(),
+        hlc: Hlc(9),
+        regions: Some((have, epochs)),
+    }
+}
+
+fn a_hand_in() -> HandIn {
+    let Upload { edge, tenant, write, feeds, environments, writes, .. } = an_upload();
+    let name = "kiosk-7".into();
+    HandIn { edge, name, tenant, write, feeds, environments, new_epoch: 1 << 62, writes }
 }
 
 fn passed(asker: Asker) -> PassedRequest {
@@ -479,6 +576,8 @@ async fn what_is_passed_to_the_leader_arrives_as_it_went_and_only_from_those_it_
         assert_eq!((answer.status, &answer.body[..], answer.headers.len()), (201, &b"{}"[..], 1));
     }
     assert_eq!(client.admit(&an_upload()).await.unwrap()[0].verdict, Verdict::Duplicate);
+    assert_eq!(client.follow(&an_ask()).await.unwrap(), a_page());
+    assert_eq!(client.take_in(&a_hand_in()).await.unwrap(), Taken { known: 1, held: 2, ..Taken::default() });
 
     let mut stranger = HubsClient::connect(&Dial { identity: None, ..dial }).await.unwrap();
     let Err(SyncError::Refused(refusal)) = stranger.admit(&an_upload()).await else { panic!("served") };

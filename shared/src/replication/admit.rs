@@ -12,6 +12,7 @@ use crate::digest::ScopeDigest;
 use crate::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, HubRow, Metadata, Row, Status};
 use crate::limits::CLOCK_EPSILON_MS;
 use crate::name::{EntryKey, Scope, Tenant};
+use crate::newer::Restored;
 use crate::policy::Policies;
 use crate::replication::rules::Rules;
 use crate::settled::Settlement;
@@ -27,6 +28,7 @@ use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 mod api;
 mod contest;
 mod copies;
+mod newer;
 mod region;
 mod settle;
 mod upload;
@@ -35,6 +37,7 @@ pub use api::{
     ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
 };
 use copies::KnownWrites;
+pub use newer::HandIn;
 pub use region::NotFollowed;
 pub use settle::{Decision, SettleOutcome, SettleRefused, SettleSubmission, SettledNow, Terms};
 pub use upload::Upload;
@@ -123,6 +126,10 @@ pub struct Planner {
     /// Another region was read on.
     followed: bool,
     epochs: Epochs,
+    /// Losses that edges hand something in of, by tenant and the leadership after each.
+    restored: BTreeMap<(Tenant, u64), Restored>,
+    /// Edges whose tally has changed.
+    tallied: BTreeMap<(Tenant, u64), BTreeSet<ActorId>>,
     fence: Fence,
 }
 
@@ -131,6 +138,7 @@ pub struct Planner {
 pub enum Submission {
     Api(ApiSubmission),
     Upload(Upload),
+    HandIn(HandIn),
 }
 
 impl Submission {
@@ -139,6 +147,7 @@ impl Submission {
         match self {
             Self::Api(api) => api.needs(request),
             Self::Upload(upload) => upload.needs(request),
+            Self::HandIn(hand_in) => hand_in.needs(request),
         }
     }
 
@@ -147,6 +156,7 @@ impl Submission {
         match self {
             Self::Api(api) => api.operations.len(),
             Self::Upload(upload) => upload.writes.len(),
+            Self::HandIn(hand_in) => hand_in.writes.len(),
         }
     }
 }
@@ -209,6 +219,12 @@ impl Planner {
             withdrawn: Vec::new(),
             followed: false,
             epochs: leader.epochs(),
+            restored: planning
+                .restored
+                .into_iter()
+                .map(|(tenant, restored)| ((tenant, restored.loss.new_epoch), restored))
+                .collect(),
+            tallied: BTreeMap::new(),
             fence: leader.fence(),
         }
     }
@@ -228,9 +244,11 @@ impl Planner {
     /// The commit, and the leader as it will be once that is durable. None when nothing is to be written.
     pub fn finish(self) -> Option<(Commit, Leader)> {
         let nothing = self.history.is_empty() && self.settled.is_empty();
-        if nothing && self.moved.is_empty() && self.repeats.is_empty() && !self.followed {
+        let nothing = nothing && self.tallied.is_empty() && !self.followed;
+        if nothing && self.moved.is_empty() && self.repeats.is_empty() {
             return None;
         }
+        let (tallies, retold) = self.tallies();
         let rows = self.won.iter().map(|at| self.rows[at].clone()).collect();
         let raised = self.raised.iter().filter(|at| !self.won.contains(*at) && !self.stubs.contains(*at));
         let stubs = self.stubs.iter().filter_map(|at| Some((at.clone(), self.stub_change(at)?)));
@@ -248,10 +266,12 @@ impl Planner {
             settled: self.settled,
             frontiers: self.moved.iter().map(|edge| self.frontiers[edge]).collect(),
             digests: self.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
-            changes: self.changes.into_values().collect(),
+            changes: self.changes.into_values().filter(|change| change.writes > 0).collect(),
+            retold,
             repeats: self.repeats,
             withdrawn: self.withdrawn,
             following: self.followed.then(|| self.leader.following.clone()),
+            tallies,
         };
         Some((commit, self.leader))
     }

@@ -17,6 +17,7 @@ use crate::entry::{Author, ChangeId, Row};
 use crate::feed::{Environments, Feed};
 use crate::limits::{BATCH_CHANGES_MAX, CLOCK_EPSILON_MS, HEARTBEAT_MS};
 use crate::name::{EntryKey, Environment, Tenant};
+use crate::newer::Taken;
 use crate::secret::KeyGrant;
 use crate::segment::{Rejected, VerificationKeys};
 use crate::stamp::{ActorId, Clock};
@@ -27,8 +28,10 @@ use crate::write::{Action, Verdict, Write};
 
 mod apply;
 mod copies;
+mod grace;
 mod incoming;
 mod local;
+mod newer;
 mod recover;
 mod repair;
 mod reread;
@@ -36,7 +39,9 @@ mod restore;
 mod session;
 
 use apply::Switch;
+use grace::Grace;
 use incoming::Incoming;
+use newer::HandingIn;
 use repair::Repair;
 
 /// Who this edge is, as the hub wrote it at enrolment.
@@ -86,6 +91,8 @@ pub enum Input {
     ConnectNow,
     /// All that lies on the disk, read when every batch that was answered before was durable, and none after.
     Reread(Vec<Record>),
+    /// The answer to [`Output::Recall`]: all that lies on the disk, or what it holds of kept writes.
+    Recalled(Vec<Record>),
 }
 
 /// What is to be done.
@@ -95,6 +102,8 @@ pub enum Output {
     Disconnect,
     Send(EdgeFrame),
     Commit(Batch),
+    /// Kept writes are wanted, as they are once every batch before this is durable.
+    Recall,
     /// Readers see this from now on, all at once.
     Publish(Published),
     /// The write is durable here and waits for the hub. `place` counts from 1.
@@ -182,6 +191,12 @@ pub enum Alert {
     )]
     LostHistory,
     #[error(
+        "the hub, restored from a backup, was given what it lacked: {} writes that it knew, {} taken, {} held for a person, \
+         {} not kept; secrets that it cannot open any more: {}",
+        .0.known, .0.admitted, .0.held, .0.denied + .0.discarded + .0.refused, .0.left_out
+    )]
+    HandedIn(Taken),
+    #[error(
         "the data of this edge was copied, or set back to an earlier state; it goes on under an identity of its own, \
          and {again} writes that wait are sent again"
     )]
@@ -245,6 +260,8 @@ enum Effect {
         touched: Vec<EntryKey>,
     },
     Granted(Vec<KeyGrant>),
+    /// The hub's answer to a batch that was handed in is noted.
+    HandedIn,
     Confirmed {
         feeds: Vec<(Feed, FeedRecord)>,
         removed: Vec<(u64, EntryKey)>,
@@ -282,6 +299,8 @@ pub struct EdgeReplica {
     rows: BTreeMap<EntryKey, Arc<Row>>,
     grants: Vec<KeyGrant>,
     outbox: Outbox,
+    /// Which writes are kept on the disk after the hub has admitted them.
+    grace: Grace,
     /// Writes up to this one were made before the session: they go up before anything is asked for.
     backlog: u64,
     upload_in_flight: Option<u64>,
@@ -295,6 +314,8 @@ pub struct EdgeReplica {
     /// The hub of this session lost a part of what this edge has seen: where the hub was at the handshake. Everything is
     /// fetched anew then.
     recovering: Option<Vector>,
+    /// What that hub lacks and this edge knows, on its way there.
+    handing_in: HandingIn,
     /// Frames that wait until a switch is complete.
     inbox: VecDeque<HubFrame>,
     /// A switch or its folding is not durable yet.
@@ -350,6 +371,7 @@ impl EdgeReplica {
             rows: BTreeMap::new(),
             grants: Vec::new(),
             outbox: Outbox::default(),
+            grace: Grace::default(),
             backlog: 0,
             upload_in_flight: None,
             last_batch: 0,
@@ -358,6 +380,7 @@ impl EdgeReplica {
             last_repair: 0,
             pause_ms: 0,
             recovering: None,
+            handing_in: HandingIn::Nothing,
             inbox: VecDeque::new(),
             switching: false,
             folding: VecDeque::new(),
@@ -396,6 +419,7 @@ impl EdgeReplica {
             Input::Call { ticket, request } => self.handle_call(ticket, request),
             Input::Ask => self.handle_ask(),
             Input::Reread(records) => self.handle_reread(records, now),
+            Input::Recalled(records) => self.handle_recalled(records, now),
             Input::ConnectNow => {
                 if matches!(self.phase, Phase::Offline { .. }) {
                     self.connect(now);
@@ -509,6 +533,7 @@ impl EdgeReplica {
             Effect::Folded { last } => self.complete_fold(last, now),
             Effect::Reidentified { touched } => self.complete_reidentify(touched, now),
             Effect::Granted(grants) => self.complete_grants(grants),
+            Effect::HandedIn => self.hand_in_next(now),
             Effect::Confirmed { feeds, removed } => self.complete_confirmed(feeds, removed),
         }
     }

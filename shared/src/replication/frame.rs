@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::repair::{RepairAnswer, RepairAsk};
 use crate::feed::{Environments, Feed};
 use crate::name::{Environment, Subtree};
+use crate::newer::Taken;
 use crate::secret::KeyGrant;
 use crate::stamp::Hlc;
 use crate::time::UnixMillis;
@@ -41,6 +42,12 @@ pub enum EdgeFrame {
         id: u64,
         request: Request,
     },
+    /// Writes that the hub lost, by whomever, in the order of their stamps: only where it said that it takes them. The
+    /// next frame of the kind follows the answer to this one.
+    HandIn {
+        batch: u64,
+        writes: Vec<Write>,
+    },
     /// A feed differs from its checkpoint: what has to be put right. The number comes back with the answer.
     Repair {
         repair: u64,
@@ -73,6 +80,11 @@ pub enum HubFrame {
     UploadResult {
         batch: u64,
         answers: Vec<Answer>,
+    },
+    /// What became of the writes that were handed in.
+    Taken {
+        batch: u64,
+        taken: Taken,
     },
     /// Keys of subtrees, before the segments that need them.
     Grants(Vec<KeyGrant>),
@@ -122,6 +134,8 @@ pub struct Welcome {
     pub write: Vec<Subtree>,
     /// The hub lost a part of what this edge has seen: its signed statement of that.
     pub lost_history: Option<Bytes>,
+    /// Beside that statement: the hub takes what this edge knows of the lost part. One of before does not.
+    pub takes_newer: bool,
     /// Another replica is connected under the same incarnation: this one is to take another, once the hub has decided
     /// what it can of the writes that wait.
     pub copied: bool,

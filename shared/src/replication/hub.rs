@@ -13,6 +13,7 @@ use super::rules::Rules;
 use crate::feed::{Environments, Feed};
 use crate::limits::{FEEDS_MAX, HEARTBEAT_MS, PROGRESS_MS_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::{Environment, Subtree};
+use crate::newer::Taken;
 use crate::secret::KeyGrant;
 use crate::stamp::Hlc;
 use crate::store::{Head, Loss};
@@ -72,6 +73,11 @@ pub enum Input {
         batch: u64,
         answers: Vec<Answer>,
     },
+    /// The answer to [`Output::TakeIn`].
+    Taken {
+        batch: u64,
+        taken: Taken,
+    },
     /// The answer to [`Output::ReadFeeds`]: all feeds from one snapshot at `to`.
     Feeds {
         to: Vector,
@@ -104,6 +110,12 @@ pub enum Output {
         session: u64,
         /// Nothing was uploaded in this session before.
         first: bool,
+        writes: Vec<Write>,
+    },
+    /// Writes of this loss that the edge hands in.
+    TakeIn {
+        batch: u64,
+        loss: Loss,
         writes: Vec<Write>,
     },
     /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
@@ -151,6 +163,8 @@ pub struct HubSession {
     phase: Phase,
     session: u64,
     uploaded: bool,
+    /// The loss that the edge was told of in this session.
+    told_of: Option<Loss>,
     /// What the edge was told of, by this hub or another.
     floor: Vector,
     /// The history as the edge knows it.
@@ -183,6 +197,7 @@ impl HubSession {
             phase: Phase::Silent,
             session: 0,
             uploaded: false,
+            told_of: None,
             floor: Vector::EMPTY,
             epochs: Epochs::default(),
             sent: BTreeMap::new(),
@@ -213,6 +228,7 @@ impl HubSession {
                 self.read();
             }
             Input::Decided { batch, answers } => self.send(HubFrame::UploadResult { batch, answers }),
+            Input::Taken { batch, taken } => self.send(HubFrame::Taken { batch, taken }),
             Input::Feeds { to, epochs, parts } => self.handle_feeds(to, &epochs, parts, now),
             Input::Grants(grants) if grants.is_empty() => {}
             Input::Grants(grants) => self.send(HubFrame::Grants(grants)),
@@ -276,6 +292,7 @@ impl HubSession {
             (Phase::Welcomed | Phase::Serving, EdgeFrame::Upload { batch, writes }) => {
                 self.handle_upload(batch, writes);
             }
+            (Phase::Welcomed, EdgeFrame::HandIn { batch, writes }) => self.handle_hand_in(batch, writes),
             (Phase::Welcomed | Phase::Serving, EdgeFrame::Subscribe { feeds }) => {
                 self.handle_subscribe(feeds)
             }
@@ -314,8 +331,11 @@ impl HubSession {
         }
         let mut lost_history = None;
         if let Some(refusal) = self.dominated(&report.head.vector(), &report.head.epochs) {
-            lost_history = self.lost_history(&report);
-            if lost_history.is_none() {
+            if let Some((loss, statement)) = self.lost_history(&report) {
+                // What another region has lost is taken in there.
+                self.told_of = Some(loss).filter(|loss| loss.shard == report.head.shard);
+                lost_history = Some(statement);
+            } else {
                 // Only the process that writes knows that there is no more; any other may just be late.
                 let certain = report.leads && refusal == Refusal::Behind && self.is_ahead(&report.head);
                 return self.refuse(if certain { Refusal::Ahead } else { refusal });
@@ -337,6 +357,7 @@ impl HubSession {
             environments: self.profile.environments.clone(),
             default_environment: self.profile.default_environment.clone(),
             write: self.profile.write.clone(),
+            takes_newer: self.told_of.is_some(),
             lost_history,
             copied: report.copied,
         };
@@ -363,11 +384,11 @@ impl HubSession {
     }
 
     /// The statement of a loss that is why this edge has seen what the hub has not. Only the process that writes knows.
-    fn lost_history(&self, report: &HeadReport) -> Option<Bytes> {
+    fn lost_history(&self, report: &HeadReport) -> Option<(Loss, Bytes)> {
         let (head, epochs) = (report.head.vector(), &report.head.epochs);
         let explains =
             |loss: &Loss| report.leads && loss.explains(&self.floor, epochs, &head, report.head.shard);
-        report.lost.iter().find(|(loss, _)| explains(loss)).map(|(_, statement)| statement.clone())
+        report.lost.iter().find(|(loss, _)| explains(loss)).cloned()
     }
 
     /// What the author of a write had seen, as far as it is still in the history. The edge knows of no epoch but from
@@ -383,6 +404,9 @@ impl HubSession {
         if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX || !ordered {
             return self.refuse(Refusal::Protocol("upload too large or out of order".into()));
         }
+        if writes.iter().any(|write| write.action.content().is_secret()) {
+            return self.refuse(Refusal::Protocol("secrets are written at the hub".into()));
+        }
         if self.rules.lost_history {
             for write in &mut writes {
                 write.context = self.as_far_as_known(&write.context);
@@ -390,6 +414,21 @@ impl HubSession {
         }
         let first = !std::mem::replace(&mut self.uploaded, true);
         self.outputs.push_back(Output::Admit { batch, session: self.session, first, writes });
+    }
+
+    /// Only of a loss that the edge was told of, and before it has taken what the hub has instead.
+    fn handle_hand_in(&mut self, batch: u64, mut writes: Vec<Write>) {
+        let Some(loss) = self.told_of else {
+            return self.refuse(Refusal::Protocol("nothing was lost".into()));
+        };
+        let bytes: usize = writes.iter().map(Write::size).sum();
+        if writes.len() > UPLOAD_WRITES_MAX || bytes > 2 * UPLOAD_BYTES_MAX {
+            return self.refuse(Refusal::Protocol("more is handed in than fits".into()));
+        }
+        for write in &mut writes {
+            write.context = self.as_far_as_known(&write.context);
+        }
+        self.outputs.push_back(Output::TakeIn { batch, loss, writes });
     }
 
     fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {

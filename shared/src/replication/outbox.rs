@@ -83,6 +83,11 @@ impl Outbox {
         self.pending.values().filter(|entry| entry.durable).map(|entry| &entry.record)
     }
 
+    /// One of them, durable or not.
+    pub fn get(&self, counter: u64) -> Option<&Write> {
+        self.pending.get(&counter).map(|entry| &entry.record.write)
+    }
+
     /// The highest counter, or 0.
     pub fn last_counter(&self) -> u64 {
         self.pending.last_key_value().map_or(0, |(counter, _)| *counter)

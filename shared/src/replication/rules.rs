@@ -44,6 +44,8 @@ pub struct Rules {
     pub judge_regions: bool,
     /// What a followed hub has lost since it was followed counts as lost there, whatever numbers it gives again.
     pub region_epochs: bool,
+    /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
+    pub grace: bool,
 }
 
 impl Rules {
@@ -68,5 +70,6 @@ impl Rules {
         own_by_counter: true,
         judge_regions: true,
         region_epochs: true,
+        grace: true,
     };
 }

@@ -6,7 +6,8 @@ use crate::entry::Row;
 use crate::feed::{Environments, Feed};
 use crate::name::{EntryKey, Environment, Subtree};
 use crate::secret::KeyGrant;
-use crate::stamp::Hlc;
+use crate::stamp::{Hlc, Stamp, WriteId};
+use crate::time::UnixMillis;
 use crate::vector::Vector;
 use crate::write::Write;
 
@@ -21,6 +22,8 @@ pub enum Slot {
     Feed(Feed),
     /// A write that the hub has not decided, or whose result has not come back in a feed; by counter.
     Pending(u64),
+    /// A write that the hub has admitted, kept for a while.
+    Kept(WriteId),
     /// The key of a subtree, as the hub sealed it to this edge.
     Grant(Environment, Subtree, u64),
     /// Everything of which there is one.
@@ -28,16 +31,13 @@ pub enum Slot {
 }
 
 /// What lies in a slot.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "rows, of which there are many, are behind a pointer; of the rest there are few"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     Row(Arc<Row>),
     Staged(Arc<Row>),
     Feed(Feed, FeedRecord),
     Pending(PendingRecord),
+    Kept(KeptRecord),
     Grant(KeyGrant),
     State(StateRecord),
 }
@@ -50,6 +50,7 @@ impl Record {
             Self::Staged(row) => Slot::Staged(row.at.clone()),
             Self::Feed(feed, _) => Slot::Feed(feed.clone()),
             Self::Pending(pending) => Slot::Pending(pending.write.id.counter),
+            Self::Kept(kept) => Slot::Kept(kept.write.id),
             Self::Grant(grant) => {
                 Slot::Grant(grant.environment.clone(), grant.subtree.clone(), grant.key_epoch)
             }
@@ -85,6 +86,26 @@ pub struct PendingRecord {
     pub decided: Option<crate::vector::Dot>,
 }
 
+/// A write that only a hub that went back to before can lack: an own one, or a deletion that the hub told of. No reader sees
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRecord {
+    pub write: Write,
+    /// The hub's wall clock then, as this edge knew it.
+    pub kept_at: UnixMillis,
+}
+
+/// How much of what a restored hub lacks has been handed in to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedIn {
+    /// Which loss: the leadership that began after it.
+    pub new_epoch: u64,
+    /// Everything up to this stamp; none while nothing has been.
+    pub through: Option<Stamp>,
+    /// There is no more.
+    pub done: bool,
+}
+
 /// Everything of which there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateRecord {
@@ -107,6 +128,8 @@ pub struct StateRecord {
     pub write: Vec<Subtree>,
     /// The largest time of an own write that the hub has decided. A hub process that is behind may not know of it.
     pub decided_hlc: Hlc,
+    /// The last time that there was something to be handed in.
+    pub handed_in: Option<HandedIn>,
 }
 
 /// Changes that become durable together or not at all.

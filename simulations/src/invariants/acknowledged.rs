@@ -22,6 +22,12 @@ pub fn all(truth: &Truth, history: &[HistoryRow], by_clients: &[WriteId], undone
             return lost(id);
         }
     }
+    if let Some(id) = truth.owed.iter().find(|id| !known.contains(id) && !truth.copied.contains(&id.actor)) {
+        return Err(Violation::new(
+            "brought back",
+            format!("{id:?} is lost, and its author's machine had it"),
+        ));
+    }
     if let Some(id) = by_clients.iter().find(|id| !known.contains(id)) {
         return lost(id);
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::ConflictPolicy;
+use llm_config_shared::settled::Waited;
 use llm_config_shared::stamp::{Stamp, WriteId};
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
@@ -28,10 +29,11 @@ pub fn committed(truth: &mut Truth, stats: &mut Stats, commit: &Commit, wall: Un
         return Err(Violation::new("order", detail));
     }
     truth.commits += 1;
+    let_in(truth, commit);
     let mut whole: BTreeMap<ChangeId, Vec<(u64, EntryKey)>> = BTreeMap::new();
     for row in &commit.history {
         let other = truth.commit_of.insert(row.change, truth.commits);
-        let again = truth.copied.contains(&row.stamp.id.actor);
+        let again = truth.copied.contains(&row.stamp.id.actor) || truth.losses.contains_key(&row.change);
         if other.is_some_and(|other| other != truth.commits && !again) {
             return Err(Violation::new("order", format!("change {:?} was made twice", row.change)));
         }
@@ -58,7 +60,8 @@ fn decided(
     let id = truth.identity(row.stamp.id, row.change);
     let current = truth.current.get(&row.at).copied();
     let by_hub = id.actor.0 == commit.fence.shard.0;
-    if by_hub {
+    let back = truth.losses.contains_key(&row.change);
+    if by_hub && !back {
         let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
         let made = Made {
             at: row.at.clone(),
@@ -76,8 +79,9 @@ fn decided(
     let Some(made) = truth.writes.get_mut(&id) else {
         return Err(Violation::new("order", format!("{id:?} was never made")));
     };
+    let waited = back && made.status.replace(row.status) == Some(Status::Held);
     made.status = Some(row.status);
-    if made.decided.replace(row.stamp.id).is_some() {
+    if made.decided.replace(row.stamp.id).is_some() && !waited {
         return Err(Violation::new("order", format!("{id:?} was decided twice")));
     }
     if made.content != row.content.hash() || made.at != row.at {
@@ -96,6 +100,24 @@ fn decided(
         }
     }
     if row.status == Status::Applied { wins(truth, row, id) } else { Ok(()) }
+}
+
+/// What waited because of who brought it is let in under a name of the hub's once somebody else does.
+fn let_in(truth: &mut Truth, commit: &Commit) {
+    for settlement in &commit.settled {
+        let (Waited::Held(held), Some((change, version))) = (settlement.what, &settlement.settled.wrote)
+        else {
+            continue;
+        };
+        let before = truth.back.get(&(held, *change)).copied();
+        let at = before.and_then(|before| Some(truth.writes.get(&before)?.at.clone()));
+        let is_it = |row: &&HistoryRow| {
+            row.change == *change && row.version == *version && Some(&row.at) == at.as_ref()
+        };
+        if let (Some(before), Some(row)) = (before, commit.history.iter().find(is_it)) {
+            truth.back.insert((row.stamp.id, *change), before);
+        }
+    }
 }
 
 /// Every admitted write takes its entry's next version, whatever was purged in between.
@@ -131,6 +153,10 @@ fn conflict(
     let Some(current) = current else { return Ok(()) };
     let (mine, theirs) = (row.stamp, current.stamp);
     let seen = truth.is_past(current.id, id);
+    let back = truth.losses.contains_key(&row.change);
+    if back && truth.is_past(id, current.id) {
+        return came_late(truth, stats, row, id);
+    }
     let pair = |a: Stamp, b: Stamp| {
         commit.conflicts.iter().any(|conflict| conflict.winner == a.id && conflict.loser == b.id)
     };
@@ -143,7 +169,8 @@ fn conflict(
     }
     // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
     let renamed = mine.id.actor == theirs.id.actor && mine.id.incarnation != theirs.id.incarnation;
-    let excused = truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
+    let before_cut = back && truth.is_before_cut(row.change, current.seq);
+    let excused = before_cut || truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
     if seen && !won && renamed && policy == ConflictPolicy::HubWins {
         stats.count("writes that had seen what the hub could not know");
     } else if seen && !won {
@@ -151,7 +178,7 @@ fn conflict(
         return Err(Violation::new("causality", detail));
     }
     let by_hub = mine.id.actor.0 == commit.fence.shard.0;
-    let own = passes_for_own(truth, mine, theirs);
+    let own = passes_for_own(truth, mine, theirs) || back && passes_for_own(truth, theirs, mine);
     // A replica that was set back has what its lost life was shown, and its readers here began anew.
     let set_back = truth.copied.contains(&mine.id.actor);
     if !seen && !by_hub && !own && !excused && !set_back && !follows(policy, won) {
@@ -171,6 +198,18 @@ fn conflict(
         stats.count(if lost { "conflicts with what was seen before a loss" } else { "false conflicts" });
     }
     if !won && !row.content.is_live() {
+        truth.deletes.entry(row.at.clone()).or_default().push(id);
+    }
+    Ok(())
+}
+
+/// What an edge brought back met what had seen it: then it is only of the past.
+fn came_late(truth: &mut Truth, stats: &mut Stats, row: &HistoryRow, id: WriteId) -> Check {
+    if row.status == Status::Applied {
+        return Err(Violation::new("causality", format!("{:?} is back over what had seen it", row.stamp.id)));
+    }
+    stats.count("brought back behind what had seen it");
+    if !row.content.is_live() {
         truth.deletes.entry(row.at.clone()).or_default().push(id);
     }
     Ok(())

@@ -82,7 +82,8 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
         // Stamps do not tell an edge who wins by a policy: what it shows for a moment may give way and come back.
         let may_come_back = matches!(truth.policy(at), ConflictPolicy::EdgeWins | ConflictPolicy::HubWins);
         let replaced = truth.readers[edge].replaced.get(at).is_some_and(|replaced| replaced.contains(&id));
-        if !set_aside && (replaced && !may_come_back || truth.is_past(id, before)) {
+        let known = truth.is_past(id, before) && !truth.has_twin(id);
+        if !set_aside && (replaced && !may_come_back || known) {
             let detail = format!("edge {edge} goes back at {at:?} from {before:?} to {id:?}");
             return Err(Violation::new("reads", detail));
         }

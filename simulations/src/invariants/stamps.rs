@@ -25,6 +25,10 @@ pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check 
     if row.claimed_hlc.is_some() && truth.policy(&row.at) == ConflictPolicy::EdgeWins {
         return Ok(());
     }
+    if truth.losses.contains_key(&row.change) {
+        // It comes behind writes that were made after it.
+        return Ok(());
+    }
     let last = truth.last_admitted.insert((id.actor, id.incarnation), (id.counter, row.stamp.hlc));
     // Two copies whose numbers do not meet have the hub believe that they are one, with two clocks.
     let copied = truth.copied.contains(&id.actor);

@@ -124,6 +124,12 @@ impl State {
                 seen.filter(asked).map(|known| known.at(version)).collect()
             },
             past: self.writes(&request.past, version),
+            restored: {
+                let asked = request.restored.iter();
+                asked
+                    .filter_map(|(tenant, after)| Some((tenant.clone(), self.restored(tenant, *after)?)))
+                    .collect()
+            },
         }
     }
 
@@ -172,6 +178,18 @@ impl State {
 
     pub(super) fn held_page(&self, tenant: &Tenant, page: Page, version: usize) -> Paged<HistoryRow> {
         self.history_page(page, version, |row| row.at.scope.tenant == *tenant && row.status == Status::Held)
+    }
+
+    pub(super) fn held_after(
+        &self,
+        tenant: &Tenant,
+        after: u64,
+        limit: usize,
+        version: usize,
+    ) -> Vec<(u64, HistoryRow)> {
+        let rows = (1..).zip(self.whole_history(version));
+        let waits = |row: &HistoryRow| row.at.scope.tenant == *tenant && row.status == Status::Held;
+        rows.filter(|(number, row)| *number > after && waits(row)).take(limit).collect()
     }
 
     pub(super) fn entry_version(&self, at: &EntryKey, number: u64, version: usize) -> Option<HistoryRow> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use llm_config_shared::digest::ScopeDigest;
 use llm_config_shared::entry::{ChangeId, HistoryRow, HubRow, Status};
 use llm_config_shared::name::{EntryKey, Scope, Tenant};
+use llm_config_shared::newer::{Newer, Restored, Tally};
 use llm_config_shared::policy::Policies;
 use llm_config_shared::settled::{Settled, Waited};
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::store::purge::Stub;
 use llm_config_shared::store::region::Following;
 use llm_config_shared::store::{
-    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat,
+    ChangeRow, Commit, Conflict, Fence, Frontier, JournalError, Leadership, Loss, Repeat, Retold,
 };
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{Epoch, EpochTable, Position, ShardId};
@@ -78,7 +79,16 @@ pub(super) struct State {
     pub(super) by_change: BTreeMap<(Tenant, ChangeId), usize>,
     pub(super) repeats: Vec<(usize, Repeat)>,
     /// What was lost whenever the database was filled from a backup: where it had come, and who led it afterwards.
-    pub(super) restored: Vec<(Position, Option<u64>)>,
+    pub(super) restored: Vec<Lost>,
+    pub(super) tallies: BTreeMap<(Tenant, u64, ActorId), Tally>,
+}
+
+/// One loss.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lost {
+    pub(super) cut: Position,
+    pub(super) new_epoch: Option<u64>,
+    pub(super) newer: Newer,
 }
 
 pub(super) fn corrupt(what: &str) -> JournalError {
@@ -107,8 +117,8 @@ impl State {
         let following = self.marks.last().map(|mark| Arc::clone(&mark.following)).unwrap_or_default();
         let ordinal = self.epochs.last().map_or(1, |last| last.ordinal + 1);
         self.epochs.push(Epoch { ordinal, epoch, start_seq: seq });
-        for (_, new_epoch) in &mut self.restored {
-            new_epoch.get_or_insert(epoch);
+        for lost in &mut self.restored {
+            lost.new_epoch.get_or_insert(epoch);
         }
         let position = Position { epoch, seq };
         let leadership = Leadership {
@@ -125,12 +135,24 @@ impl State {
     /// Newest first.
     pub(super) fn losses(&self) -> Vec<Loss> {
         let Some(shard) = self.shard else { return Vec::new() };
-        let loss = |(cut, new_epoch): &(Position, Option<u64>)| {
-            new_epoch.map(|new_epoch| Loss { shard, epoch: cut.epoch, cut: cut.seq, new_epoch })
-        };
-        let own: Vec<Loss> = self.restored.iter().rev().filter_map(loss).collect();
+        let own = self.restored.iter().rev().filter_map(|lost| lost.loss(shard));
         let following = self.marks.last().map(|mark| Arc::clone(&mark.following)).unwrap_or_default();
-        own.into_iter().chain(following.losses()).collect()
+        own.chain(following.losses()).collect()
+    }
+
+    /// What is known of one of them, and of what a tenant's edges have handed in.
+    pub(super) fn restored(&self, tenant: &Tenant, new_epoch: u64) -> Option<Restored> {
+        let shard = self.shard?;
+        let lost = self.restored.iter().rev().find(|lost| lost.new_epoch == Some(new_epoch))?;
+        let mine =
+            |((of, after, _), _): &(&(Tenant, u64, ActorId), &Tally)| of == tenant && *after == new_epoch;
+        Some(Restored {
+            loss: lost.loss(shard)?,
+            newer: lost.newer,
+            restored_at: UnixMillis(0),
+            epochs: EpochTable::new(self.epochs.clone()),
+            tallies: self.tallies.iter().filter(mine).map(|(_, tally)| tally.clone()).collect(),
+        })
     }
 
     /// Everything of the commit, or nothing.
@@ -142,6 +164,7 @@ impl State {
         self.put_entries(commit, version);
         self.put_history(commit, version);
         self.put_changes(commit, version);
+        self.put_tallies(commit);
         for frontier in &commit.frontiers {
             self.put_frontier(*frontier, version);
         }
@@ -289,6 +312,16 @@ impl State {
         }
     }
 
+    fn put_tallies(&mut self, commit: &Commit) {
+        for tally in &commit.tallies {
+            self.tallies.insert((tally.tenant.clone(), tally.new_epoch, tally.edge), tally.clone());
+        }
+        for Retold { tenant, change, message } in &commit.retold {
+            let number = self.by_change[&(tenant.clone(), *change)];
+            self.changes[number].row.message = Some(message.clone());
+        }
+    }
+
     fn put_frontier(&mut self, frontier: Frontier, version: usize) {
         let cell = self.frontiers.entry((frontier.edge, frontier.incarnation)).or_default();
         let mut moved = frontier;
@@ -297,6 +330,12 @@ impl State {
             moved.session = moved.session.max(before.session);
         }
         cell.put(version, moved);
+    }
+}
+
+impl Lost {
+    fn loss(&self, shard: ShardId) -> Option<Loss> {
+        Some(Loss { shard, epoch: self.cut.epoch, cut: self.cut.seq, new_epoch: self.new_epoch? })
     }
 }
 

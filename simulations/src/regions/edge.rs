@@ -114,6 +114,11 @@ impl Regions {
                         self.past.shown(edge, at, row.as_ref().map(|row| row.stamp.id))?;
                     }
                 }
+                Output::Recall => {
+                    let host = &mut self.edges[edge];
+                    let records = host.disk.load().expect("the simulator's disk can be read");
+                    host.replica.handle(Input::Recalled(records), now);
+                }
                 Output::Alert(alert) => self.alert(edge, &alert)?,
                 Output::Queued { .. } => self.stats.count("edge writes in worlds of regions"),
                 Output::Decided { .. }
@@ -167,7 +172,8 @@ impl Regions {
                 Err(Violation::new("convergence", format!("edge {edge} differs in {feed:?}")))
             }
             Alert::Copied { .. } => Err(Violation::new("protocol", format!("edge {edge} was never copied"))),
-            Alert::Repaired { .. }
+            Alert::HandedIn(_)
+            | Alert::Repaired { .. }
             | Alert::Held { .. }
             | Alert::Denied { .. }
             | Alert::Silent

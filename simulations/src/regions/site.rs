@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::newer::{Newer, Taken};
 use llm_config_shared::replication::admit::{
-    ApiSubmission, Leader, OpAction, Operation, Planner, SealUnavailable, Sealer, SetValue, Upload,
+    ApiSubmission, HandIn, Leader, OpAction, Operation, Planner, SealUnavailable, Sealer, SetValue, Upload,
 };
 use llm_config_shared::secret::SealedSecret;
 use llm_config_shared::stamp::{Stamp, WriteId};
@@ -139,6 +140,16 @@ impl Regions {
         Ok(answers)
     }
 
+    /// What an edge knows of what this region has lost.
+    pub(super) fn take_in(&mut self, site: usize, hand_in: &HandIn) -> Result<Taken, Violation> {
+        let mut request = PlanningRequest::default();
+        hand_in.needs(&mut request);
+        let mut planner = self.planner(site, &request);
+        let taken = planner.hand_in(hand_in, &mut NoSecrets);
+        self.commit(site, planner)?;
+        Ok(taken)
+    }
+
     /// Reads a page of another region. Gives whether there was anything to take or more to come.
     pub(super) fn follow(&mut self, reader: usize, read: usize, limit: usize) -> Result<bool, Violation> {
         let Site { leader, shard, .. } = &self.sites[reader];
@@ -189,7 +200,7 @@ impl Regions {
         };
         self.stats.count("regions restored");
         let before = self.sites[site].journal.whole_history();
-        self.sites[site].journal.restore(&kept.backup);
+        self.sites[site].journal.restore(&kept.backup, Newer::Discard);
         let Kept { current, .. } = kept;
         let here = self.sites[site].journal.whole_history().iter().map(|row| row.stamp.id).collect();
         self.past.goes_back(site, current, here);

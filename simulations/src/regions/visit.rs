@@ -6,7 +6,7 @@ use bytes::Bytes;
 use llm_config_shared::feed::Environments;
 use llm_config_shared::limits::CLOCK_EPSILON_MS;
 use llm_config_shared::name::{Environment, Subtree};
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::edge as replica;
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Part, Profile};
@@ -82,10 +82,10 @@ impl Regions {
 
     fn edge_says(&mut self, session: &mut Session, input: replica::Input) -> Check {
         for output in self.edge_input(session.edge, input)? {
-            match output {
-                replica::Output::Send(frame) => session.way.push_back(Frame::Up(frame)),
-                replica::Output::Disconnect => session.open = false,
-                _ => {}
+            if let replica::Output::Send(frame) = output {
+                session.way.push_back(Frame::Up(frame));
+            } else if output == replica::Output::Disconnect {
+                session.open = false;
             }
         }
         Ok(())
@@ -114,6 +114,20 @@ impl Regions {
                     };
                     let answers = self.upload(session.site, &upload)?;
                     Some(Input::Decided { batch, answers })
+                }
+                Output::TakeIn { batch, loss, writes } => {
+                    let hand_in = HandIn {
+                        edge: self.edges[session.edge].actor,
+                        name: format!("e{}", session.edge).into(),
+                        tenant: tenant(),
+                        write: vec![Subtree::ALL],
+                        feeds: vec![feed()],
+                        environments: Environments::standard(),
+                        new_epoch: loss.new_epoch,
+                        writes,
+                    };
+                    let taken = self.take_in(session.site, &hand_in)?;
+                    Some(Input::Taken { batch, taken })
                 }
                 Output::ReadFeeds { feeds, .. } => {
                     self.past.sends(session.edge, session.site);

@@ -3,12 +3,14 @@
 //! What it had decided since is undone. Those writes are nowhere but, perhaps, at the edges that made them, and may be
 //! decided once more; that they were acknowledged binds nobody any more. What no hub had decided still has to arrive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
+use llm_config_shared::store::Loss;
 use llm_config_shared::vector::{EpochTable, Position};
+use llm_config_shared::write::Write;
 
 use super::{Atomic, Current, Made, Truth, Winner, is_set_aside};
 
@@ -46,13 +48,18 @@ impl Truth {
     }
 
     /// As it was then; the leaderships were `before` until now, and are `epochs` since. Gives the writes that were decided in
-    /// between.
-    pub fn go_back(&mut self, then: HubSide, before: &EpochTable, epochs: EpochTable) -> BTreeSet<WriteId> {
-        let mut undone = BTreeSet::new();
+    /// between, and how.
+    pub fn go_back(
+        &mut self,
+        then: HubSide,
+        before: &EpochTable,
+        epochs: EpochTable,
+    ) -> BTreeMap<WriteId, Status> {
+        let mut undone = BTreeMap::new();
         for (id, made) in &mut self.writes {
             let before = then.decided.get(id).copied();
-            if made.status.is_some() && before.is_none() {
-                undone.insert(*id);
+            if let (Some(status), None) = (made.status, before) {
+                undone.insert(*id, status);
                 made.acknowledged = false;
                 made.once_set_aside |= is_set_aside(made.status);
             }
@@ -74,6 +81,20 @@ impl Truth {
         self.last_admitted = then.last_admitted;
         self.cut_history = Some(epochs);
         undone
+    }
+
+    /// What an edge brings back belongs to the change of the loss from now on.
+    pub fn brought_back(&mut self, loss: Loss, writes: &[Write]) {
+        self.losses.insert(loss.change(), loss.cut);
+        for write in writes {
+            let name = self.identity(write.id, write.change);
+            self.back.insert((write.id, loss.change()), name);
+        }
+    }
+
+    /// Whether a place lies before the cut of the loss that this is the change of.
+    pub fn is_before_cut(&self, change: ChangeId, seq: u64) -> bool {
+        self.losses.get(&change).is_some_and(|cut| seq <= *cut)
     }
 
     /// Whether a place lies in what the hub has lost. Where a leadership was lost as a whole, its beginning was not.

@@ -32,7 +32,12 @@ fn pending(disk: &SimDisk) -> impl Iterator<Item = (u64, ChangeId)> + '_ {
 fn number(record: &Record) -> Option<(u64, ChangeId)> {
     match record {
         Record::Pending(pending) => Some((pending.write.id.counter, pending.write.change)),
-        Record::Row(_) | Record::Staged(_) | Record::Feed(..) | Record::Grant(_) | Record::State(_) => None,
+        Record::Row(_)
+        | Record::Staged(_)
+        | Record::Feed(..)
+        | Record::Kept(_)
+        | Record::Grant(_)
+        | Record::State(_) => None,
     }
 }
 

@@ -128,6 +128,19 @@ impl EdgeHost {
     }
 }
 
+/// What became of handed-in writes, among everything that is counted.
+fn handed_in(outcome: &str) -> &'static str {
+    match outcome {
+        "known" => "handed in: known",
+        "admitted" => "handed in: admitted",
+        "held" => "handed in: held",
+        "denied" => "handed in: denied",
+        "discarded" => "handed in: discarded",
+        "refused" => "handed in: refused",
+        _ => "handed in: secrets left out",
+    }
+}
+
 /// Mostly a bad crystal; now and then a broken one.
 fn random_drift(rng: &mut ChaCha8Rng) -> i64 {
     let most = if rng.random_range(0..5) == 0 { 30_000 } else { 1_000 };
@@ -247,6 +260,7 @@ impl World {
                 }
             }
             Output::Commit(batch) => return self.commit(edge, batch),
+            Output::Recall => self.recall(edge),
             Output::Publish(published) => return self.published(edge, &published),
             Output::Queued { counter, .. } => self.queued(edge, counter),
             Output::WriteRefused { .. } => self.stats.count("edge writes refused"),
@@ -322,6 +336,23 @@ impl World {
         host.told = host.told.max(durable.unwrap_or(0));
     }
 
+    /// Behind everything that was handed to the disk before.
+    fn recall(&mut self, edge: usize) {
+        let host = &mut self.edges[edge];
+        host.disk_at = host.disk_at.max(self.now);
+        host.heard_at = host.heard_at.max(host.disk_at);
+        let (at, life) = (host.heard_at, host.life);
+        self.schedule_at(at, Event::Recalled { edge, life });
+    }
+
+    pub(super) fn recalled(&mut self, edge: usize, life: u32) -> Check {
+        if self.edges[edge].life != life {
+            return Ok(());
+        }
+        let records = self.edges[edge].disk.load().expect("the simulator's disk can be read");
+        self.edge_input(edge, Input::Recalled(records))
+    }
+
     pub(super) fn committed(&mut self, edge: usize, life: u32) -> Check {
         if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Committed) }
     }
@@ -353,6 +384,11 @@ impl World {
                 self.edges[edge].excused = true;
                 // What was on its way when the hub was lost may have told more since.
                 self.edges[edge].go_back(self.truth.winners.len() as u64);
+            }
+            Alert::HandedIn(taken) => {
+                for (outcome, count) in taken.counts() {
+                    self.stats.add(handed_in(outcome), count);
+                }
             }
             Alert::Held { .. } => self.stats.count("held"),
             Alert::Denied { .. } => self.stats.count("denied"),

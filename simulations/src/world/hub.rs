@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::limits::CLOCK_EPSILON_MS;
 use llm_config_shared::name::EdgeName;
-use llm_config_shared::replication::admit::{Leader, Submission, Upload};
+use llm_config_shared::replication::admit::{HandIn, Leader, Submission, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Response};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
 use llm_config_shared::replication::seats::Greeting;
 use llm_config_shared::secret::KeyGrant;
-use llm_config_shared::store::Journal;
+use llm_config_shared::store::{Journal, Loss};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::{ShardId, Vector};
 use llm_config_shared::write::Write;
@@ -290,6 +290,7 @@ impl World {
             Output::Admit { batch, session, first, writes } => {
                 self.admit(hub, stream, batch, (session, first), writes)
             }
+            Output::TakeIn { batch, loss, writes } => self.take_in(hub, stream, batch, loss, writes),
             Output::ReadFeeds { feeds, every } => {
                 let early = if self.setup.one_snapshot { None } else { self.read_early(hub, &feeds) };
                 let after = self.rng.random_range(0..20);
@@ -350,6 +351,7 @@ impl World {
                 }
             },
             HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::End { .. }
             | HubFrame::Reply { .. }
@@ -450,6 +452,28 @@ impl World {
         };
         let waits = Waits::Session { stream, batch };
         self.submit(hub, Job { submission: Submission::Upload(upload), waits })
+    }
+
+    fn take_in(&mut self, hub: usize, stream: StreamId, batch: u64, loss: Loss, writes: Vec<Write>) -> Check {
+        if self.hubs[hub].leader.is_none() {
+            return self.hub_input(hub, stream, Input::Unavailable);
+        }
+        let Some(host) = self.hubs[hub].sessions.get(&stream) else { return Ok(()) };
+        let edge = host.edge;
+        self.truth.brought_back(loss, &writes);
+        let profile = self.profile(edge);
+        let hand_in = HandIn {
+            edge: self.actor(edge),
+            name: format!("e{}", self.who(edge)).into(),
+            tenant: self.tenant.clone(),
+            write: profile.write,
+            feeds: profile.feeds,
+            environments: profile.environments,
+            new_epoch: loss.new_epoch,
+            writes,
+        };
+        let waits = Waits::Session { stream, batch };
+        self.submit(hub, Job { submission: Submission::HandIn(hand_in), waits })
     }
 
     pub(super) fn advanced(&mut self, hub: usize, life: u32) -> Check {

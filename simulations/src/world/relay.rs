@@ -30,6 +30,7 @@ impl Relay {
             HubFrame::Welcome(_)
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => false,
@@ -52,6 +53,7 @@ fn transfer_of(frame: &HubFrame) -> Option<u64> {
         HubFrame::Welcome(_)
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
+        | HubFrame::Taken { .. }
         | HubFrame::Grants(_)
         | HubFrame::Reply { .. }
         | HubFrame::Repair { .. } => None,
@@ -66,6 +68,7 @@ fn relabelled(frame: &HubFrame, to: u64) -> HubFrame {
         other @ (HubFrame::Welcome(_)
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
+        | HubFrame::Taken { .. }
         | HubFrame::Grants(_)
         | HubFrame::Reply { .. }
         | HubFrame::Repair { .. }) => other.clone(),
@@ -136,6 +139,7 @@ impl World {
             | HubFrame::Welcome(_)
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => None,

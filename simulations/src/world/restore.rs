@@ -1,7 +1,12 @@
 //! The hub's database is lost, and comes back from a backup that was made a while ago.
 
+use std::collections::BTreeMap;
+
+use llm_config_shared::entry::Status;
+use llm_config_shared::newer::Newer;
 use llm_config_shared::policy::Policies;
 use llm_config_shared::segment::LostHistory;
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::{Journal, Loss};
 use llm_config_shared::vector::Vector;
 use rand::RngExt;
@@ -54,10 +59,16 @@ impl World {
         let was = self.truth.winners.len();
         let epochs = |journal: &SimJournal| ready(journal.head()).expect("it was led before").own_epochs();
         let before = epochs(&self.journal);
-        self.journal.restore(&kept.backup);
+        let newer = [Newer::Discard, Newer::Hold, Newer::Accept][self.rng.random_range(0..3)];
+        self.stats.count(match newer {
+            Newer::Discard => "restores that discard",
+            Newer::Hold => "restores that hold",
+            Newer::Accept => "restores that accept",
+        });
+        self.journal.restore(&kept.backup, newer);
         let undone = self.truth.go_back(kept.truth, &before, epochs(&self.journal));
         self.stats.add("decisions lost with the hub", undone.len() as u64);
-        self.clients.acknowledged.retain(|id| !undone.contains(id));
+        self.clients.acknowledged.retain(|id| !undone.contains_key(id));
         let cut = self.truth.winners.len();
         self.trace.write(self.now, format_args!("the hub goes back from {was} to {cut}"));
         for edge in 0..self.edges.len() {
@@ -66,9 +77,32 @@ impl World {
             host.astray |= astray;
             host.go_back(cut as u64);
         }
+        self.owe(&undone, newer);
         // An image may hold what is lost now, and nobody keeps what its readers knew of that.
         self.image = None;
         Ok(())
+    }
+
+    /// What edges' machines have to bring back: own writes that the hub had admitted, where the machine has heard of places
+    /// that are lost. One that has not is never told that anything is.
+    fn owe(&mut self, undone: &BTreeMap<WriteId, Status>, newer: Newer) {
+        self.truth.owed.retain(|id| newer != Newer::Discard && !undone.contains_key(id));
+        if newer == Newer::Discard {
+            return;
+        }
+        for edge in self.awake() {
+            if !self.is_astray(edge) {
+                continue;
+            }
+            let own = self.truth.readers[edge].own.iter();
+            let admitted = |id: &&WriteId| {
+                let status = undone.get(id);
+                matches!(status, Some(Status::Applied | Status::SupersededConcurrent))
+            };
+            let owed: Vec<WriteId> = own.filter(admitted).copied().collect();
+            self.stats.add("writes to be brought back", owed.len() as u64);
+            self.truth.owed.extend(owed);
+        }
     }
 
     /// What the hub says of its losses, as its process says it now.

@@ -148,8 +148,11 @@ impl World {
 fn row(record: &Record) -> Option<Arc<Row>> {
     match record {
         Record::Row(row) => Some(row.clone()),
-        Record::Staged(_) | Record::Feed(..) | Record::Pending(_) | Record::Grant(_) | Record::State(_) => {
-            None
-        }
+        Record::Staged(_)
+        | Record::Feed(..)
+        | Record::Pending(_)
+        | Record::Kept(_)
+        | Record::Grant(_)
+        | Record::State(_) => None,
     }
 }

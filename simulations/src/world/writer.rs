@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{
     ApiSubmission, Leader, OpOutcome, Planner, RepeatKey, SealUnavailable, Sealer, Submission,
 };
@@ -36,6 +37,7 @@ pub(super) enum Waits {
 #[derive(Debug)]
 enum Reply {
     Upload(Vec<Answer>),
+    HandIn(Taken),
     /// None when it had been given before.
     Api(Option<Vec<OpOutcome>>),
 }
@@ -203,7 +205,11 @@ impl World {
                     self.hub_input(hub, stream, Input::Decided { batch, answers })?;
                 }
                 (Waits::Client { request }, Reply::Api(outcomes)) => self.answered(request, outcomes)?,
-                (Waits::Session { .. }, Reply::Api(_)) | (Waits::Client { .. }, Reply::Upload(_)) => {}
+                (Waits::Session { stream, batch }, Reply::HandIn(taken)) => {
+                    self.hub_input(hub, stream, Input::Taken { batch, taken })?;
+                }
+                (Waits::Session { .. }, Reply::Api(_))
+                | (Waits::Client { .. }, Reply::Upload(_) | Reply::HandIn(_)) => {}
             }
         }
         self.begin_commit(hub);
@@ -249,6 +255,7 @@ impl World {
 fn plan(planner: &mut Planner, job: Job) -> (Waits, Reply) {
     let reply = match job.submission {
         Submission::Upload(upload) => Reply::Upload(planner.upload(&upload)),
+        Submission::HandIn(hand_in) => Reply::HandIn(planner.hand_in(&hand_in, &mut FakeSealer)),
         Submission::Api(api) => Reply::Api(plan_api(planner, api)),
     };
     (job.waits, reply)

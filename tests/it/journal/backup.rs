@@ -10,10 +10,15 @@ use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::registry::Registry as _;
 use llm_config_hub::secrets::keyring_of;
 use llm_config_shared::entry::Content;
+use llm_config_shared::newer::{Newer, Taken, Tally};
+use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::purge::Purge;
-use llm_config_shared::store::{FeedRows, FeedSnapshot, Fence, Journal as _, Loss, Page, PlanningRequest};
+use llm_config_shared::store::{
+    ChangeRow, Commit, FeedRows, FeedSnapshot, Fence, Journal as _, Loss, Page, PlanningRequest, Retold,
+};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
+use uuid::Uuid;
 
 use super::book::{Book, EPOCH, NOW, at, feed, plain, secret, tenant};
 use super::{on_postgres, on_sqlite};
@@ -91,10 +96,10 @@ async fn comes_back(
     name: &str,
 ) {
     let keyring = backed.path(name);
-    restore(target, &keyring, &backed.file, &backed.key).await.unwrap();
+    restore(target, &keyring, &backed.file, &backed.key, Newer::Hold).await.unwrap();
     are_equal(source, target).await;
     assert_eq!(fs::read(&keyring).unwrap(), fs::read(backed.path("keyring")).unwrap());
-    let again = restore(target, &keyring, &backed.file, &backed.key).await;
+    let again = restore(target, &keyring, &backed.file, &backed.key, Newer::Accept).await;
     assert!(matches!(again, Err(BackupError::InUse)), "{again:?}");
     assert_eq!(target.losses().await.unwrap(), [], "nobody has led it yet");
 }
@@ -105,6 +110,8 @@ pub(super) async fn what_was_backed_up_comes_back_on_either_database(journal: &A
     comes_back(journal, &sqlite.journal, &backed, "of-sqlite").await;
     comes_back(journal, &postgres, &backed, "of-postgres").await;
 
+    what_edges_hand_in_is_counted(&sqlite.journal, &backed).await;
+
     // Where numbers are given out, they go on; and what was lost is known from the first leadership on.
     let cut = backed.book.position.seq;
     backed.book.lead_again(&*postgres, 9).await;
@@ -113,12 +120,72 @@ pub(super) async fn what_was_backed_up_comes_back_on_either_database(journal: &A
     backed.book.lead_again(&*postgres, 10).await;
     let loss = Loss { shard: backed.book.shard, epoch: EPOCH, cut, new_epoch: 9 };
     assert_eq!(postgres.losses().await.unwrap(), [loss]);
+    what_edges_hand_in_is_counted(&postgres, &backed).await;
     postgres.close().await;
+}
+
+/// How it was chosen that newer writes be taken is known once the hub is led, and so is how many were.
+async fn what_edges_hand_in_is_counted(restored: &Database<impl Dialect>, backed: &Backed) {
+    let lead = restored.lead(77, backed.book.shard).await.unwrap();
+    let loss = restored.losses().await.unwrap()[0];
+    let acme = || tenant("acme");
+    let asked = PlanningRequest {
+        restored: vec![(acme(), loss.new_epoch), (acme(), 404)],
+        ..PlanningRequest::default()
+    };
+    let known = restored.planning(&asked).await.unwrap().restored;
+    let [(of, found)] = known.as_slice() else { panic!("one loss is known: {known:?}") };
+    assert_eq!((of, found.loss, found.newer, found.tallies.len()), (&acme(), loss, Newer::Hold, 0));
+    assert!(found.restored_at.0 > 0 && found.epochs.newest().is_some_and(|newest| newest.epoch == 77));
+
+    let tally = |held: u64| Tally {
+        tenant: acme(),
+        new_epoch: loss.new_epoch,
+        edge: ActorId(Uuid::from_u128(7)),
+        name: "e7".into(),
+        taken: Taken { known: 1, admitted: 2, held, denied: 4, discarded: 5, refused: 6, left_out: 7 },
+        bytes: 8,
+    };
+    let mut commit = Commit {
+        fence: Fence { shard: lead.shard, position: lead.position },
+        seq: lead.position.seq,
+        hlc: lead.hlc,
+        admitted_at: NOW,
+        rows: vec![],
+        raised: vec![],
+        stubs: vec![],
+        history: vec![],
+        superseded: vec![],
+        conflicts: vec![],
+        settled: vec![],
+        frontiers: vec![],
+        digests: vec![],
+        changes: vec![ChangeRow {
+            id: loss.change(),
+            tenant: acme(),
+            created_at: NOW,
+            author: "hub:restore".into(),
+            message: Some("first".into()),
+            writes: 1,
+        }],
+        retold: vec![Retold { tenant: acme(), change: loss.change(), message: "then".into() }],
+        withdrawn: vec![],
+        following: None,
+        repeats: vec![],
+        tallies: vec![tally(3)],
+    };
+    restored.append(&commit).await.unwrap();
+    (commit.changes, commit.retold, commit.tallies) = (vec![], vec![], vec![tally(30)]);
+    restored.append(&commit).await.unwrap();
+    let known = restored.planning(&asked).await.unwrap().restored;
+    assert_eq!(known[0].1.tallies, [tally(30)]);
+    let changes = restored.changes(&acme(), PAGE).await.unwrap().rows;
+    assert_eq!(changes[0].message.as_deref(), Some("then"));
 }
 
 async fn is_refused(file: &Path, key: &RecoveryKey, keyring: &Path) -> BackupError {
     let target = on_sqlite().await;
-    let refused = restore(&target.journal, keyring, file, key).await.unwrap_err();
+    let refused = restore(&target.journal, keyring, file, key, Newer::Discard).await.unwrap_err();
     assert!(check(file, key).is_err(), "{refused}");
     assert!(target.journal.is_unused().await.unwrap() && !keyring.exists(), "{refused}");
     refused

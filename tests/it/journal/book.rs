@@ -309,9 +309,11 @@ impl Book {
             frontiers: open.frontiers,
             digests: open.touched.iter().map(|scope| (scope.clone(), self.digests[scope])).collect(),
             changes: changes.into_values().collect(),
+            retold: Vec::new(),
             repeats: Vec::new(),
             withdrawn: Vec::new(),
             following: None,
+            tallies: Vec::new(),
         }
     }
 

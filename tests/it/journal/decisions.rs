@@ -112,6 +112,11 @@ pub(super) async fn held_writes_are_found_by_their_id(journal: &Arc<impl Journal
         assert_eq!(journal.held_write(&tenant("other"), held_id(*id)).await.unwrap(), None);
     }
     assert_eq!(journal.held_write(&acme, held_id(denied)).await.unwrap(), None);
+    let followed = journal.held_after(&acme, 0, 10).await.unwrap();
+    assert_eq!(followed.iter().map(|(_, row)| row.stamp.id).collect::<Vec<_>>(), [ids[0]]);
+    let mark = journal.held_mark().await.unwrap();
+    assert!(followed[0].0 < mark && journal.held_after(&acme, mark, 10).await.unwrap().is_empty());
+    assert_eq!(journal.held_after(&tenant("other"), 0, 10).await.unwrap(), []);
     let waiting = journal.held(&acme, ALL).await.unwrap().rows;
     assert_eq!(waiting.iter().map(|row| row.stamp.id).collect::<Vec<_>>(), [ids[0]]);
 }

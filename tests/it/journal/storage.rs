@@ -17,7 +17,15 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
     let pending = journal.pending_migrations().await.unwrap();
     assert_eq!(
         pending,
-        ["0001 begin", "0003 purge", "0004 resolutions", "0005 restores", "0006 processes", "0008 regions"]
+        [
+            "0001 begin",
+            "0003 purge",
+            "0004 resolutions",
+            "0005 restores",
+            "0006 processes",
+            "0007 newer",
+            "0008 regions"
+        ]
     );
     let missing = journal.head().await.unwrap_err();
     assert!(matches!(missing, JournalError::Unavailable(_)), "{missing:?}");

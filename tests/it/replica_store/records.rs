@@ -8,7 +8,9 @@ use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::secret::{KeyGrant, SealedSecret};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
-use llm_config_shared::store::replica::{FeedRecord, PendingRecord, Record, StateRecord};
+use llm_config_shared::store::replica::{
+    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StateRecord,
+};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Position, ShardId, Vector};
@@ -137,6 +139,13 @@ pub(super) fn pending(counter: u64, size: usize, random: &mut Random) -> Record 
     })
 }
 
+pub(super) fn kept(counter: u64, size: usize, random: &mut Random) -> Record {
+    let Record::Pending(PendingRecord { write, .. }) = pending(counter, size, random) else {
+        panic!("just made");
+    };
+    Record::Kept(KeptRecord { write, kept_at: UnixMillis(counter) })
+}
+
 pub(super) fn grant(subtree: &str, key_epoch: u64) -> Record {
     Record::Grant(KeyGrant {
         environment: Environment::base(),
@@ -159,5 +168,10 @@ pub(super) fn state(session: u64) -> Record {
         environments: Environments::standard(),
         default_environment: Some(Environment::base()),
         write: vec![Subtree::ALL, Subtree::parse("edges/kiosk").unwrap()],
+        handed_in: Some(HandedIn {
+            new_epoch: 1 << 62,
+            through: Some(Stamp { hlc: Hlc(1), id: write_id(1) }),
+            done: true,
+        }),
     })
 }

@@ -217,7 +217,7 @@ async fn a_policy_is_set_by_administrators_and_holds_below() {
 }
 
 #[tokio::test]
-async fn followers_hear_of_conflicts_and_again_after_a_lost_connection() {
+async fn followers_hear_of_held_writes_and_of_conflicts_also_again_after_a_lost_connection() {
     let hub = hub().await;
     let follow = async |after| {
         let request = Follow { subtree: None, environment: None, after };
@@ -232,6 +232,9 @@ async fn followers_hear_of_conflicts_and_again_after_a_lost_connection() {
         (clash.winner.as_deref(), clash.loser.as_deref()),
         (Some("token:writer"), Some("edge:kiosk/uid:0"))
     );
+    hub.held_id(blind(8, "k", of_edge("2"), ahead())).await;
+    let Some(Told::Held(held)) = live.next().await else { panic!("a held write") };
+    assert!(held.at.key.as_str() == "k" && held.reason.contains("ahead"), "{held:?}");
     let told_until = Vector::at(change.dot.shard, change.dot.position);
     let mut resumed = follow(Some(told_until)).await;
     let Some(Told::Conflict(again)) = resumed.next().await else { panic!("the conflict again") };

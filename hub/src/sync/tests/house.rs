@@ -70,6 +70,7 @@ impl Hub {
             calls: calls.clone(),
             guard: Arc::new(Guard::new(Arc::clone(&journal), 10)),
             registry: Arc::clone(&journal),
+            journal: Arc::clone(&journal),
         });
         let parts = Arc::new(Parts {
             fanout: Fanout::new(Arc::clone(&journal), Arc::clone(&tail), Arc::clone(&identity)),

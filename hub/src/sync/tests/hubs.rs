@@ -12,7 +12,8 @@ use llm_config_proto::rest::position;
 use llm_config_proto::rest::service::Caller;
 use llm_config_proto::sync::{Asker, HubsClient, HubsEndpoint as _, PassedRequest};
 use llm_config_shared::access::Role as ApiRole;
-use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::newer::Taken;
+use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::store::Journal as _;
 use llm_config_shared::time::UnixMillis;
 use tower::ServiceExt as _;
@@ -110,7 +111,7 @@ async fn a_write_is_passed_on_with_the_callers_own_token_and_answered_once_it_is
         );
     }
     assert_eq!(
-        house.journal.head().await.unwrap().epochs.epochs().len(),
+        house.journal.head().await.unwrap().own_epochs().epochs().len(),
         1,
         "nobody took the lead from anybody"
     );
@@ -174,7 +175,7 @@ async fn an_edge_uploads_wherever_it_is_connected() {
     let (mut again, _, got) = edge.follow(2).await;
     assert_eq!(names(&got.rows), ["k1", "k2"]);
     assert_eq!(again.upload(vec![write(2)]).await, [Verdict::Duplicate]);
-    assert_eq!(house.journal.head().await.unwrap().epochs.epochs().len(), 1);
+    assert_eq!(house.journal.head().await.unwrap().own_epochs().epochs().len(), 1);
 }
 
 #[tokio::test]
@@ -197,6 +198,8 @@ async fn an_edges_certificate_opens_nothing_between_hubs_and_a_hubs_nothing_for_
         let error = client.pass(request.clone()).await.unwrap_err();
         assert_eq!(refused(error), RefusalKind::Unauthenticated);
         let error = client.admit(&nothing(&edge)).await.unwrap_err();
+        assert_eq!(refused(error), RefusalKind::Unauthenticated);
+        let error = client.take_in(&made_up(&edge, 1)).await.unwrap_err();
         assert_eq!(refused(error), RefusalKind::Unauthenticated);
     }
 
@@ -223,6 +226,36 @@ fn nothing(edge: &Edge) -> Upload {
     }
 }
 
+/// Of a loss that there was not.
+fn made_up(edge: &Edge, counter: u64) -> HandIn {
+    let Upload { edge: id, tenant, write, feeds, environments, .. } = nothing(edge);
+    let write_of = Write {
+        id: WriteId { actor: id, incarnation: 1, counter },
+        hlc: Hlc(counter),
+        claimed_hlc: None,
+        at: entry("edges/kiosk", "k"),
+        action: Action::Delete,
+        author: Author { name: "uid:0".into(), claimed: None },
+        made_at: UnixMillis(1),
+        message: None,
+        change: ChangeId(Uuid::nil()),
+        context: Vector::EMPTY,
+        without_secrets: false,
+        base: None,
+    };
+    let (name, writes) = ("kiosk".into(), vec![write_of]);
+    HandIn { edge: id, name, tenant, write, feeds, environments, new_epoch: 404, writes }
+}
+
+#[tokio::test]
+async fn what_is_handed_in_is_judged_by_the_process_that_leads() {
+    let (house, _leads, follows) = two().await;
+    let edge = follows.edge(binding(&["app"])).await;
+    let taken = follows.parts.line.take_in(&follows.parts.writer, made_up(&edge, 1)).await.unwrap();
+    assert_eq!(taken, Taken { refused: 1, ..Taken::default() }, "there it is known that nothing was lost");
+    assert_eq!(house.journal.head().await.unwrap().own_epochs().epochs().len(), 1);
+}
+
 #[tokio::test]
 async fn what_was_passed_on_goes_no_further() {
     let (_house, leads, follows) = two().await;
@@ -232,8 +265,11 @@ async fn what_was_passed_on_goes_no_further() {
         calls: follows.parts.calls.clone(),
         guard: Arc::new(Guard::new(Arc::clone(&follows.parts.registry), 10)),
         registry: Arc::clone(&follows.parts.registry),
+        journal: Arc::clone(&follows.parts.journal),
     };
     let refusal = service.admit(nothing(&edge)).await.unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Busy);
+    let refusal = service.take_in(made_up(&edge, 1)).await.unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Busy);
     // Also where it does not lead any more by the time that the request is at its route.
     let request = Request {

@@ -82,7 +82,7 @@ impl Planner {
         Verdict::Admitted { version }
     }
 
-    fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
+    pub(super) fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
         self.conflict(write, rival, Rival { stamp: write.stamp, version });
         self.lose(write, version);
         Verdict::Lost { version, to: rival.version }

@@ -31,11 +31,11 @@ impl KnownWrites {
         self.numbers.entry((id.actor, id.counter)).or_default().insert(id.incarnation, hash);
     }
 
-    fn get(&self, id: WriteId) -> Option<[u8; 32]> {
+    pub(super) fn get(&self, id: WriteId) -> Option<[u8; 32]> {
         self.numbers.get(&(id.actor, id.counter))?.get(&id.incarnation).copied()
     }
 
-    fn has(&self, id: WriteId, hash: [u8; 32]) -> bool {
+    pub(super) fn has(&self, id: WriteId, hash: [u8; 32]) -> bool {
         let lives = self.numbers.get(&(id.actor, id.counter));
         lives.is_some_and(|lives| lives.values().any(|known| *known == hash))
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{OpAction, OpRefused, Operation, Planner, Sealer, SetValue};
-use crate::entry::{Author, ChangeId, Content, HubRow, Status};
+use super::{Entering, OpAction, OpRefused, Operation, Planner, Sealer, SetValue};
+use crate::entry::{Author, ChangeId, Content, HistoryRow, HubRow, Status};
 use crate::name::{EntryKey, Environment, Tenant};
 use crate::settled::{Settled, Settlement, Waited};
 use crate::stamp::WriteId;
@@ -37,8 +37,14 @@ pub enum Decision {
     },
     /// The conflict has been seen, and things stay as they are.
     Dismiss { conflict: Uuid },
-    /// The held write is written anew.
-    Release { held: WriteId, terms: Terms },
+    /// The held write is written anew: over what is there, or, with `by_its_time`, where its own time puts it.
+    Release {
+        held: WriteId,
+        terms: Terms,
+        by_its_time: bool,
+        /// Its content has to be sealed anew.
+        secret: bool,
+    },
     /// The held write is not to be.
     Drop { held: WriteId },
 }
@@ -93,7 +99,10 @@ impl SettleSubmission {
     /// Tenants and environments in which this submission seals something.
     pub fn seals_in(&self) -> BTreeSet<(Tenant, Environment)> {
         let scope = &self.at.scope;
-        let seals = matches!(self.decision, Decision::Restore { secret: true, .. });
+        let seals = matches!(
+            self.decision,
+            Decision::Restore { secret: true, .. } | Decision::Release { secret: true, .. }
+        );
         seals.then(|| (scope.tenant.clone(), scope.environment.clone())).into_iter().collect()
     }
 }
@@ -104,7 +113,14 @@ impl Planner {
         match &submission.decision {
             Decision::Restore { conflict, terms, .. } => self.restore(submission, *conflict, *terms, sealer),
             Decision::Dismiss { conflict } => self.dismiss(submission, *conflict),
-            Decision::Release { held, terms } => self.release(submission, *held, *terms, sealer),
+            Decision::Release { held, terms, by_its_time, .. } => {
+                // A time that has not come yet would stand above everything that is written until it does.
+                let ahead = |row: &HistoryRow| row.stamp.hlc > self.latest();
+                match *by_its_time && !self.known_past.get(held).is_some_and(ahead) {
+                    true => self.release_by_its_time(submission, *held, *terms, sealer),
+                    false => self.release(submission, *held, *terms, sealer),
+                }
+            }
             Decision::Drop { held } => self.drop_held(submission, *held),
         }
     }
@@ -166,6 +182,38 @@ impl Planner {
         Ok(self.settled(submission, Waited::Held(held), Some(row)))
     }
 
+    /// As if it were uploaded now, under a name of the hub's: who decides only lets it in.
+    fn release_by_its_time(
+        &mut self,
+        submission: &SettleSubmission,
+        held: WriteId,
+        terms: Terms,
+        sealer: &mut impl Sealer,
+    ) -> SettleOutcome {
+        if let Some(before) = self.decided_before(held, Status::Released)? {
+            return Ok(before);
+        }
+        let mut row = self.known_past[&held].clone();
+        if self.covers_secret(&row.at) && !row.content.is_secret() && !terms.over_secret {
+            return Err(OpRefused::HoldsSecret.into());
+        }
+        if let Content::Secret(sealed) = &row.content {
+            let sealed = sealer.reseal(&row.at, sealed, self.next_version(&row.at));
+            row.content = Content::Secret(sealed.map_err(OpRefused::from)?);
+        }
+        let SettleSubmission { author, change, message, .. } = submission;
+        let version = self.next_version(&row.at);
+        let entering = Entering {
+            author: author.clone(),
+            message: message.clone(),
+            change: *change,
+            ..self.under_a_new_name(&row)
+        };
+        let won = self.enter_by_its_time(entering, held);
+        let now = won.then(|| self.rows[&row.at].clone());
+        Ok(self.settled_as(submission, Waited::Held(held), Some(version), now))
+    }
+
     fn drop_held(&mut self, submission: &SettleSubmission, held: WriteId) -> SettleOutcome {
         if let Some(before) = self.decided_before(held, Status::Dropped)? {
             return Ok(before);
@@ -205,8 +253,24 @@ impl Planner {
 
     /// Keeps the decision, for the commit and for what is judged after it.
     fn settled(&mut self, submission: &SettleSubmission, what: Waited, row: Option<HubRow>) -> SettledNow {
-        let wrote = row.as_ref().map(|row| (submission.change, row.row.version));
+        let version = row.as_ref().map(|row| row.row.version);
+        self.settled_as(submission, what, version, row)
+    }
+
+    fn settled_as(
+        &mut self,
+        submission: &SettleSubmission,
+        what: Waited,
+        version: Option<u64>,
+        row: Option<HubRow>,
+    ) -> SettledNow {
+        let wrote = version.map(|version| (submission.change, version));
         let settled = Settled { by: submission.author.name.clone(), at: self.physical, wrote };
+        self.settle_waited(what, settled.clone());
+        SettledNow { settled, row: row.map(Box::new) }
+    }
+
+    pub(super) fn settle_waited(&mut self, what: Waited, settled: Settled) {
         match what {
             Waited::Conflict(id) => {
                 if let Some(known) = self.known_conflicts.get_mut(&id) {
@@ -215,13 +279,12 @@ impl Planner {
             }
             Waited::Held(id) => {
                 if let Some(known) = self.known_past.get_mut(&id) {
-                    known.status = if wrote.is_some() { Status::Released } else { Status::Dropped };
+                    known.status = if settled.wrote.is_some() { Status::Released } else { Status::Dropped };
                     known.settled = Some(settled.clone());
                 }
             }
         }
         self.settled.retain(|earlier| earlier.what != what);
-        self.settled.push(Settlement { what, settled: settled.clone() });
-        SettledNow { settled, row: row.map(Box::new) }
+        self.settled.push(Settlement { what, settled });
     }
 }

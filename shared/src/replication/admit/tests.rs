@@ -10,6 +10,7 @@ use crate::value::Value;
 use crate::write::{Action, Denial, HeldReason, Verdict, Write};
 
 mod contest;
+mod newer;
 mod settle;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);

@@ -6,7 +6,7 @@ use super::contest::Rival;
 use super::{Entering, Planner};
 use crate::entry::{ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
-use crate::name::{Subtree, Tenant};
+use crate::name::{EntryKey, Subtree, Tenant};
 use crate::stamp::{ActorId, Hlc, Stamp};
 use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
@@ -50,7 +50,7 @@ impl Upload {
 
 /// SHA-256 over place, content and change: what makes a repeated write the same write. Without the change, one that a
 /// copy of the replica made later, with the same content under the same number, would pass for it.
-fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
+pub(super) fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     context.update(write.at.id().as_bytes());
     context.update(write.change.0.as_bytes());
@@ -60,9 +60,9 @@ fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
 
 /// Whether the author's feed left this row out: its vector may cover a secret that nobody there can have seen. What the edge
 /// receives by now may be something else.
-fn hides(upload: &Upload, without_secrets: bool, current: &HubRow) -> bool {
+fn hides(feeds: &[Feed], without_secrets: bool, current: &HubRow) -> bool {
     let at = &current.row.at;
-    let received = || upload.feeds.iter().any(|feed| feed.secrets && feed.contains(at));
+    let received = || feeds.iter().any(|feed| feed.secrets && feed.contains(at));
     current.row.content.is_secret() && (without_secrets || !received())
 }
 
@@ -117,10 +117,7 @@ impl Planner {
         }
         let frontier = (upload.edge, write.id.incarnation);
         let last = self.frontiers.get(&frontier).map_or(0, |frontier| frontier.last_counter);
-        let content = match &write.action {
-            Action::Set { value, .. } => Content::Plain(value.clone()),
-            Action::Delete => Content::Deleted,
-        };
+        let content = write.action.content();
         let hash = content_hash(write, &content);
         if let Some(verdict) = self.repetition(write, hash, last, copied) {
             return verdict;
@@ -139,11 +136,21 @@ impl Planner {
     }
 
     fn admit(&mut self, upload: &Upload, write: Entering, without_secrets: bool) -> Verdict {
-        if let Some(denial) = denial(upload, &write) {
+        if let Some(denial) = denial(&upload.write, &upload.environments, &write.at) {
             self.set_aside(&write, Status::Denied, denial.to_string().into());
             return Verdict::Denied(denial);
         }
-        let bound = Hlc::from_physical(UnixMillis(self.physical.0 + 2 * self.epsilon_ms));
+        self.enter(&upload.feeds, write, without_secrets)
+    }
+
+    /// Stamps beyond this are ahead of the hub's clock: nothing is admitted under them.
+    pub(super) fn latest(&self) -> Hlc {
+        Hlc::from_physical(UnixMillis(self.physical.0 + 2 * self.epsilon_ms))
+    }
+
+    /// Judges a write by its stamp, and by what its author had seen.
+    pub(super) fn enter(&mut self, feeds: &[Feed], write: Entering, without_secrets: bool) -> Verdict {
+        let bound = self.latest();
         if write.stamp.hlc > bound {
             return self.hold(&write, HeldReason::ClockAhead);
         }
@@ -156,7 +163,7 @@ impl Planner {
         if current.row.stamp.id == write.stamp.id {
             return Verdict::Duplicate;
         }
-        let concurrent = !self.has_seen(&write, current) || hides(upload, without_secrets, current);
+        let concurrent = !self.has_seen(&write, current) || hides(feeds, without_secrets, current);
         if concurrent && current.row.content.is_secret() {
             return self.hold(&write, HeldReason::ConcurrentSecret);
         }
@@ -185,18 +192,24 @@ pub(super) fn change_type(write: &Entering) -> ChangeType {
     if write.content.is_live() { ChangeType::Update } else { ChangeType::Delete }
 }
 
-fn denial(upload: &Upload, write: &Entering) -> Option<Denial> {
-    let scope = &write.at.scope;
-    if !upload.write.iter().any(|subtree| subtree.contains(&scope.namespace)) {
+/// Why an edge that may write in these subtrees may not write there.
+pub(super) fn denial(write: &[Subtree], environments: &Environments, at: &EntryKey) -> Option<Denial> {
+    let scope = &at.scope;
+    if !write.iter().any(|subtree| subtree.contains(&scope.namespace)) {
         return Some(Denial::Namespace);
     }
-    (!upload.environments.contains(&scope.environment)).then_some(Denial::Environment)
+    (!environments.contains(&scope.environment)).then_some(Denial::Environment)
 }
 
-fn entering(write: &Write, content: Content, content_hash: [u8; 32], physical: UnixMillis) -> Entering {
+pub(super) fn entering(
+    write: &Write,
+    content: Content,
+    content_hash: [u8; 32],
+    physical: UnixMillis,
+) -> Entering {
     let (tags, description) = match &write.action {
         Action::Set { tags, description, .. } => (tags.clone(), description.clone()),
-        Action::Delete => (None, None),
+        Action::Delete | Action::Sealed(_) => (None, None),
     };
     Entering {
         at: write.at.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::grace::as_write;
 use super::incoming::{Incoming, Part};
 use super::{Alert, EdgeReplica, Effect, FeedState, Output, Published};
 use crate::digest::FeedDigest;
@@ -134,8 +135,10 @@ impl EdgeReplica {
         let removed = self.covered_pending(&vectors, &dropped);
         batch.put.extend(hidden.iter().cloned().map(Record::Pending));
         batch.put.extend(feeds.iter().map(|(feed, record, _)| Record::Feed(feed.clone(), record.clone())));
-        let slots = self.begin_removals(&removed);
-        batch.remove.extend(slots);
+        for kept in [self.begin_removals(&removed, now), self.keep_deletions(&incoming, now)] {
+            batch.put.extend(kept.put);
+            batch.remove.extend(kept.remove);
+        }
         let gone = |record: &Record| batch.remove.contains(&record.slot());
         let (_, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.put)
             .into_iter()
@@ -169,6 +172,15 @@ impl EdgeReplica {
             replaces: self.recovering.is_some(),
         };
         self.commit(batch, Effect::Switched(Box::new(switch)), now);
+    }
+
+    /// The replica keeps nothing of what is deleted, and a hub that goes back to before may have to hear of it. In a feed
+    /// without secrets what goes may as well have become one.
+    fn keep_deletions(&mut self, incoming: &Incoming, now: Instant) -> Batch {
+        let told = incoming.parts.iter().filter(|(feed, _)| feed.secrets);
+        let rows = told.flat_map(|(_, part)| part.all_rows());
+        let deletions = rows.filter(|row| !row.content.is_live()).map(|row| as_write(row));
+        self.keep(deletions.collect(), now)
     }
 
     /// Session rule 5: a row that arrives hides own pending writes that are not above it.

@@ -88,6 +88,7 @@ impl EdgeReplica {
                 HubFrame::Welcome(_)
                 | HubFrame::Refused { .. }
                 | HubFrame::UploadResult { .. }
+                | HubFrame::Taken { .. }
                 | HubFrame::Grants(_)
                 | HubFrame::Reply { .. } => Ok(()),
             };
@@ -108,6 +109,7 @@ impl EdgeReplica {
             HubFrame::Welcome(_)
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => 0,
@@ -418,9 +420,9 @@ impl EdgeReplica {
             return self.complete_confirmed(feeds, Vec::new());
         }
         let removed = self.covered_pending(&[(checkpoint.feed.clone(), record.vector.clone())], &[]);
-        let remove = self.begin_removals(&removed);
-        let put = vec![Record::Feed(checkpoint.feed, record), self.state_record()];
-        self.commit(Batch { put, remove }, Effect::Confirmed { feeds, removed }, now);
+        let mut batch = self.begin_removals(&removed, now);
+        batch.put.extend([Record::Feed(checkpoint.feed, record), self.state_record()]);
+        self.commit(batch, Effect::Confirmed { feeds, removed }, now);
     }
 
     fn move_vector_first(&mut self, header: &SegmentHeader, now: Instant) {

@@ -145,9 +145,18 @@ impl EdgeReplica {
         }
         let mut put: Vec<Record> = kept.iter().cloned().map(Record::Pending).collect();
         put.push(self.state_record());
-        let remove = self.begin_removals(&removed);
+        let denied = |(counter, ..): &(u64, EntryKey)| {
+            verdicts.iter().any(|(of, _, verdict)| of == counter && matches!(verdict, Verdict::Denied(_)))
+        };
+        let admitted: Vec<_> = removed.iter().filter(|removed| !denied(removed)).cloned().collect();
+        let mut batch = self.begin_removals(&admitted, now);
+        batch.put.append(&mut put);
+        for (counter, _) in removed.iter().filter(|removed| denied(removed)) {
+            self.outbox.begin_removal(*counter);
+            batch.remove.push(Slot::Pending(*counter));
+        }
         self.reidentifying = copied;
-        self.commit(Batch { put, remove }, Effect::Answered { kept, removed, verdicts }, now);
+        self.commit(batch, Effect::Answered { kept, removed, verdicts }, now);
         if copied {
             self.reidentify(now);
         }
@@ -214,21 +223,23 @@ impl EdgeReplica {
         self.upload_or_subscribe(now);
     }
 
-    /// The slots of writes that a batch takes out.
-    pub(super) fn begin_removals(&mut self, removed: &[(u64, EntryKey)]) -> Vec<Slot> {
+    /// A batch that takes out writes that the hub has, and keeps them for a while all the same.
+    pub(super) fn begin_removals(&mut self, removed: &[(u64, EntryKey)], now: Instant) -> Batch {
         for (counter, _) in removed {
             self.outbox.begin_removal(*counter);
         }
-        removed.iter().map(|(counter, _)| Slot::Pending(*counter)).collect()
+        let writes = removed.iter().filter_map(|(counter, _)| self.outbox.get(*counter)).cloned().collect();
+        let mut batch = self.keep(writes, now);
+        batch.remove.extend(removed.iter().map(|(counter, _)| Slot::Pending(*counter)));
+        batch
     }
 
     fn remove_pending(&mut self, removed: Vec<(u64, EntryKey)>, now: Instant) {
         if removed.is_empty() {
             return;
         }
-        let remove = self.begin_removals(&removed);
-        let effect = Effect::Confirmed { feeds: Vec::new(), removed };
-        self.commit(Batch { put: Vec::new(), remove }, effect, now);
+        let batch = self.begin_removals(&removed, now);
+        self.commit(batch, Effect::Confirmed { feeds: Vec::new(), removed }, now);
     }
 
     pub(super) fn publish_overlays(&mut self, keys: Vec<EntryKey>) {

@@ -2,7 +2,7 @@
 //! durable is the old place forgotten. Whatever ends the session before that changes nothing.
 
 use super::incoming::Incoming;
-use super::{Alert, EdgeReplica, FeedState, Output};
+use super::{Alert, EdgeReplica, FeedState, HandingIn, Output};
 use crate::feed::Feed;
 use crate::replication::frame::Welcome;
 use crate::segment::{Checkpoint, Rejected, verify_lost_history};
@@ -23,6 +23,9 @@ impl EdgeReplica {
             return Err(Rejected::LostHistory);
         }
         self.recovering = Some(welcome.head.clone());
+        if welcome.takes_newer {
+            self.handing_in = HandingIn::Due { new_epoch: statement.loss.new_epoch };
+        }
         self.outputs.push_back(Output::Alert(Alert::LostHistory));
         Ok(())
     }
@@ -164,6 +167,7 @@ mod tests {
             environments: Environments::standard(),
             default_environment: Environment::base(),
             write: Vec::new(),
+            takes_newer: false,
             lost_history: statement,
             copied: false,
         };

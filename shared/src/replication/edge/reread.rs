@@ -59,9 +59,12 @@ impl EdgeReplica {
 fn rows_of(records: Vec<Record>) -> BTreeMap<EntryKey, Arc<Row>> {
     let rows = records.into_iter().filter_map(|record| match record {
         Record::Row(row) => Some((row.at.clone(), row)),
-        Record::Staged(_) | Record::Feed(..) | Record::Pending(_) | Record::Grant(_) | Record::State(_) => {
-            None
-        }
+        Record::Staged(_)
+        | Record::Feed(..)
+        | Record::Pending(_)
+        | Record::Kept(_)
+        | Record::Grant(_)
+        | Record::State(_) => None,
     });
     rows.collect()
 }

@@ -1,6 +1,6 @@
 //! The start: what the store held becomes what the replica holds and readers see.
 
-use super::{EdgeReplica, FeedState, Output, Published};
+use super::{EdgeReplica, FeedState, Grace, Output, Published};
 use crate::stamp::Clock;
 use crate::store::replica::{Batch, Record, Slot};
 use crate::time::UnixMillis;
@@ -8,7 +8,7 @@ use crate::time::UnixMillis;
 impl EdgeReplica {
     /// Takes over what the store held.
     pub(super) fn restore(&mut self, records: Vec<Record>) {
-        let mut staged = Vec::new();
+        let (mut staged, mut found) = (Vec::new(), Vec::new());
         for record in records {
             match record {
                 Record::Row(row) => drop(self.rows.insert(row.at.clone(), row)),
@@ -17,10 +17,12 @@ impl EdgeReplica {
                     self.feeds.insert(feed, FeedState { record, ..FeedState::default() });
                 }
                 Record::Pending(pending) => self.outbox.restore(pending),
+                Record::Kept(kept) => found.push(kept),
                 Record::Grant(grant) => self.grants.push(grant),
                 Record::State(state) => self.state = state,
             }
         }
+        self.grace = Grace::found(found);
         self.clock = Clock::resume(self.state.hlc);
         self.hub_offset_ms = self.wall_offset_ms.saturating_add(self.state.clock_offset_ms);
         self.next_counter = if self.rules.counter_ceiling {

@@ -1,6 +1,6 @@
 //! Opening, greeting and losing a session.
 
-use super::{Alert, EdgeReplica, Effect, Output, Phase};
+use super::{Alert, EdgeReplica, Effect, HandingIn, Output, Phase};
 use crate::limits::PROGRESS_MS_MAX;
 use crate::replication::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Welcome};
 use crate::stamp::{Clock, Hlc};
@@ -100,6 +100,7 @@ impl EdgeReplica {
         self.phase = Phase::Offline { retry_at: now + self.backoff.next_delay(at_least_ms) };
         self.upload_in_flight = None;
         self.recovering = None;
+        self.handing_in = HandingIn::Nothing;
         self.inbox.clear();
         self.abandon_incoming(now);
         for ticket in std::mem::take(&mut self.calls).into_values() {
@@ -117,6 +118,7 @@ impl EdgeReplica {
             }
             _ if !greeted => {}
             HubFrame::UploadResult { batch, answers } => self.handle_upload_result(batch, answers, now),
+            HubFrame::Taken { batch, taken } => self.handle_taken(batch, taken, now),
             HubFrame::Grants(grants) => self.handle_grants(grants, now),
             HubFrame::Reply { id, response } => {
                 if let Some(ticket) = self.calls.remove(&id) {
@@ -220,7 +222,8 @@ impl EdgeReplica {
         }
     }
 
-    /// Uploads what waits; once nothing of before the session does, asks for what the hub has.
+    /// Uploads what waits; once nothing of before the session does, hands in what the hub lost, and then asks for what the
+    /// hub has.
     pub(super) fn upload_or_subscribe(&mut self, now: Instant) {
         let Phase::Serving { subscribed } = self.phase else { return };
         if self.reidentifying {
@@ -231,7 +234,7 @@ impl EdgeReplica {
             // What the other replica has uploaded as well is settled under the name that it has there.
             return self.reidentify(now);
         }
-        if !subscribed && !self.copied && decided {
+        if !subscribed && !self.copied && decided && !self.hands_in(now) {
             self.subscribe(now);
         }
         if self.upload_in_flight.is_none() {

@@ -17,6 +17,7 @@ use crate::store::replica::Slot;
 use crate::store::{FeedRows, Head};
 use crate::value::Value;
 use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
+use crate::write::Answer;
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 const NOW: Instant = Instant(1_000);
@@ -107,6 +108,7 @@ impl Bench {
             write: vec![Subtree::ALL],
             copied: false,
             lost_history: None,
+            takes_newer: false,
         })));
         bench
     }
@@ -125,6 +127,7 @@ impl Bench {
                 Output::Alert(alert) => panic!("{alert:?}"),
                 Output::Connect
                 | Output::Disconnect
+                | Output::Recall
                 | Output::Send(_)
                 | Output::Queued { .. }
                 | Output::WriteRefused { .. }
@@ -209,4 +212,31 @@ fn a_feed_in_which_nothing_was_purged_is_not_fetched_anew() {
     };
     let part = draft_part(&rows, &head(1, 0).vector(), &head(9, 8), Issue { at: HUB_TIME, key_id: 1 });
     assert!(part.segments.is_empty());
+}
+
+#[test]
+fn an_admitted_write_is_kept_by_the_batch_that_takes_it_out_and_seen_by_nobody() {
+    let mut bench = Bench::connected();
+    bench.transfer(vec![row("a", 1)], &Vector::EMPTY, &head(3, 0));
+    bench.happen(Input::Write(LocalWrite {
+        ticket: 1,
+        at: at("a"),
+        action: Action::Delete,
+        author: Author { name: "edge:e/uid:0".into(), claimed: None },
+        message: None,
+        change: ChangeId(Uuid::from_u128(9)),
+    }));
+    let id = WriteId { actor: ActorId(Uuid::from_u128(77)), incarnation: 4, counter: 1 };
+    let current = Some(Dot { shard: SHARD, position: Position { epoch: 5, seq: 4 } });
+    let answers = vec![Answer { id, verdict: Verdict::Admitted { version: 2 }, current }];
+    bench.happen(Input::Frame(HubFrame::UploadResult { batch: 1, answers }));
+    assert_eq!((bench.replica.pending(), bench.replica.kept()), (1, 0), "its row has not come yet");
+
+    let mut gone = row("a", 4);
+    (gone.row.content, gone.row.stamp.id) = (Content::Deleted, id);
+    let (batches, published) = bench.transfer(vec![gone], &head(3, 0).vector(), &head(4, 0));
+    let out = batches.iter().find(|batch| batch.remove.contains(&Slot::Pending(1))).expect("it is taken out");
+    assert!(out.put.iter().any(|record| record.slot() == Slot::Kept(id)), "{out:?}");
+    assert_eq!((bench.replica.pending(), bench.replica.kept()), (0, 1));
+    assert!(published.iter().all(|shown| shown.pending.iter().all(|(_, write)| write.is_none())));
 }

@@ -64,6 +64,30 @@ fn an_edge_that_saw_what_was_lost_is_served_only_with_the_statement_of_it() {
 }
 
 #[test]
+fn only_who_was_told_of_a_loss_hands_something_in_and_only_before_it_subscribes() {
+    let hand_in = || EdgeFrame::HandIn { batch: 3, writes: Vec::new() };
+    let lost = || vec![(LOSS, Bytes::from_static(b"statement"))];
+    let (mut session, frame) = greet(at(11, 50), true, lost());
+    assert!(matches!(frame, HubFrame::Welcome(Welcome { takes_newer: true, .. })));
+    session.handle(Input::Frame(hand_in()), Instant(0));
+    let wanted = Output::TakeIn { batch: 3, loss: LOSS, writes: Vec::new() };
+    assert_eq!(session.poll_output(), Some(wanted));
+    let taken = Taken { left_out: 2, ..Taken::default() };
+    session.handle(Input::Taken { batch: 3, taken }, Instant(0));
+    assert_eq!(session.poll_output(), Some(Output::Send(HubFrame::Taken { batch: 3, taken })));
+
+    session.handle(Input::Frame(EdgeFrame::Subscribe { feeds: Vec::new() }), Instant(0));
+    while session.poll_output().is_some() {}
+    let (told_nothing, frame) = greet(at(11, 40), true, lost());
+    assert!(matches!(frame, HubFrame::Welcome(Welcome { takes_newer: false, .. })));
+    for mut session in [session, told_nothing] {
+        session.handle(Input::Frame(hand_in()), Instant(0));
+        let Some(Output::Send(frame)) = session.poll_output() else { panic!("it is refused") };
+        assert!(matches!(refusal(&frame), Some(Refusal::Protocol(_))));
+    }
+}
+
+#[test]
 fn what_an_author_saw_of_the_lost_part_counts_as_seen_up_to_the_cut() {
     let (session, _) = greet(at(11, 40), true, Vec::new());
     assert_eq!(session.as_far_as_known(&at(11, 30)), at(11, 30));

@@ -272,7 +272,8 @@ impl Bench {
             EdgeOutput::Commit(_) => self.edge.handle(EdgeInput::Committed, self.now),
             EdgeOutput::Publish(published) => self.shown += published.rows.len(),
             EdgeOutput::Alert(alert) => self.alerts.push(alert),
-            EdgeOutput::Queued { .. }
+            EdgeOutput::Recall
+            | EdgeOutput::Queued { .. }
             | EdgeOutput::WriteRefused { .. }
             | EdgeOutput::Decided { .. }
             | EdgeOutput::Replied { .. }
@@ -303,7 +304,11 @@ impl Bench {
                 Input::Feeds { to: head.vector(), epochs: head.epochs, parts }
             }
             Output::Repair(job) => Input::Repair(self.hub.repair(job)),
-            Output::Admit { .. } | Output::Call { .. } | Output::Acknowledged(_) | Output::Close => return,
+            Output::Admit { .. }
+            | Output::TakeIn { .. }
+            | Output::Call { .. }
+            | Output::Acknowledged(_)
+            | Output::Close => return,
         };
         self.hub.session.handle(input, self.now);
     }
@@ -343,6 +348,7 @@ fn down(frame: &HubFrame) -> usize {
         | HubFrame::Welcome(_)
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
+        | HubFrame::Taken { .. }
         | HubFrame::Grants(_)
         | HubFrame::End { .. }
         | HubFrame::Reply { .. } => 0,

@@ -1,11 +1,9 @@
 //! What readers and authors at an edge are shown, and what is known of their writes.
 
-use llm_config_shared::entry::Content;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::Published;
 use llm_config_shared::store::replica::{Batch, Record};
 use llm_config_shared::vector::{ShardId, Vector};
-use llm_config_shared::write::Action;
 use uuid::Uuid;
 
 use crate::invariants::{Check, Violation, reads, vectors};
@@ -51,11 +49,7 @@ impl World {
                 let detail = format!("edge {edge} gave number {} twice", write.id.counter);
                 return Err(Violation::new("stamps", detail));
             }
-            let content = match &write.action {
-                Action::Set { value, .. } => Content::Plain(value.clone()).hash(),
-                Action::Delete => Content::Deleted.hash(),
-            };
-            let name = self.truth.made_at_edge(edge, write, content);
+            let name = self.truth.made_at_edge(edge, write, write.action.content().hash());
             if name != write.id {
                 self.stats.count("numbers that two copies gave");
             }

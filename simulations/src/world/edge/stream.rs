@@ -98,6 +98,7 @@ impl World {
             HubFrame::Welcome(_) => down.to_seq,
             HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
+            | HubFrame::Taken { .. }
             | HubFrame::Grants(_)
             | HubFrame::Segment { .. }
             | HubFrame::Checkpoint { .. }

@@ -139,8 +139,12 @@ fn held(current: Option<Content>) -> (Planner, WriteId) {
 fn a_released_write_is_one_of_now_with_the_old_value() {
     let (mut planner, id) = held(Some(Content::Plain(Value::parse("1").unwrap())));
     let terms = Terms::default();
-    let done = decide(&mut planner, 8, Decision::Release { held: id, terms }).unwrap();
-    let again = decide(&mut planner, 9, Decision::Release { held: id, terms }).unwrap();
+    let done =
+        decide(&mut planner, 8, Decision::Release { held: id, terms, by_its_time: false, secret: false })
+            .unwrap();
+    let again =
+        decide(&mut planner, 9, Decision::Release { held: id, terms, by_its_time: false, secret: false })
+            .unwrap();
     assert_eq!((&again.settled, again.row), (&done.settled, None));
     let dropped = decide(&mut planner, 10, Decision::Drop { held: id });
     assert_eq!(dropped, Err(SettleRefused::Otherwise(done.settled)));
@@ -157,10 +161,17 @@ fn a_released_write_is_one_of_now_with_the_old_value() {
 fn a_release_never_uncovers_a_secret_unless_it_says_so() {
     let sealed = SealedSecret { key_epoch: 1, version: 1, body: "b".into(), wrap: "w".into() };
     let (mut planner, id) = held(Some(Content::Secret(sealed)));
-    let refused = decide(&mut planner, 8, Decision::Release { held: id, terms: Terms::default() });
+    let refused = decide(
+        &mut planner,
+        8,
+        Decision::Release { held: id, terms: Terms::default(), by_its_time: false, secret: false },
+    );
     assert_eq!(refused, Err(SettleRefused::Operation(OpRefused::HoldsSecret)));
     let terms = Terms { if_version: None, over_secret: true };
-    assert!(decide(&mut planner, 8, Decision::Release { held: id, terms }).is_ok());
+    assert!(
+        decide(&mut planner, 8, Decision::Release { held: id, terms, by_its_time: false, secret: false })
+            .is_ok()
+    );
 }
 
 #[test]
@@ -169,7 +180,11 @@ fn a_dropped_write_stays_dropped() {
     let done = decide(&mut planner, 8, Decision::Drop { held: id }).unwrap();
     assert_eq!(done.settled.wrote, None);
     assert_eq!(decide(&mut planner, 9, Decision::Drop { held: id }).unwrap().settled, done.settled);
-    let released = decide(&mut planner, 10, Decision::Release { held: id, terms: Terms::default() });
+    let released = decide(
+        &mut planner,
+        10,
+        Decision::Release { held: id, terms: Terms::default(), by_its_time: false, secret: false },
+    );
     assert_eq!(released, Err(SettleRefused::Otherwise(done.settled)));
     let (commit, _) = planner.finish().unwrap();
     assert_eq!((commit.rows.as_slice(), commit.settled.len()), (&[][..], 1));

@@ -119,7 +119,7 @@ impl Machine {
     fn welcome(&mut self, copied: bool) {
         self.give(Input::Frame(HubFrame::Welcome(Welcome {
             shard: ShardId(Uuid::from_u128(1)),
-            epochs: crate::vector::Epochs::default(),
+            epochs: Epochs::default(),
             head: Vector::EMPTY,
             physical: NOW,
             hlc: Hlc::from_physical(NOW),
@@ -129,6 +129,7 @@ impl Machine {
             environments: Environments::standard(),
             default_environment: Environment::base(),
             lost_history: None,
+            takes_newer: false,
             write: vec![Subtree::ALL],
             copied,
         })));

@@ -1,0 +1,354 @@
+//! Writes that the hub lost and edges bring back: judged as was chosen when the hub was restored.
+//!
+//! They come late and by whomever, so no frontier is asked and none moves: a write is known by its name and content alone.
+//! An edge speaks of what it receives or may write, in its own tenant, and never in the name of a leadership that the hub
+//! still knows. What others wrote is admitted only where the edge might have written it itself; else a person decides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::contest::Rival;
+use super::upload::{content_hash, denial, entering};
+use super::{Entering, Planner, Sealer};
+use crate::entry::{ChangeId, HistoryRow, HubRow, Status};
+use crate::feed::{Environments, Feed};
+use crate::limits::{HANDED_IN_BYTES_MAX, HANDED_IN_WRITES_MAX};
+use crate::name::{EntryKey, Environment, Subtree, Tenant};
+use crate::newer::{self, Newer, Restored, Taken, Tally};
+use crate::settled::{Settled, Waited};
+use crate::stamp::{ActorId, Stamp, WriteId};
+use crate::store::{ChangeRow, Frontier, PlanningRequest, Retold};
+use crate::vector::{Position, Vector};
+use crate::write::{Action, HeldReason, Verdict, Write};
+
+/// Who brings changes back, to people.
+const AUTHOR: &str = "hub:restore";
+
+/// One batch of writes that an edge hands in, with what the hub knows of that edge.
+#[derive(Clone, Debug)]
+pub struct HandIn {
+    pub edge: ActorId,
+    /// Its name, for people.
+    pub name: Arc<str>,
+    pub tenant: Tenant,
+    /// Where it may write.
+    pub write: Vec<Subtree>,
+    /// What it receives.
+    pub feeds: Vec<Feed>,
+    pub environments: Environments,
+    /// Which loss: the leadership that began after it.
+    pub new_epoch: u64,
+    pub writes: Vec<Write>,
+}
+
+impl HandIn {
+    /// Adds what planning it needs to `request`.
+    pub fn needs(&self, request: &mut PlanningRequest) {
+        for write in &self.writes {
+            request.keys.push(write.at.clone());
+            request.past.push(write.id);
+            request.writes.push((write.id.actor, write.id.counter));
+            let frontier = (write.id.actor, write.id.incarnation);
+            if !request.frontiers.contains(&frontier) {
+                request.frontiers.push(frontier);
+            }
+        }
+        if !request.policies.contains(&self.tenant) {
+            request.policies.push(self.tenant.clone());
+        }
+        let loss = (self.tenant.clone(), self.new_epoch);
+        if !request.restored.contains(&loss) {
+            request.restored.push(loss);
+        }
+    }
+
+    /// Environments in which this brings secrets.
+    pub fn seals_in(&self) -> BTreeSet<(Tenant, Environment)> {
+        let secrets = self.writes.iter().filter(|write| matches!(write.action, Action::Sealed(_)));
+        secrets.map(|write| (self.tenant.clone(), write.at.scope.environment.clone())).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            tenant: self.tenant.clone(),
+            new_epoch: self.new_epoch,
+            edge: self.edge,
+            name: Arc::clone(&self.name),
+            taken: Taken::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether the edge may speak of this write at all.
+    fn may_bring(&self, write: &Write) -> bool {
+        let secret = matches!(write.action, Action::Sealed(_));
+        let received = || self.feeds.iter().any(|feed| feed.contains(&write.at) && (feed.secrets || !secret));
+        write.at.scope.tenant == self.tenant
+            && (received() || write.id.actor == self.edge && self.may_write(write))
+    }
+
+    fn may_write(&self, write: &Write) -> bool {
+        denial(&self.write, &self.environments, &write.at).is_none()
+    }
+}
+
+/// What is done with one of them.
+enum Fate {
+    Known,
+    Discarded,
+    Refused,
+    /// A secret that nobody here can open.
+    LeftOut,
+    Judged(Verdict),
+}
+
+impl Planner {
+    /// Judges what an edge hands in, in order. What is there already changes nothing, whoever brings it.
+    pub fn hand_in(&mut self, hand_in: &HandIn, sealer: &mut impl Sealer) -> Taken {
+        let mut taken = Taken::default();
+        let place = (hand_in.tenant.clone(), hand_in.new_epoch);
+        let Some(restored) = self.restored.get(&place).cloned() else {
+            taken.refused = hand_in.writes.len() as u64;
+            return taken;
+        };
+        let known = restored.tallies.iter().find(|tally| tally.edge == hand_in.edge);
+        let mut tally = known.cloned().unwrap_or_else(|| hand_in.tally());
+        for write in &hand_in.writes {
+            let all = tally.taken.lacking() + taken.lacking();
+            let room = all < HANDED_IN_WRITES_MAX && tally.bytes < HANDED_IN_BYTES_MAX;
+            match self.handed_in(hand_in, &restored, write, (room, sealer)) {
+                Fate::Known => taken.known += 1,
+                Fate::Discarded => taken.discarded += 1,
+                Fate::Refused => taken.refused += 1,
+                Fate::LeftOut => taken.left_out += 1,
+                Fate::Judged(verdict) => {
+                    tally.bytes += write.size() as u64;
+                    count(&mut taken, &verdict);
+                }
+            }
+        }
+        if taken != Taken::default() {
+            tally.taken.add(&taken);
+            self.tell(place, tally);
+        }
+        taken
+    }
+
+    fn handed_in(
+        &mut self,
+        hand_in: &HandIn,
+        restored: &Restored,
+        write: &Write,
+        (room, sealer): (bool, &mut impl Sealer),
+    ) -> Fate {
+        if !hand_in.may_bring(write) || !may_be_lost(restored, write.id) {
+            return Fate::Refused;
+        }
+        let content = write.action.content();
+        let hash = content_hash(write, &content);
+        if let Some(known) = self.known_past.get(&write.id) {
+            // Two copies of a replica may have given one number to two writes: then the first counts.
+            let same = known.at == write.at && known.content == content;
+            let waits = same && restored.newer == Newer::Accept && known.change == restored.loss.change();
+            let waits = waits && known.status == Status::Held && !content.is_secret();
+            return match waits && hand_in.may_write(write) {
+                true => self.let_in(hand_in, restored, write),
+                false if same => Fate::Known,
+                false => Fate::Refused,
+            };
+        }
+        if self.known_writes.has(write.id, hash) {
+            return Fate::Known;
+        }
+        if restored.newer == Newer::Discard {
+            return Fate::Discarded;
+        }
+        if !room {
+            return Fate::Refused;
+        }
+        if let Action::Sealed(sealed) = &write.action
+            && sealer.reseal(&write.at, sealed, sealed.version).is_err()
+        {
+            return Fate::LeftOut;
+        }
+        self.known_writes.insert(write.id, hash);
+        self.name_author(restored, write.id);
+        let change = restored.loss.change();
+        self.begin_change(&hand_in.tenant, change, restored);
+        let mut entering = Entering { change, ..entering(write, content, hash, self.physical) };
+        let own = write.id.actor == hand_in.edge;
+        if !own {
+            // Whatever the hub had at the cut, this had replaced it already.
+            let cut = Position { epoch: restored.loss.epoch, seq: restored.loss.cut };
+            entering.context = Vector::at(restored.loss.shard, cut);
+        }
+        // No edge writes a secret, so none is admitted through one.
+        let secret = entering.content.is_secret();
+        if restored.newer == Newer::Hold || secret || !hand_in.may_write(write) {
+            return Fate::Judged(self.hold(&entering, HeldReason::Newer));
+        }
+        Fate::Judged(self.enter_late(&hand_in.feeds, entering, write.without_secrets))
+    }
+
+    /// Somebody brought it who might not have written it, so it waits for a person; now comes somebody who might.
+    fn let_in(&mut self, hand_in: &HandIn, restored: &Restored, write: &Write) -> Fate {
+        let change = restored.loss.change();
+        let held = self.known_past[&write.id].clone();
+        if self.covers_secret(&held.at) || held.stamp.hlc > self.latest() {
+            return Fate::Known;
+        }
+        self.begin_change(&hand_in.tenant, change, restored);
+        let version = self.next_version(&held.at);
+        let content = held.content.clone();
+        let said = entering(write, content, held.content_hash, self.physical);
+        let entering = Entering {
+            author: said.author,
+            tags: said.tags,
+            description: said.description,
+            ..self.under_a_new_name(&held)
+        };
+        self.enter_by_its_time(entering, write.id);
+        let by = format!("edge:{}", hand_in.name).into();
+        let settled = Settled { by, at: self.physical, wrote: Some((change, version)) };
+        self.settle_waited(Waited::Held(write.id), settled);
+        Fate::Judged(Verdict::Admitted { version })
+    }
+
+    /// Whether the entry holds a secret now.
+    pub(super) fn covers_secret(&self, at: &EntryKey) -> bool {
+        self.rows.get(at).is_some_and(|row| row.row.content.is_secret())
+    }
+
+    /// A held write as one of the hub's, with its own time.
+    pub(super) fn under_a_new_name(&mut self, held: &HistoryRow) -> Entering {
+        Entering {
+            at: held.at.clone(),
+            stamp: Stamp { hlc: held.stamp.hlc, id: self.hub_write_id() },
+            claimed_hlc: held.claimed_hlc,
+            content_hash: held.content.hash(),
+            content: held.content.clone(),
+            author: held.author.clone(),
+            made_at: held.created_at,
+            message: held.message.clone(),
+            change: held.change,
+            tags: None,
+            description: None,
+            rollback: false,
+            context: held.context.clone(),
+            base: held.base,
+            known: None,
+        }
+    }
+
+    /// Judges a write that was held, and now has another name, by its time. Whether it is the entry's value now.
+    pub(super) fn enter_by_its_time(&mut self, write: Entering, before: WriteId) -> bool {
+        let version = self.next_version(&write.at);
+        let Some(current) = self.rows.get(&write.at) else {
+            self.win(write, version);
+            return true;
+        };
+        let rival = Rival::of(current);
+        let late = Stamp { hlc: write.stamp.hlc, id: before };
+        let passed = has_been_seen(late, current);
+        let row = &current.row;
+        let follows = write.context.covers_dot(row.dot)
+            || write.base.is_some_and(|base| base.id == row.stamp.id)
+            || has_counted_past(row.stamp.id, before);
+        let wins = !passed && late > row.stamp;
+        match (wins, passed || follows) {
+            (true, true) => drop(self.win(write, version)),
+            (true, false) => drop(self.replace(write, version, rival)),
+            (false, true) => self.lose(&write, version),
+            (false, false) => drop(self.give_way(&write, version, rival)),
+        }
+        wins
+    }
+
+    /// A write that may come behind those that had seen it.
+    fn enter_late(&mut self, feeds: &[Feed], write: Entering, without_secrets: bool) -> Verdict {
+        let version = self.next_version(&write.at);
+        match self.rows.get(&write.at) {
+            Some(current) if has_been_seen(write.stamp, current) => {
+                let to = current.row.version;
+                self.lose(&write, version);
+                Verdict::Lost { version, to }
+            }
+            Some(_) | None => self.enter(feeds, write, without_secrets),
+        }
+    }
+
+    /// Of each edge that has a write in the history there is a frontier, or its numbers would not be looked for.
+    fn name_author(&mut self, restored: &Restored, id: WriteId) {
+        let place = (id.actor, id.incarnation);
+        if id.actor.0 != restored.loss.shard.0 && !self.frontiers.contains_key(&place) {
+            let (edge, incarnation) = place;
+            self.frontiers.insert(place, Frontier { edge, incarnation, last_counter: 0, session: 0 });
+            self.moved.insert(place);
+        }
+    }
+
+    fn begin_change(&mut self, tenant: &Tenant, id: ChangeId, restored: &Restored) {
+        let created_at = self.physical;
+        self.changes.entry((tenant.clone(), id)).or_insert_with(|| ChangeRow {
+            id,
+            tenant: tenant.clone(),
+            created_at,
+            author: AUTHOR.into(),
+            message: Some(newer::message(restored.restored_at, &restored.tallies)),
+            writes: 0,
+        });
+    }
+
+    fn tell(&mut self, place: (Tenant, u64), tally: Tally) {
+        let Some(restored) = self.restored.get_mut(&place) else { return };
+        self.tallied.entry(place).or_default().insert(tally.edge);
+        restored.tallies.retain(|known| known.edge != tally.edge);
+        restored.tallies.push(tally);
+    }
+
+    /// Tallies that have changed, and what the changes that they belong to say of themselves now.
+    pub(super) fn tallies(&self) -> (Vec<Tally>, Vec<Retold>) {
+        let (mut tallies, mut retold) = (Vec::new(), Vec::new());
+        for (place, edges) in &self.tallied {
+            let restored = &self.restored[place];
+            let changed = |tally: &&Tally| edges.contains(&tally.edge);
+            tallies.extend(restored.tallies.iter().filter(changed).cloned());
+            let (tenant, change) = (place.0.clone(), restored.loss.change());
+            if self.changes.get(&(tenant.clone(), change)).is_some_and(|change| change.writes > 0) {
+                let message = newer::message(restored.restored_at, &restored.tallies);
+                retold.push(Retold { tenant, change, message });
+            }
+        }
+        (tallies, retold)
+    }
+}
+
+/// Whether a write of that name can have been lost: of the hub's own only those of a leadership that is over or unknown. The
+/// names of one that goes on are still to be given.
+fn may_be_lost(restored: &Restored, id: WriteId) -> bool {
+    let loss = &restored.loss;
+    let known = restored.epochs.epochs().iter().any(|known| known.epoch == id.incarnation);
+    id.actor.0 != loss.shard.0 || id.incarnation == loss.epoch || !known
+}
+
+/// Whether the author of the current row is known to have seen this write.
+fn has_been_seen(late: Stamp, current: &HubRow) -> bool {
+    let row = current.row.stamp;
+    let followed = current.base.is_some_and(|base| base.id == late.id);
+    row > late && (has_counted_past(late.id, row.id) || followed)
+}
+
+/// Whether the second is a later write of whoever made the first.
+fn has_counted_past(first: WriteId, second: WriteId) -> bool {
+    let same = first.actor == second.actor && first.incarnation == second.incarnation;
+    same && first.counter < second.counter
+}
+
+fn count(taken: &mut Taken, verdict: &Verdict) {
+    match verdict {
+        Verdict::Admitted { .. } | Verdict::Lost { .. } => taken.admitted += 1,
+        Verdict::Held(_) => taken.held += 1,
+        Verdict::Denied(_) => taken.denied += 1,
+        Verdict::Duplicate | Verdict::Reidentify => taken.known += 1,
+    }
+}
