@@ -113,13 +113,7 @@ impl Regions {
             60..86 => self.follow_somebody(site),
             86..90 => self.link_changes(site),
             90..93 => self.leader_changes(site),
-            93..96 => {
-                if std::env::var("NOR").is_ok() {
-                    Ok(())
-                } else {
-                    self.backed_up_or_restored(site)
-                }
-            }
+            93..96 => self.backed_up_or_restored(site),
             96..98 => self.purge(site),
             _ => self.edge_restarts(edge),
         }
