@@ -43,7 +43,10 @@ impl Loss {
                 epoch => !known(epoch),
             };
             let lost = if shard == self.shard { lost } else { epochs.is_cut(shard, position) };
-            lost || epochs.holds(&Vector::at(shard, position), head)
+            let holds = |position| epochs.holds(&Vector::at(shard, position), head);
+            // Of another region's history this hub may also be late, before the cut.
+            let reached = || shard == own || epochs.clamp(shard, position).is_some_and(holds);
+            holds(position) || lost && reached()
         };
         let goes_on =
             table.epochs().iter().any(|epoch| epoch.epoch == self.new_epoch && epoch.start_seq == self.cut);

@@ -170,7 +170,11 @@ fn conflict(
     // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
     let renamed = mine.id.actor == theirs.id.actor && mine.id.incarnation != theirs.id.incarnation;
     let before_cut = back && truth.is_before_cut(row.change, current.seq);
-    let excused = before_cut || truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
+    // What had won over one of them, and what its author had seen instead, may be missing.
+    let lacking = back && (truth.saw_what_is_missing(id) || truth.saw_what_is_missing(current.id));
+    let excused = before_cut
+        || lacking
+        || truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
     if seen && !won && renamed && policy == ConflictPolicy::HubWins {
         stats.count("writes that had seen what the hub could not know");
     } else if seen && !won {

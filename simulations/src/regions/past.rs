@@ -29,8 +29,9 @@ pub(super) struct Past {
     known: Vec<BTreeMap<EntryKey, BTreeSet<WriteId>>>,
     /// What the region held that sends to an edge, deletions as well.
     sent: Vec<BTreeMap<EntryKey, Stamp>>,
-    /// Admitted, by region.
+    /// Admitted, by region; and ever, also in what the region has lost since.
     here: Vec<BTreeSet<WriteId>>,
+    ever: Vec<BTreeSet<WriteId>>,
     /// Admitted somewhere, and not lost since.
     pub(super) admitted: BTreeSet<WriteId>,
 }
@@ -44,6 +45,7 @@ impl Past {
             known: vec![BTreeMap::new(); edges],
             sent: vec![BTreeMap::new(); edges],
             here: vec![BTreeSet::new(); sites],
+            ever: vec![BTreeSet::new(); sites],
             admitted: BTreeSet::new(),
         }
     }
@@ -146,6 +148,7 @@ impl Past {
             if let Some(current) = current {
                 self.met(site, commit, row, current, stats)?;
             }
+            self.ever[site].insert(id);
             if row.seq.is_some() {
                 self.current[site].insert(row.at.clone(), row.stamp);
             }
@@ -178,6 +181,11 @@ impl Past {
             pair.contains(&new.id) && pair.contains(&old.id)
         });
         match (!seen && !was_seen, told) {
+            // It comes back: whom it met before, and who had seen the outcome, was told of in the life that is lost.
+            (true, false) if self.ever[site].contains(&new.id) => {
+                stats.count("conflicts of which a part is lost");
+                Ok(())
+            }
             // Somebody had seen what won over one of them, and this region has lost that.
             (true, false) if [new.id, old.id].iter().any(|id| self.saw_what_is_lost(site, *id)) => {
                 stats.count("conflicts of which a part is lost");

@@ -106,6 +106,12 @@ impl Truth {
         }
     }
 
+    /// Whether the author of a write had seen one that the hub does not have now.
+    pub fn saw_what_is_missing(&self, id: WriteId) -> bool {
+        let missing = |seen: &WriteId| self.writes.get(seen).is_none_or(|made| made.status.is_none());
+        self.writes.get(&id).is_some_and(|made| made.past.iter().any(missing))
+    }
+
     /// Whether the author of a write looked at a place that is not in the hub's history any more.
     pub fn saw_what_is_lost(&self, made: &Made) -> bool {
         let place = self.cut_history.as_ref().zip(made.context);

@@ -231,6 +231,9 @@ impl World {
             2 => binding.write = other.write,
             _ => *binding = places::binding(who),
         }
+        let actor = self.actor(who);
+        // It may not bring everything back any more.
+        self.truth.owed.retain(|id| id.actor != actor);
         self.stats.count("subscriptions changed");
         self.trace.write(self.now, format_args!("subscription of edge {who} changes"));
         self.end_sessions(|it| it == who)

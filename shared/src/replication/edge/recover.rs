@@ -36,9 +36,9 @@ impl EdgeReplica {
         if !self.rules.lost_history {
             return Vec::new();
         }
+        // One that lost names what it lost to, which may be from before the cut; that it was decided is lost all the same.
         let taken = self.outbox.take_up_again(|dot| {
-            let head = self.recovering.as_ref().map_or(u64::MAX, |head| head.seq(dot.shard));
-            self.epochs.contains(dot.shard, dot.position, head)
+            self.recovering.is_none() && self.epochs.contains(dot.shard, dot.position, u64::MAX)
         });
         taken.into_iter().map(Record::Pending).collect()
     }
