@@ -120,7 +120,7 @@ fn welcome() -> Welcome {
     Welcome {
         shard: ShardId(Uuid::from_u128(1)),
         epochs: Epochs::from_parts(
-            [9, 10].map(|n| {
+            [1, 10].map(|n| {
                 (
                     ShardId(Uuid::from_u128(n)),
                     EpochTable::new(vec![Epoch { ordinal: 0, epoch: 1 << 62, start_seq: 0 }]),

@@ -15,7 +15,7 @@ use super::publisher::KEY_ID;
 use super::{Event, World};
 use crate::invariants::{Check, Violation};
 use crate::journal::{Backup, SimJournal, ready};
-use crate::truth::{HubSide, Reader};
+use crate::truth::{HubSide, Made, Reader};
 
 /// A backup, and what was true when it was made.
 #[derive(Debug)]
@@ -99,7 +99,14 @@ impl World {
                 let status = undone.get(id);
                 matches!(status, Some(Status::Applied | Status::SupersededConcurrent))
             };
-            let owed: Vec<WriteId> = own.filter(admitted).copied().collect();
+            let profile = self.profile(edge);
+            let may_bring = |id: &&WriteId| {
+                let Some(Made { at, .. }) = self.truth.writes.get(id) else { return false };
+                let written = profile.write.iter().any(|subtree| subtree.contains(&at.scope.namespace));
+                let known = profile.environments.contains(&at.scope.environment);
+                written && known || profile.feeds.iter().any(|feed| feed.secrets && feed.contains(at))
+            };
+            let owed: Vec<WriteId> = own.filter(admitted).filter(may_bring).copied().collect();
             self.stats.add("writes to be brought back", owed.len() as u64);
             self.truth.owed.extend(owed);
         }
