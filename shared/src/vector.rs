@@ -278,7 +278,7 @@ impl Epochs {
         if at.epoch == dot.position.epoch {
             return true;
         }
-        let Some(table) = self.get(dot.shard) else { return true };
+        let Some(table) = self.get(dot.shard) else { return false };
         match (table.ordinal(dot.position.epoch), table.ordinal(at.epoch)) {
             (Some(earlier), Some(later)) => {
                 earlier < later && table.clamp(dot.position) == Some(dot.position)
