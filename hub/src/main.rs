@@ -342,7 +342,11 @@ async fn restore<D: Dialect>(
     let made_at = restored.made_at.to_rfc3339();
     say(&format!("restored: the hub as of {made_at} ({} rows)", restored.counts.rows));
     if as_region {
-        database.begin_region(ShardId(Uuid::new_v4()), (rand::random::<u64>() >> 1).max(1)).await?;
+        let begun = database.begin_region(ShardId(Uuid::new_v4()), (rand::random::<u64>() >> 1).max(1)).await;
+        begun.context(
+            "the backup is restored, but as a copy of the first region: do not start it; remove database and keyring \
+             and restore again",
+        )?;
         say(
             "it is the hub of another region now; name each region's sync port in the other's regions.peers and start it",
         );

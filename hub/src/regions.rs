@@ -7,7 +7,7 @@ use std::time::Duration;
 use llm_config_proto::sync::{Dial, HubsClient, SyncError};
 use llm_config_proto::tls::Trust;
 use llm_config_shared::replication::admit::NotFollowed;
-use llm_config_shared::store::region::RegionAsk;
+use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::store::{Head, Journal, JournalError};
 use llm_config_shared::vector::ShardId;
 use tokio_util::sync::CancellationToken;
@@ -123,10 +123,7 @@ impl<J: Journal> Reader<J> {
     }
 
     /// Whether a page without writes says anything that is not known.
-    async fn is_news(
-        &self,
-        page: &llm_config_shared::store::region::RegionPage,
-    ) -> Result<bool, JournalError> {
+    async fn is_news(&self, page: &RegionPage) -> Result<bool, JournalError> {
         let before = self.journal.following().await?;
         let mut after = before.clone();
         after.has_read(page, self.journal.head().await?.shard);
