@@ -41,6 +41,13 @@ impl Newer {
         }
     }
 
+    /// What is done with what comes of a loss that others followed, with these choices. An edge that was cut off meanwhile
+    /// cannot say which of them took a write; where they differ, a person decides.
+    #[must_use]
+    pub fn before(self, later: impl IntoIterator<Item = Self>) -> Self {
+        if later.into_iter().all(|choice| choice == self) { self } else { Self::Hold }
+    }
+
     /// The inverse of [`Newer::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Discard, Self::Hold, Self::Accept].into_iter().find(|newer| newer.as_str() == text)
@@ -123,6 +130,7 @@ pub struct Tally {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     pub loss: Loss,
+    /// With the choices of the losses after it: see [`Newer::before`].
     pub newer: Newer,
     pub restored_at: UnixMillis,
     pub epochs: EpochTable,
@@ -172,6 +180,15 @@ mod tests {
             assert_eq!(Newer::parse(newer.as_str()), Some(newer));
         }
         assert_eq!((Newer::parse("keep"), Newer::default()), (None, Newer::Discard));
+    }
+
+    #[test]
+    fn where_the_choices_of_several_losses_differ_a_person_decides() {
+        for newer in [Newer::Discard, Newer::Hold, Newer::Accept] {
+            assert_eq!((newer.before([]), newer.before([newer, newer])), (newer, newer));
+        }
+        assert_eq!(Newer::Discard.before([Newer::Discard, Newer::Accept]), Newer::Hold);
+        assert_eq!(Newer::Accept.before([Newer::Discard]), Newer::Hold);
     }
 
     #[test]

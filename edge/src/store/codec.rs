@@ -239,16 +239,11 @@ fn write_state(writer: &mut Writer, state: &StateRecord) {
 
 fn write_handed_in(writer: &mut Writer, handed_in: HandedIn) {
     writer.uint(handed_in.new_epoch);
-    writer.option(handed_in.through, Writer::stamp);
-    writer.u8(u8::from(handed_in.done));
+    writer.stamp(handed_in.through);
 }
 
 fn read_handed_in(reader: &mut Reader<'_>) -> Decoded<HandedIn> {
-    Ok(HandedIn {
-        new_epoch: reader.id63("epoch")?,
-        through: reader.option("handed in up to", Reader::stamp)?,
-        done: reader.bool("all handed in")?,
-    })
+    Ok(HandedIn { new_epoch: reader.id63("epoch")?, through: reader.stamp()? })
 }
 
 fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {

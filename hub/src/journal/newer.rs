@@ -14,8 +14,9 @@ use super::head;
 use super::rows::uuid;
 
 const RESTORED: Sql = Sql::same(
-    "SELECT shard, epoch, cut, restored_at, newer FROM restored WHERE new_epoch = $1 ORDER BY n DESC LIMIT 1",
+    "SELECT shard, epoch, cut, restored_at, newer, n FROM restored WHERE new_epoch = $1 ORDER BY n DESC LIMIT 1",
 );
+const LATER: Sql = Sql::same("SELECT DISTINCT newer FROM restored WHERE n > $1");
 const TALLIES: Sql = Sql::same(
     "SELECT edge, name, known, admitted, held, denied, discarded, refused, left_out, bytes FROM handed_in
      WHERE tenant = $1 AND new_epoch = $2 ORDER BY name",
@@ -51,13 +52,19 @@ pub(super) async fn restored<T: Transact>(
         let Some(row) = rows.first() else { continue };
         let shard = ShardId(uuid(row, 0)?);
         let loss = Loss { shard, epoch: row.int(1)?, cut: row.int(2)?, new_epoch: *new_epoch };
-        let newer = Newer::parse(row.text(4)?).ok_or_else(|| corrupt("an unknown choice of a restore"))?;
+        let later = tx.fetch(LATER, vec![row.int(5)?.into()]).await?;
+        let later = later.iter().map(|row| choice(row, 0)).collect::<Answer<Vec<_>>>()?;
+        let newer = choice(row, 4)?.before(later);
         let restored_at = UnixMillis(row.int(3)?);
         let epochs = head::epochs(tx, shard).await?;
         let tallies = tallies(tx, tenant, *new_epoch).await?;
         found.push((tenant.clone(), Restored { loss, newer, restored_at, epochs, tallies }));
     }
     Ok(found)
+}
+
+fn choice(row: &impl Cells, column: usize) -> Answer<Newer> {
+    Newer::parse(row.text(column)?).ok_or_else(|| corrupt("an unknown choice of a restore"))
 }
 
 async fn tallies<T: Transact>(tx: &mut T, tenant: &Tenant, new_epoch: u64) -> Answer<Vec<Tally>> {

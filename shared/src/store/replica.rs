@@ -100,10 +100,8 @@ pub struct KeptRecord {
 pub struct HandedIn {
     /// Which loss: the leadership that began after it.
     pub new_epoch: u64,
-    /// Everything up to this stamp; none while nothing has been.
-    pub through: Option<Stamp>,
-    /// There is no more.
-    pub done: bool,
+    /// Everything up to this stamp.
+    pub through: Stamp,
 }
 
 /// Everything of which there is one.

@@ -172,8 +172,11 @@ fn conflict(
     let before_cut = back && truth.is_before_cut(row.change, current.seq);
     // What had won over one of them, and what its author had seen instead, may be missing.
     let lacking = back && (truth.saw_what_is_missing(id) || truth.saw_what_is_missing(current.id));
+    // What came between the two writes of one leadership met the earlier one then, and that was told.
+    let decided = back && is_earlier(mine.id, theirs.id) && mine.id.actor.0 == commit.fence.shard.0;
     let excused = before_cut
         || lacking
+        || decided
         || truth.writes.get(&id).is_some_and(|made| truth.saw_beyond(made, current.seq));
     if seen && !won && renamed && policy == ConflictPolicy::HubWins {
         stats.count("writes that had seen what the hub could not know");
@@ -221,9 +224,13 @@ fn came_late(truth: &mut Truth, stats: &mut Stats, row: &HistoryRow, id: WriteId
 
 /// Until the hub knows that there are two of a replica, an earlier write of the one is known to the other.
 fn passes_for_own(truth: &Truth, mine: Stamp, theirs: Stamp) -> bool {
-    let (mine, theirs) = (mine.id, theirs.id);
-    let same = mine.actor == theirs.actor && mine.incarnation == theirs.incarnation;
-    same && theirs.counter < mine.counter && truth.copied.contains(&mine.actor)
+    is_earlier(theirs.id, mine.id) && truth.copied.contains(&mine.id.actor)
+}
+
+/// Whether they have one author, by what the hub can see, who made the first before the second.
+fn is_earlier(first: WriteId, second: WriteId) -> bool {
+    let same = first.actor == second.actor && first.incarnation == second.incarnation;
+    same && first.counter < second.counter
 }
 
 fn wins(truth: &mut Truth, row: &HistoryRow, id: WriteId) -> Check {

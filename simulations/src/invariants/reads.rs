@@ -80,7 +80,9 @@ pub fn look(truth: &mut Truth, journal: &SimJournal, edge: usize, view: &View, a
     }
     if let Some(before) = before {
         // Stamps do not tell an edge who wins by a policy: what it shows for a moment may give way and come back.
-        let may_come_back = matches!(truth.policy(at), ConflictPolicy::EdgeWins | ConflictPolicy::HubWins);
+        // And what was held or denied by a hub that was restored since is perhaps admitted by it now.
+        let may_come_back = matches!(truth.policy(at), ConflictPolicy::EdgeWins | ConflictPolicy::HubWins)
+            || truth.is_set_aside(id);
         let replaced = truth.readers[edge].replaced.get(at).is_some_and(|replaced| replaced.contains(&id));
         let known = truth.is_past(id, before) && !truth.has_twin(id);
         if !set_aside && (replaced && !may_come_back || known) {

@@ -143,12 +143,13 @@ impl State {
     /// What is known of one of them, and of what a tenant's edges have handed in.
     pub(super) fn restored(&self, tenant: &Tenant, new_epoch: u64) -> Option<Restored> {
         let shard = self.shard?;
-        let lost = self.restored.iter().rev().find(|lost| lost.new_epoch == Some(new_epoch))?;
+        let at = self.restored.iter().rposition(|lost| lost.new_epoch == Some(new_epoch))?;
+        let (lost, later) = (&self.restored[at], &self.restored[at + 1..]);
         let mine =
             |((of, after, _), _): &(&(Tenant, u64, ActorId), &Tally)| of == tenant && *after == new_epoch;
         Some(Restored {
             loss: lost.loss(shard)?,
-            newer: lost.newer,
+            newer: lost.newer.before(later.iter().map(|lost| lost.newer)),
             restored_at: UnixMillis(0),
             epochs: EpochTable::new(self.epochs.clone()),
             tallies: self.tallies.iter().filter(mine).map(|(_, tally)| tally.clone()).collect(),

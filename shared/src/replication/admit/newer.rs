@@ -15,6 +15,7 @@ use crate::feed::{Environments, Feed};
 use crate::limits::{HANDED_IN_BYTES_MAX, HANDED_IN_WRITES_MAX};
 use crate::name::{EntryKey, Environment, Subtree, Tenant};
 use crate::newer::{self, Newer, Restored, Taken, Tally};
+use crate::policy::ConflictPolicy;
 use crate::settled::{Settled, Waited};
 use crate::stamp::{ActorId, Stamp, WriteId};
 use crate::store::{ChangeRow, Frontier, PlanningRequest, Retold};
@@ -187,7 +188,7 @@ impl Planner {
         if restored.newer == Newer::Hold || secret || !hand_in.may_write(write) {
             return Fate::Judged(self.hold(&entering, HeldReason::Newer));
         }
-        Fate::Judged(self.enter_late(&hand_in.feeds, entering, write.without_secrets))
+        Fate::Judged(self.enter_late(&hand_in.feeds, entering, write.without_secrets, own))
     }
 
     /// Somebody brought it who might not have written it, so it waits for a person; now comes somebody who might.
@@ -264,11 +265,17 @@ impl Planner {
         wins
     }
 
-    /// A write that may come behind those that had seen it.
-    fn enter_late(&mut self, feeds: &[Feed], write: Entering, without_secrets: bool) -> Verdict {
+    /// A write that may come behind those that had seen it. That its author had seen the current row puts it behind that, but
+    /// never ahead of its own time: of others it is a guess, and a copy of a replica passes for its author. Only where
+    /// edges win may an earlier write of the same author have got a time from the hub.
+    fn enter_late(&mut self, feeds: &[Feed], write: Entering, without_secrets: bool, own: bool) -> Verdict {
         let version = self.next_version(&write.at);
+        let scope = &write.at.scope;
+        let edge_wins = self.policies.of(&scope.tenant, &scope.namespace) == ConflictPolicy::EdgeWins;
+        let in_its_time = |current: &HubRow| own && edge_wins || write.stamp > current.row.stamp;
+        let is_old = |current: &HubRow| !in_its_time(current) && self.has_seen(&write, current);
         match self.rows.get(&write.at) {
-            Some(current) if has_been_seen(write.stamp, current) => {
+            Some(current) if has_been_seen(write.stamp, current) || is_old(current) => {
                 let to = current.row.version;
                 self.lose(&write, version);
                 Verdict::Lost { version, to }

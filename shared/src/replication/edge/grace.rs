@@ -87,8 +87,19 @@ impl EdgeReplica {
         let is_new = |id: &WriteId| fresh.iter().any(|write| write.id == *id);
         let remove = gone.iter().filter(|id| !is_new(id)).map(|id| Slot::Kept(*id)).collect();
         let put = fresh.iter().filter(|write| !gone.contains(&write.id));
-        let put = put.map(|write| Record::Kept(KeptRecord { write: write.clone(), kept_at })).collect();
+        let kept = put.map(|write| Record::Kept(KeptRecord { write: write.clone(), kept_at }));
+        let put = kept.chain(self.hand_in_again(&fresh)).collect();
         Batch { put, remove }
+    }
+
+    /// A hub may be lost once more before this edge is through with the last loss, and then speaks of that one still: what it
+    /// admitted in between goes up as well.
+    fn hand_in_again(&mut self, fresh: &[Write]) -> Option<Record> {
+        let mark = self.state.handed_in?;
+        fresh.iter().any(|write| write.stamp() <= mark.through).then(|| {
+            self.state.handed_in = None;
+            self.state_record()
+        })
     }
 }
 

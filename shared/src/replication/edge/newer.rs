@@ -47,10 +47,6 @@ impl EdgeReplica {
         let HandingIn::Due { new_epoch } = self.handing_in else {
             return !matches!(self.handing_in, HandingIn::Nothing);
         };
-        if self.mark_of(new_epoch).is_some_and(|mark| mark.done) {
-            self.handing_in = HandingIn::Nothing;
-            return false;
-        }
         self.handing_in = HandingIn::Recalling { new_epoch };
         if self.grace.is_empty() {
             self.handle_recalled(Vec::new(), now);
@@ -60,13 +56,10 @@ impl EdgeReplica {
         !matches!(self.handing_in, HandingIn::Nothing)
     }
 
-    fn mark_of(&self, new_epoch: u64) -> Option<HandedIn> {
-        self.state.handed_in.filter(|mark| mark.new_epoch == new_epoch)
-    }
-
     pub(super) fn handle_recalled(&mut self, records: Vec<Record>, now: Instant) {
         let HandingIn::Recalling { new_epoch } = self.handing_in else { return };
-        let through = self.mark_of(new_epoch).and_then(|mark| mark.through);
+        let mark = self.state.handed_in.filter(|mark| mark.new_epoch == new_epoch);
+        let through = mark.map(|mark| mark.through);
         let known = self.rows().filter(|row| self.is_lost(row)).map(|row| as_write(row));
         let kept = records.into_iter().filter_map(|record| match record {
             Record::Kept(kept) => Some(kept.write),
@@ -118,8 +111,7 @@ impl EdgeReplica {
         let HandingIn::Giving(giving) = &mut self.handing_in else { return };
         let Some((_, last)) = giving.under_way.take_if(|(under_way, _)| *under_way == batch) else { return };
         giving.taken.add(&taken);
-        let (new_epoch, done) = (giving.new_epoch, giving.waiting.is_empty());
-        self.state.handed_in = Some(HandedIn { new_epoch, through: Some(last), done });
+        self.state.handed_in = Some(HandedIn { new_epoch: giving.new_epoch, through: last });
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
         self.commit(batch, Effect::HandedIn, now);
     }

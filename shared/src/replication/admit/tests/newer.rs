@@ -135,6 +135,18 @@ fn what_is_accepted_is_judged_by_its_time_also_behind_what_followed_it() {
 }
 
 #[test]
+fn nothing_comes_back_ahead_of_its_time() {
+    // The other of two copies of a replica, which passes for the author and has another clock.
+    let copy = Write { hlc: Hlc(500), ..own(2, "k") };
+    let mut planner = lacking(restored(Newer::Accept));
+    assert_eq!(verdicts(&mut planner, vec![copy.clone()]), [Verdict::Admitted { version: 1 }]);
+    assert_eq!(give(&mut planner, &hand_in(vec![own(3, "k")])), Taken { admitted: 1, ..Taken::default() });
+    let (commit, _) = planner.finish().unwrap();
+    assert_eq!(commit.rows[0].row.stamp, copy.stamp());
+    assert_eq!(commit.history[1].status, Status::SupersededConcurrent);
+}
+
+#[test]
 fn of_others_nothing_is_admitted_through_who_may_not_write_it_until_somebody_may() {
     let mut planner = lacking(restored(Newer::Accept));
     let brought = vec![own(1, "k"), by_hub(8, 2, "k")];

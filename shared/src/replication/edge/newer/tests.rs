@@ -207,6 +207,25 @@ fn a_restart_goes_on_behind_what_the_hub_has_taken() {
 }
 
 #[test]
+fn what_is_kept_after_all_was_given_goes_up_as_well() {
+    let disk = vec![kept(1, 45), kept(2, 49)];
+    let mut bench = Bench::starts(disk, true);
+    let (batch, _) = handed_in(&bench.sent());
+    bench.taken(batch);
+    bench.disk.push(kept(3, 60));
+    let mut bench = Bench::starts(bench.disk, true);
+    let (_, times) = handed_in(&bench.sent());
+    assert_eq!(times, [60], "what was given is not given twice");
+
+    let Record::Kept(KeptRecord { write: earlier, .. }) = kept(4, 47) else { unreachable!() };
+    let batch = bench.replica.keep(vec![earlier], NOW);
+    bench.commit(batch);
+    let mut bench = Bench::starts(bench.disk, true);
+    let (_, times) = handed_in(&bench.sent());
+    assert_eq!(times, [45, 47, 49, 60], "its time is before the last that was given");
+}
+
+#[test]
 fn a_hub_of_before_is_given_nothing() {
     let mut bench = Bench::starts(vec![kept(1, 45), row("lost", 47, plain())], false);
     assert!(matches!(bench.sent()[..], [.., EdgeFrame::Subscribe { .. }]));
