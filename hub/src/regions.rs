@@ -7,8 +7,8 @@ use std::time::Duration;
 use llm_config_proto::sync::{Dial, HubsClient, SyncError};
 use llm_config_proto::tls::Trust;
 use llm_config_shared::replication::admit::NotFollowed;
-use llm_config_shared::store::region::{RegionAsk, RegionPage};
-use llm_config_shared::store::{Head, Journal, JournalError};
+use llm_config_shared::store::region::{Following, RegionAsk, RegionPage};
+use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::ShardId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,10 +56,10 @@ impl<J: Journal> Reader<J> {
     /// Reads until `stop`, while this process leads.
     pub async fn keep(self, stop: CancellationToken) {
         let reading = async {
-            let mut failures = 0_u32;
+            let (mut failures, mut known) = (0_u32, None);
             loop {
                 self.lead().await;
-                match self.read_on().await {
+                match self.read_on(&mut known).await {
                     Ok(()) => failures = 0,
                     Err(error) => {
                         if failures == 0 {
@@ -84,8 +84,9 @@ impl<J: Journal> Reader<J> {
         drop(roles.wait_for(|role| *role == Role::Leading).await);
     }
 
-    /// Reads over one connection until that fails, or another process leads.
-    async fn read_on(&self) -> Result<(), NotRead> {
+    /// Reads over one connection until that fails, or another process leads. Whose history it is is not `known` before the
+    /// first answer, nor where it was left.
+    async fn read_on(&self, known: &mut Option<ShardId>) -> Result<(), NotRead> {
         let ca = self.identity.ca();
         let dial = Dial {
             address: self.address.trim_start_matches("https://").to_owned(),
@@ -94,20 +95,20 @@ impl<J: Journal> Reader<J> {
         };
         let mut client = HubsClient::connect(&dial).await?;
         tracing::info!(region = self.address, "follows another region");
-        let mut known: Option<ShardId> = None;
         while self.writer.role() == Role::Leading {
-            let head = self.journal.head().await?;
-            let page = client.follow(&self.ask(&head, known).await?).await?;
+            let (head, following) = (self.journal.head().await?, self.journal.following().await?);
+            let read = known.and_then(|shard| following.bookmark(shard));
+            let ask = RegionAsk { read, have: head.vector(), epochs: head.epochs.clone() };
+            let page = client.follow(&ask).await?;
             if page.shard == head.shard {
                 return Err(NotRead::Itself);
             }
             if known.replace(page.shard) != Some(page.shard) {
-                // Only now it is known whose history this is, and where it was left.
                 continue;
             }
             let (writes, more) = (page.writes.len(), page.regions.is_none());
             metrics::counter!("region_writes_total").increment(writes as u64);
-            if writes > 0 || more || self.is_news(&page).await? {
+            if writes > 0 || more || is_news(&page, &following, head.shard) {
                 self.writer.follow(page).await??;
             } else {
                 tokio::time::sleep(PAUSE).await;
@@ -115,20 +116,13 @@ impl<J: Journal> Reader<J> {
         }
         Ok(())
     }
+}
 
-    async fn ask(&self, head: &Head, shard: Option<ShardId>) -> Result<RegionAsk, JournalError> {
-        let following = self.journal.following().await?;
-        let read = shard.and_then(|shard| following.bookmark(shard));
-        Ok(RegionAsk { read, have: head.vector(), epochs: head.epochs.clone() })
-    }
-
-    /// Whether a page without writes says anything that is not known.
-    async fn is_news(&self, page: &RegionPage) -> Result<bool, JournalError> {
-        let before = self.journal.following().await?;
-        let mut after = before.clone();
-        after.has_read(page, self.journal.head().await?.shard);
-        Ok(before != after)
-    }
+/// Whether a page without writes says anything that is not known.
+fn is_news(page: &RegionPage, before: &Following, own: ShardId) -> bool {
+    let mut after = before.clone();
+    after.has_read(page, own);
+    after != *before
 }
 
 /// Doubling, with full jitter.

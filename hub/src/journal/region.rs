@@ -1,8 +1,6 @@
 //! What another region reads of the history.
 
-use llm_config_shared::entry::{Content, Status};
-use llm_config_shared::limits::REGION_PAGE_BYTES_MAX;
-use llm_config_shared::store::region::{Bookmark, RegionAsk, RegionPage, RegionWrite};
+use llm_config_shared::store::region::{Begin, Bookmark, Layout, RegionAsk, RegionPage, RegionWrite};
 use llm_config_shared::vector::{Dot, Position, ShardId};
 
 use super::dialect::{Answer, Cells, Dialect, Sql, Transact, bound};
@@ -27,63 +25,29 @@ pub(super) async fn page<T: Transact>(tx: &mut T, ask: &RegionAsk, limit: usize)
     let head = head::head(tx).await?;
     let epochs = head.own_epochs();
     let newest = epochs.newest().ok_or_else(|| corrupt("a shard without a leadership"))?.epoch;
-    let nothing = Bookmark { position: Position { epoch: newest, seq: 0 }, number: 0, epoch: newest };
-    let mut read = match ask.read {
-        None => nothing,
-        Some(read) if read.epoch == newest => read,
-        // Under another leadership the numbers may have been given again.
-        Some(read) => match epochs.clamp(read.position).filter(|position| position.seq > 0) {
-            None => nothing,
-            Some(position) => {
-                let found = tx.fetch(PLACED, vec![position.seq.into()]).await?;
-                let number = found.first().map(|row| row.int(0)).transpose()?;
-                number.map_or(nothing, |number| Bookmark { position, number, epoch: newest })
-            }
-        },
+    let read = match ask.begin(&epochs, newest) {
+        Begin::At(read) => read,
+        Begin::Behind(position) => {
+            let found = tx.fetch(PLACED, vec![position.seq.into()]).await?;
+            let number = found.first().map(|row| row.int(0)).transpose()?;
+            Bookmark::behind(position, number, newest)
+        }
     };
     let found = tx.fetch(AFTER, vec![read.number.into(), bound(limit as u64).into()]).await?;
-    let mut writes = Vec::with_capacity(found.len());
-    let (mut bytes, mut full) = (0, false);
+    let mut page = Layout::new(ask, read);
+    let mut full = false;
     for cells in &found {
-        let write = write(cells, head.shard)?;
-        bytes += size(&write);
-        full = bytes > REGION_PAGE_BYTES_MAX && !writes.is_empty();
+        let row = rows::history(cells)?;
+        let place = row.seq.zip(cells.int_or_null(AFTER_HISTORY)?);
+        let place = place.map(|(seq, epoch)| Position { epoch, seq });
+        let metadata = cells.blob_or_null(AFTER_HISTORY + 1)?.map(to_metadata).transpose()?;
+        let here = place.map(|position| Dot { shard: head.shard, position });
+        full = !page.add(cells.int(HISTORY_ID)?, place, RegionWrite::of(row, here, metadata));
         if full {
             break;
         }
-        read.number = cells.int(HISTORY_ID)?;
-        if let (Some(seq), Some(epoch)) = (write.row.seq, cells.int_or_null(AFTER_HISTORY)?) {
-            read.position = Position { epoch, seq };
-        }
-        let admitted = matches!(write.row.status, Status::Applied | Status::SupersededConcurrent);
-        if admitted && !write.origin.is_some_and(|origin| ask.has(origin)) {
-            writes.push(write);
-        }
     }
-    let last = found.len() < limit && !full;
-    if last {
-        read.position = head.position;
-    }
-    let regions = last.then(|| (head.regions.clone(), head.epochs.clone()));
-    Ok(RegionPage { shard: head.shard, after: ask.read, writes, read, epochs, hlc: head.hlc, regions })
-}
-
-fn size(write: &RegionWrite) -> usize {
-    match &write.row.content {
-        Content::Plain(value) => value.as_str().len(),
-        Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
-        Content::Deleted => 0,
-    }
-}
-
-fn write(cells: &impl Cells, shard: ShardId) -> Answer<RegionWrite> {
-    let row = rows::history(cells)?;
-    let here = match (row.seq, cells.int_or_null(AFTER_HISTORY)?) {
-        (Some(seq), Some(epoch)) => Some(Dot { shard, position: Position { epoch, seq } }),
-        _ => None,
-    };
-    let metadata = cells.blob_or_null(AFTER_HISTORY + 1)?.map(to_metadata).transpose()?;
-    Ok(RegionWrite { origin: row.origin.or(here), metadata, row })
+    Ok(page.finish(&head, found.len() < limit && !full))
 }
 
 /// Rows of the region that this database was filled from keep their places, which become their origins.

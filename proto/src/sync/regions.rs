@@ -96,7 +96,6 @@ impl From<RegionPage> for wire::FollowReply {
             writes: page.writes.into_iter().map(Into::into).collect(),
             read: Some(page.read.into()),
             epochs: epochs_to_wire(&page.epochs),
-            hlc: page.hlc.0,
             regions,
         }
     }
@@ -113,7 +112,6 @@ pub(super) fn page(part: wire::FollowReply, after: Option<Bookmark>) -> Parsed<R
         writes: list("writes", REGION_PAGE_WRITES_MAX, part.writes, TryInto::try_into)?,
         read: required("bookmark", part.read)?.try_into()?,
         epochs: epochs_from_wire(part.epochs)?,
-        hlc: Hlc(number("hlc", part.hlc)?),
         regions: regions.transpose()?,
     })
 }

@@ -450,7 +450,6 @@ fn a_page() -> RegionPage {
         ],
         read: a_bookmark(),
         epochs: epochs.get(ShardId(Uuid::from_u128(10))).unwrap().clone(),
-        hlc: Hlc(9),
         regions: Some((have, epochs)),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::{HistoryRow, Metadata};
-use crate::stamp::Hlc;
-use crate::store::Loss;
+use crate::entry::{Content, HistoryRow, Metadata, Status};
+use crate::limits::REGION_PAGE_BYTES_MAX;
+use crate::store::{Head, Loss};
 use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 
 /// How far a shard's history was read.
@@ -16,6 +16,26 @@ pub struct Bookmark {
     pub number: u64,
     /// The newest leadership then: a hub that was restored numbers anew.
     pub epoch: u64,
+}
+
+impl Bookmark {
+    /// Before everything of a history whose newest leadership is `newest`.
+    pub fn start(newest: u64) -> Self {
+        Self { position: Position { epoch: newest, seq: 0 }, number: 0, epoch: newest }
+    }
+
+    /// Behind the winner that has this place, and in the history this number; before everything where it is not there.
+    pub fn behind(position: Position, number: Option<u64>, newest: u64) -> Self {
+        number.map_or(Self::start(newest), |number| Self { position, number, epoch: newest })
+    }
+}
+
+/// From where a history is read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    At(Bookmark),
+    /// Behind the winner that has this place, whatever its number is now.
+    Behind(Position),
 }
 
 /// How far a hub follows other regions.
@@ -43,6 +63,19 @@ impl RegionAsk {
     pub fn has(&self, origin: Dot) -> bool {
         self.epochs.holds(&Vector::at(origin.shard, origin.position), &self.have)
     }
+
+    /// Where to go on in the history that `own` describes, with its newest leadership. Under another than that the numbers may
+    /// have been given again, and the places beyond its beginning.
+    pub fn begin(&self, own: &EpochTable, newest: u64) -> Begin {
+        match self.read {
+            Some(read) if read.epoch == newest => Begin::At(read),
+            Some(read) => match own.clamp(read.position).filter(|position| position.seq > 0) {
+                Some(position) => Begin::Behind(position),
+                None => Begin::At(Bookmark::start(newest)),
+            },
+            None => Begin::At(Bookmark::start(newest)),
+        }
+    }
 }
 
 /// One admitted write of another region.
@@ -67,9 +100,65 @@ pub struct RegionPage {
     pub read: Bookmark,
     /// That shard's leaderships.
     pub epochs: EpochTable,
-    pub hlc: Hlc,
     /// With the last page: what that hub has of others, and what it knows of their leaderships.
     pub regions: Option<(Vector, Epochs)>,
+}
+
+impl RegionWrite {
+    /// Of a row of the history, with its place in the order of the hub that has it.
+    pub fn of(row: HistoryRow, here: Option<Dot>, metadata: Option<Metadata>) -> Self {
+        Self { origin: row.origin.or(here), row, metadata }
+    }
+
+    fn size(&self) -> usize {
+        match &self.row.content {
+            Content::Plain(value) => value.as_str().len(),
+            Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
+            Content::Deleted => 0,
+        }
+    }
+}
+
+/// A page while it is laid out, write by write in the history's order.
+#[derive(Debug)]
+pub struct Layout<'a> {
+    ask: &'a RegionAsk,
+    read: Bookmark,
+    writes: Vec<RegionWrite>,
+    bytes: usize,
+}
+
+impl<'a> Layout<'a> {
+    /// From this place on.
+    pub fn new(ask: &'a RegionAsk, read: Bookmark) -> Self {
+        Self { ask, read, writes: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes in the next write, which has this number and, if it won, this place in the history that is read. What the asker
+    /// has, and what was never admitted, only moves its bookmark. False when the page is full without it.
+    pub fn add(&mut self, number: u64, place: Option<Position>, write: RegionWrite) -> bool {
+        let admitted = matches!(write.row.status, Status::Applied | Status::SupersededConcurrent);
+        if admitted && !write.origin.is_some_and(|origin| self.ask.has(origin)) {
+            self.bytes += write.size();
+            if self.bytes > REGION_PAGE_BYTES_MAX && !self.writes.is_empty() {
+                return false;
+            }
+            self.writes.push(write);
+        }
+        self.read.number = number;
+        self.read.position = place.unwrap_or(self.read.position);
+        true
+    }
+
+    /// The page of a hub whose history ends at `head`; with the `last` one the asker has all of it.
+    pub fn finish(self, head: &Head, last: bool) -> RegionPage {
+        let Self { ask, mut read, writes, bytes: _ } = self;
+        if last {
+            read.position = head.position;
+        }
+        let regions = last.then(|| (head.regions.clone(), head.epochs.clone()));
+        RegionPage { shard: head.shard, after: ask.read, writes, read, epochs: head.own_epochs(), regions }
+    }
 }
 
 impl Following {
