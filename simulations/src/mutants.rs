@@ -58,6 +58,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "restamp winner", rule: "2.13", setup: without(Rules { restamp_winner: false, ..ALL }) },
     Mutant { name: "own by counter", rule: "2.13", setup: without(Rules { own_by_counter: false, ..ALL }) },
     Mutant { name: "regions judge", rule: "2.14", setup: without(Rules { judge_regions: false, ..ALL }) },
+    Mutant { name: "region versions", rule: "2.14", setup: without(Rules { region_versions: false, ..ALL }) },
     Mutant { name: "region epochs", rule: "2.14", setup: without(Rules { region_epochs: false, ..ALL }) },
     Mutant { name: "bookmarks", rule: "2.14", setup: Setup { bookmarks: false, ..Setup::REAL } },
     Mutant { name: "grace", rule: "2.7 5", setup: without(Rules { grace: false, ..ALL }) },

@@ -210,6 +210,22 @@ pub fn converge<'a>(hub: &Hub, edges: &'a [Edge], deadline: Duration) -> impl Fu
     }
 }
 
+/// Waits until two regions show the same values.
+pub fn same_values(one: &Hub, other: &Hub, deadline: Duration) -> impl Future<Output = ()> {
+    let (one, other) = (one.client(), other.client());
+    async move {
+        let values = async |client: &Client| {
+            let rows = client.everything(NAMESPACE, ENVIRONMENT).await;
+            rows.into_iter().map(|(key, (value, _))| (key, value)).collect::<Vec<_>>()
+        };
+        within(deadline, "two regions hold the same", async || {
+            let (one, other) = (values(&one).await, values(&other).await);
+            if one == other { Ok(()) } else { Err(format!("{one:?}\n{other:?}")) }
+        })
+        .await;
+    }
+}
+
 /// Everything as it is now.
 pub async fn at_end(hub: &Hub, edges: &[Edge]) -> AtEnd {
     let mut at_end = AtEnd { hub: hub.client().everything(NAMESPACE, ENVIRONMENT).await, ..AtEnd::default() };

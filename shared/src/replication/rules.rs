@@ -42,6 +42,8 @@ pub struct Rules {
     pub own_by_counter: bool,
     /// The conflict test runs again where a write of another region arrives.
     pub judge_regions: bool,
+    /// A region gives no version of an entry twice, whatever others have given.
+    pub region_versions: bool,
     /// What a followed hub has lost since it was followed counts as lost there, whatever numbers it gives again.
     pub region_epochs: bool,
     /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
@@ -69,6 +71,7 @@ impl Rules {
         restamp_winner: true,
         own_by_counter: true,
         judge_regions: true,
+        region_versions: true,
         region_epochs: true,
         grace: true,
     };

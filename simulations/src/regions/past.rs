@@ -24,6 +24,8 @@ pub(super) struct Past {
     writes: BTreeMap<WriteId, Made>,
     /// What each region holds under a key.
     current: Vec<BTreeMap<EntryKey, Stamp>>,
+    /// The highest version that each region has given.
+    versions: Vec<BTreeMap<EntryKey, u64>>,
     /// What readers at each edge were shown of a key, and what that was made of.
     shown: Vec<BTreeMap<EntryKey, WriteId>>,
     known: Vec<BTreeMap<EntryKey, BTreeSet<WriteId>>>,
@@ -41,6 +43,7 @@ impl Past {
         Self {
             writes: BTreeMap::new(),
             current: vec![BTreeMap::new(); sites],
+            versions: vec![BTreeMap::new(); sites],
             shown: vec![BTreeMap::new(); edges],
             known: vec![BTreeMap::new(); edges],
             sent: vec![BTreeMap::new(); edges],
@@ -77,14 +80,31 @@ impl Past {
         self.current[site].clone()
     }
 
+    /// The region has only this history now.
     pub(super) fn goes_back(
         &mut self,
         site: usize,
         current: BTreeMap<EntryKey, Stamp>,
-        here: BTreeSet<WriteId>,
+        history: &[HistoryRow],
     ) {
         self.current[site] = current;
-        self.here[site] = here;
+        self.here[site] = history.iter().map(|row| row.stamp.id).collect();
+        let versions = &mut self.versions[site];
+        versions.clear();
+        for row in history {
+            let highest = versions.entry(row.at.clone()).or_default();
+            *highest = row.version.max(*highest);
+        }
+    }
+
+    fn next_version(&mut self, site: usize, row: &HistoryRow) -> Check {
+        let before = self.versions[site].insert(row.at.clone(), row.version).unwrap_or_default();
+        if row.version > before {
+            return Ok(());
+        }
+        let detail =
+            format!("{:?} takes version {} of {} after {before}", row.stamp.id, row.version, row.at.key);
+        Err(Violation::new("versions", detail))
     }
 
     /// The region reads what it sends to the edge.
@@ -143,6 +163,7 @@ impl Past {
             if !matches!(row.status, Status::Applied | Status::SupersededConcurrent) {
                 continue;
             }
+            self.next_version(site, row)?;
             self.admitted.insert(id);
             self.here[site].insert(id);
             if let Some(current) = current {

@@ -202,8 +202,7 @@ impl Regions {
         let before = self.sites[site].journal.whole_history();
         self.sites[site].journal.restore(&kept.backup, Newer::Discard);
         let Kept { current, .. } = kept;
-        let here = self.sites[site].journal.whole_history().iter().map(|row| row.stamp.id).collect();
-        self.past.goes_back(site, current, here);
+        self.past.goes_back(site, current, &self.sites[site].journal.whole_history());
         let histories = self.sites.iter().flat_map(|site| site.journal.whole_history());
         let left: std::collections::BTreeSet<WriteId> = histories.map(|row| row.stamp.id).collect();
         for lost in before.iter().filter(|row| !left.contains(&row.stamp.id)) {

@@ -1,10 +1,12 @@
-//! PostgreSQL goes away and comes back, or hangs for a while, while everybody writes and reads.
+//! PostgreSQL goes away and comes back, or hangs for a while, under two processes of a hub, while everybody writes and
+//! reads.
 
 use std::time::Duration;
 
 use llm_config_tests::Size;
 use llm_config_tests::hub::Hub;
 use llm_config_tests::postgres::Cluster;
+use llm_config_tests::process::Process;
 use llm_config_tests::scratch::Scratch;
 
 use super::world::{CONVERGED_WITHIN, Replay, World, base_seed};
@@ -18,7 +20,8 @@ async fn database_suffers(name: &str, away: impl Fn(&Cluster), back: impl Fn(&Cl
         let cluster = Cluster::start();
         let scratch = Scratch::new(name);
         let hub = Hub::serve(&scratch, &format!("[database]\nurl = \"{}\"", cluster.database())).await;
-        let mut world = World::of(scratch, hub, seed).await;
+        let other = hub.beside(&scratch, "other").await;
+        let mut world = World::of_two(scratch, hub, other, seed).await;
         let workload = world.workload();
         workload.goes_on_everywhere(5).await;
         for _ in 0..Size::of_run().pick(1, 2, 5) {
@@ -31,7 +34,11 @@ async fn database_suffers(name: &str, away: impl Fn(&Cluster), back: impl Fn(&Cl
         }
         workload.stop().await;
         world.is_whole_again(CONVERGED_WITHIN + PAUSE_MAX).await;
-        assert_eq!(world.hub.process().ended(), None, "one process all the time");
+        assert_eq!(
+            world.processes().map(Process::ended).collect::<Vec<_>>(),
+            [None, None],
+            "none was replaced"
+        );
     }
 }
 

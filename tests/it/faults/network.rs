@@ -6,15 +6,15 @@ use std::time::Duration;
 use llm_config_tests::Size;
 use llm_config_tests::proxy::{Fault, Side};
 
-use super::world::{CONVERGED_WITHIN, World};
+use super::world::{CONVERGED_WITHIN, Hubs, World};
 
 /// An edge whose connection ended tries again later each time, at random below a bound that doubles from a second on;
 /// a fault of some seconds brings that to sixteen, hardly ever to thirty-two.
 const PAUSE_MAX: Duration = Duration::from_secs(32);
 
-async fn under(name: &str, fault: Fault, whole_within: Duration) {
+async fn under(hubs: Hubs, name: &str, fault: Fault, whole_within: Duration) {
     for seed in 0..Size::of_run().pick(1, 1, 5) {
-        let world = World::new(&format!("network-{name}"), seed).await;
+        let world = World::with(hubs, &format!("network-{hubs:?}-{name}"), seed).await;
         let workload = world.workload();
         workload.goes_on_everywhere(5).await;
         world.suffer(fault);
@@ -28,13 +28,22 @@ async fn under(name: &str, fault: Fault, whole_within: Duration) {
     }
 }
 
-/// One test for each fault.
+/// One test for each fault and kind of hub.
 macro_rules! faults {
     ($($test:ident: $fault:expr, $within:expr;)+) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $test() {
-            under(stringify!($test), $fault, $within).await;
-        })+
+        faults! { @ one Hubs::One; $($test: $fault, $within;)+ }
+        faults! { @ two_processes Hubs::Processes; $($test: $fault, $within;)+ }
+        faults! { @ two_regions Hubs::Regions; $($test: $fault, $within;)+ }
+    };
+    (@ $module:ident $hubs:expr; $($test:ident: $fault:expr, $within:expr;)+) => {
+        mod $module {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                under($hubs, stringify!($test), $fault, $within).await;
+            })+
+        }
     };
 }
 

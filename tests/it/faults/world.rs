@@ -1,4 +1,7 @@
-//! A hub and two edges behind a bad network each, and the record of what everybody was told.
+//! A hub and two edges behind a bad network each, and the record of what everybody was told. The hub is one process, or
+//! one of two that are one hub, or of one of two regions.
+
+mod beside;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,9 +54,14 @@ impl Victim {
     }
 }
 
+pub(super) use beside::Hubs;
+use beside::Second;
+
 pub(super) struct World {
     pub(super) scratch: Scratch,
+    /// Where the first edge is; where there are two, the second edge is at the other.
     pub(super) hub: Hub,
+    second: Second,
     pub(super) edges: Vec<Edge>,
     pub(super) proxies: Vec<Proxy>,
     pub(super) recorder: Arc<Recorder>,
@@ -63,18 +71,28 @@ pub(super) struct World {
 impl World {
     /// On an embedded hub.
     pub(super) async fn new(name: &str, seed: u64) -> Self {
-        let scratch = Scratch::new(name);
-        let hub = Hub::dev(&scratch).await;
-        Self::of(scratch, hub, seed).await
+        Self::with(Hubs::One, name, seed).await
     }
 
-    /// Around a hub that is there.
-    pub(super) async fn of(scratch: Scratch, hub: Hub, seed: u64) -> Self {
-        let mut world =
-            Self { scratch, hub, edges: Vec::new(), proxies: Vec::new(), recorder: Arc::default(), seed };
+    /// On hubs of this kind.
+    pub(super) async fn with(hubs: Hubs, name: &str, seed: u64) -> Self {
+        let scratch = Scratch::new(name);
+        let (hub, second) = hubs.begin(&scratch, seed).await;
+        Self::around(scratch, hub, second, seed).await
+    }
+
+    /// Around two processes of a hub that are there.
+    pub(super) async fn of_two(scratch: Scratch, hub: Hub, other: Hub, seed: u64) -> Self {
+        Self::around(scratch, hub, Second::Process(other), seed).await
+    }
+
+    async fn around(scratch: Scratch, hub: Hub, second: Second, seed: u64) -> Self {
+        let (edges, proxies) = (Vec::new(), Vec::new());
+        let mut world = Self { scratch, hub, second, edges, proxies, recorder: Arc::default(), seed };
         for name in ["e1", "e2"] {
-            let proxy = Proxy::start(world.hub.sync, seed).await;
-            let token = world.hub.open_token(name).await;
+            let hub = world.second.hub().filter(|_| name == "e2").unwrap_or(&world.hub);
+            let proxy = Proxy::start(hub.sync, seed).await;
+            let token = hub.open_token(name).await;
             let edge = Edge::join_through(&world.scratch, name, &token, &proxy).await;
             edge.client().until("/health/ready", |answer| answer.status == 200).await;
             world.edges.push(edge);
@@ -85,6 +103,7 @@ impl World {
 
     pub(super) fn places(&self) -> Vec<Place> {
         let mut places = vec![Place::hub(&self.hub)];
+        places.extend(self.second.hub().map(|hub| Place { name: "hub2".into(), ..Place::hub(hub) }));
         places.extend(self.edges.iter().map(Place::edge));
         places
     }
@@ -94,14 +113,23 @@ impl World {
     }
 
     pub(super) fn suffer(&self, fault: Fault) {
-        self.proxies.iter().for_each(|proxy| proxy.suffer(fault));
+        self.proxies.iter().chain(self.second.between()).for_each(|proxy| proxy.suffer(fault));
     }
 
     /// Waits until all is one, and checks the whole record.
     pub(super) async fn is_whole_again(&self, within: Duration) {
-        converge(&self.hub, &self.edges, within).await;
-        let violations = check(&self.recorder.events(), &at_end(&self.hub, &self.edges).await);
-        assert!(violations.is_empty(), "seed {}: {violations:#?}", self.seed);
+        let events = self.recorder.events();
+        for (hub, edges) in self.second.views(&self.hub, &self.edges, within).await {
+            converge(hub, edges, within).await;
+            let here = beside::known_at(edges, &events);
+            let violations = check(&here, &at_end(hub, edges).await);
+            assert!(violations.is_empty(), "seed {}: {violations:#?}", self.seed);
+        }
+    }
+
+    /// Of the hubs.
+    pub(super) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        [Some(&mut self.hub), self.second.hub_mut()].into_iter().flatten().map(Hub::process)
     }
 
     pub(super) fn process(&mut self, victim: Victim) -> &mut Process {

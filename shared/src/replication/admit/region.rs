@@ -79,7 +79,9 @@ impl Planner {
         self.known_writes.insert(id, write.row.content_hash);
         self.know_incarnation(id);
         self.leader.clock.receive(write.row.stamp.hlc, Hlc::MAX);
-        let version = write.row.version;
+        // The number that it has there, unless this region has given that one already: then the next one here.
+        let next = if self.rules.region_versions { self.next_version(&write.row.at) } else { 0 };
+        let version = write.row.version.max(next);
         let entering = entering(write);
         let Some(current) = self.rows.get(&entering.at) else {
             self.win(entering, version);
@@ -127,9 +129,8 @@ impl Planner {
     /// Goes to the history alone: the entry has something later.
     fn stand_below(&mut self, entering: &Entering, version: u64, status: Status) {
         self.record(entering, version, super::upload::change_type(entering), status, None, None);
-        if let Some(current) = self.rows.get_mut(&entering.at)
-            && current.top_version < version
-        {
+        let current = self.rows.get_mut(&entering.at).expect("it stands below a current row");
+        if current.top_version < version {
             current.top_version = version;
             self.raised.insert(entering.at.clone());
         }
