@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use llm_config_proto::sync::{Dial, HubsClient, SyncError};
 use llm_config_proto::tls::Trust;
+use llm_config_shared::entry::Content;
 use llm_config_shared::replication::admit::NotFollowed;
-use llm_config_shared::store::region::{Following, RegionAsk, RegionPage};
+use llm_config_shared::store::region::{Following, KeyName, RegionAsk, RegionPage};
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::ShardId;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,10 +19,15 @@ use crate::clock;
 use crate::identity::Identity;
 use crate::identity::ca::CaError;
 use crate::processes::Role;
+use crate::registry::Registry;
+use crate::secrets::{SecretError, SecretStore};
 use crate::writer::{WriteError, WriterHandle};
 
 /// From one question to the next, when there was nothing new.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often the keys of secrets are asked for that may have been made there: a region goes on sealing with an older one
+/// until it has heard of them.
+const KEYS_EVERY: Duration = Duration::from_secs(30);
 /// The longest pause after failures.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -37,22 +44,25 @@ enum NotRead {
     Writer(#[from] WriteError),
     #[error(transparent)]
     Page(#[from] NotFollowed),
+    #[error(transparent)]
+    Keys(#[from] SecretError),
     #[error("it is this very region")]
     Itself,
 }
 
 /// Reads one other region.
-pub struct Reader<J> {
+pub struct Reader<J, R> {
     /// `https://HOST:PORT` of its sync port.
     pub address: String,
     pub journal: Arc<J>,
     pub writer: WriterHandle,
     pub identity: Arc<Identity>,
+    pub secrets: Arc<SecretStore<R>>,
     /// This process, as its certificates name it.
     pub process: Uuid,
 }
 
-impl<J: Journal> Reader<J> {
+impl<J: Journal, R: Registry> Reader<J, R> {
     /// Reads until `stop`, while this process leads.
     pub async fn keep(self, stop: CancellationToken) {
         let reading = async {
@@ -95,6 +105,7 @@ impl<J: Journal> Reader<J> {
         };
         let mut client = HubsClient::connect(&dial).await?;
         tracing::info!(region = self.address, "follows another region");
+        let mut keys_at = None;
         while self.writer.role() == Role::Leading {
             let (head, following) = (self.journal.head().await?, self.journal.following().await?);
             let read = known.and_then(|shard| following.bookmark(shard));
@@ -106,6 +117,12 @@ impl<J: Journal> Reader<J> {
             if known.replace(page.shard) != Some(page.shard) {
                 continue;
             }
+            // Before what is sealed with them is here for anybody to read.
+            let due = keys_at.is_none_or(|at: Instant| at.elapsed() >= KEYS_EVERY);
+            if due || !self.has_keys(&page) {
+                self.fetch_keys(&mut client).await?;
+                keys_at = Some(Instant::now());
+            }
             let (writes, more) = (page.writes.len(), page.regions.is_none());
             metrics::counter!("region_writes_total").increment(writes as u64);
             if writes > 0 || more || is_news(&page, &following, head.shard) {
@@ -115,6 +132,32 @@ impl<J: Journal> Reader<J> {
             }
         }
         Ok(())
+    }
+
+    fn has_keys(&self, page: &RegionPage) -> bool {
+        page.writes.iter().all(|write| match &write.row.content {
+            Content::Secret(sealed) => self.secrets.has(&KeyName {
+                tenant: write.row.at.scope.tenant.clone(),
+                environment: write.row.at.scope.environment.clone(),
+                key_epoch: sealed.key_epoch,
+            }),
+            Content::Plain(_) | Content::Deleted => true,
+        })
+    }
+
+    async fn fetch_keys(&self, client: &mut HubsClient) -> Result<(), NotRead> {
+        let mut after = None;
+        loop {
+            let keys = client.keys(after.as_ref()).await?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            for KeyName { tenant, environment, key_epoch } in self.secrets.take_over(&keys).await? {
+                tracing::error!(
+                    region = self.address, %tenant, %environment, key_epoch,
+                    "another region has another key under the same name: rotate the secrets of one of the two"
+                );
+            }
+            after = Some(last.name.clone());
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::registry::Registry;
 mod grants;
 mod keys;
 mod local;
+mod regions;
 mod sealer;
 
 use keys::Roots;
@@ -51,12 +52,24 @@ pub struct SecretStore<R> {
     registry: Arc<R>,
     keyring: Arc<LocalKeyring>,
     roots: Roots,
+    /// Other regions may begin key epochs as well.
+    among_regions: bool,
 }
 
 impl<R: Registry> SecretStore<R> {
     /// Over the hub's database and its keyring.
     pub fn new(registry: Arc<R>, keyring: Arc<LocalKeyring>) -> Self {
-        Self { registry, keyring, roots: Roots::default() }
+        Self { registry, keyring, roots: Roots::default(), among_regions: false }
+    }
+
+    /// The same, of a hub that other regions follow.
+    #[must_use]
+    pub fn among_regions(self, among_regions: bool) -> Self {
+        Self { among_regions, ..self }
+    }
+
+    fn next_epoch(&self, newest: u64) -> u64 {
+        if self.among_regions { regions::next_among_regions(newest) } else { newest + 1 }
     }
 
     /// The plaintext, for a caller who may see it.
@@ -107,7 +120,7 @@ impl<R: Registry> SecretStore<R> {
         for environment in environments {
             // Where no secret was ever sealed and no key handed out, there is nothing to end.
             if let Some(current) = keys::newest(&known, environment) {
-                self.create(tenant, environment, current + 1).await?;
+                self.create(tenant, environment, self.next_epoch(current)).await?;
             }
         }
         Ok(())
@@ -122,7 +135,7 @@ impl<R: Registry> SecretStore<R> {
         let known = self.load(tenant).await?;
         let key_epoch = match keys::newest(&known, environment) {
             Some(newest) => newest,
-            None => self.create(tenant, environment, 1).await?,
+            None => self.create(tenant, environment, self.next_epoch(0)).await?,
         };
         let place = (tenant.clone(), environment.clone(), key_epoch);
         Ok((key_epoch, self.roots.get(&place).ok_or(SecretError::NoRoot)?))

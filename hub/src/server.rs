@@ -115,7 +115,8 @@ pub async fn run<S: Journal + Registry + Processes>(
     for address in config.regions.iter().cloned() {
         let (journal, writer, identity) =
             (Arc::clone(&store), edges.writer.clone(), Arc::clone(&edges.identity));
-        regions.spawn(Reader { address, journal, writer, identity, process }.keep(stop.clone()));
+        let secrets = Arc::clone(&edges.secrets);
+        regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
     }
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);

@@ -7,6 +7,7 @@ mod entry;
 mod frame;
 mod hubs;
 mod hubs_client;
+mod region_keys;
 mod regions;
 mod repair;
 mod server;

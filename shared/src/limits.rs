@@ -2,6 +2,8 @@
 
 /// Most writes of another region's history in one message, and in one commit.
 pub const REGION_PAGE_WRITES_MAX: usize = 100;
+/// Keys of secrets in a message from one region to another.
+pub const REGION_KEYS_MAX: usize = 1_000;
 /// A message of a history ends before it has more bytes of values than this, if it has any.
 pub const REGION_PAGE_BYTES_MAX: usize = 2 << 20;
 

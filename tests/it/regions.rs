@@ -201,6 +201,34 @@ async fn an_edge_that_moves_to_another_region_never_reads_backwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_region_opens_what_the_other_sealed_with_keys_of_its_own() {
+    let regions = Regions::begin("regions-keys", [sqlite("hub"), sqlite("second")], async |_, _| {}).await;
+    let [first, second] = regions.clients();
+    let edges = [("e1", &regions.first), ("e2", &regions.second)].map(async |(name, hub)| {
+        let edge = Edge::join(&regions.scratch, name, &hub.open_token(name).await).await;
+        edge.client().until("/health/ready", |answer| answer.status == 200).await;
+        edge
+    });
+    let [e1, e2] = edges;
+    let (e1, e2) = (e1.await, e2.await);
+
+    // Neither had sealed anything before they were cut apart, so each begins a key of its own.
+    regions.cut();
+    set_secret(&first, "of-first", "sk-first").await.expect(200);
+    set_secret(&second, "of-second", "sk-second").await.expect(200);
+    regions.heal();
+    let revealed = |key: &str| path(key) + "&reveal=true";
+    for client in [&first, &second, &e1.client(), &e2.client()] {
+        client.until_value(&revealed("of-first"), "sk-first").await;
+        client.until_value(&revealed("of-second"), "sk-second").await;
+    }
+    set_secret(&first, "of-second", "sk-changed").await.expect(200);
+    for client in [&second, &e1.client(), &e2.client()] {
+        client.until_value(&revealed("of-second"), "sk-changed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_restored_region_has_lost_comes_back_from_the_other() {
     let mut regions =
         Regions::begin("regions-restored", [sqlite("hub"), sqlite("second")], async |_, hub| {

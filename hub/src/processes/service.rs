@@ -10,7 +10,7 @@ use llm_config_shared::limits::REGION_PAGE_WRITES_MAX;
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{Request, Response};
-use llm_config_shared::store::region::{RegionAsk, RegionPage};
+use llm_config_shared::store::region::{KeyName, RegionAsk, RegionKey, RegionPage};
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::write::Answer;
 
@@ -18,6 +18,7 @@ use super::passing::Through;
 use crate::guard::{Guard, edge_caller};
 use crate::identity::process::process_of_certificate;
 use crate::registry::Registry;
+use crate::secrets::SecretStore;
 use crate::sync::call::{Calls, refused};
 use crate::writer::{WriteError, WriterHandle};
 
@@ -32,6 +33,8 @@ pub struct HubsService<J, R> {
     pub registry: Arc<R>,
     /// The history that other regions follow.
     pub journal: Arc<J>,
+    /// With the keys that they seal and open with.
+    pub secrets: Arc<SecretStore<R>>,
 }
 
 impl<J: Journal, R: Registry> HubsEndpoint for HubsService<J, R> {
@@ -76,6 +79,13 @@ impl<J: Journal, R: Registry> HubsEndpoint for HubsService<J, R> {
 
     async fn follow(&self, ask: RegionAsk) -> Result<RegionPage, SyncRefusal> {
         self.journal.region_page(&ask, REGION_PAGE_WRITES_MAX).await.map_err(away)
+    }
+
+    async fn keys(&self, after: Option<KeyName>) -> Result<Vec<RegionKey>, SyncRefusal> {
+        self.secrets.keys_after(after.as_ref()).await.map_err(|error| {
+            tracing::warn!(%error, "another region cannot be given the keys of secrets");
+            SyncRefusal::busy("the hub cannot use its keys now", RETRY_AFTER)
+        })
     }
 
     async fn admit(&self, upload: Upload) -> Result<Vec<Answer>, SyncRefusal> {

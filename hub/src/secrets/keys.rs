@@ -1,13 +1,14 @@
 //! Root keys: wrapped in the database, unwrapped in memory.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
 use llm_config_shared::name::{Environment, Tenant};
 use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::SubtreeKey;
+use llm_config_shared::store::region::{KeyName, RegionKey};
 use llm_config_shared::time::UnixMillis;
-use zeroize::Zeroizing;
 
 use super::SecretError;
 use super::local::{LocalKeyring, random};
@@ -37,6 +38,17 @@ impl Roots {
         roots.range(first..=last).map(|((_, _, key_epoch), root)| (*key_epoch, root.clone())).collect()
     }
 
+    /// Some of them in the order of their names.
+    pub(super) fn after(&self, from: Bound<&KeyName>, limit: usize) -> Vec<RegionKey> {
+        let roots = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let from = from.map(place);
+        let key = |((tenant, environment, key_epoch), root): (&Place, &SubtreeKey)| RegionKey {
+            name: KeyName { tenant: tenant.clone(), environment: environment.clone(), key_epoch: *key_epoch },
+            key: root.key().clone(),
+        };
+        roots.range((from, Bound::Unbounded)).take(limit).map(key).collect()
+    }
+
     /// Unwraps a root, once.
     pub(super) fn take_in(&self, keyring: &LocalKeyring, root: &WrappedRoot) -> Result<(), SecretError> {
         let place = (root.tenant.clone(), root.environment.clone(), root.key_epoch);
@@ -63,15 +75,24 @@ pub(super) fn fresh_root(
     key_epoch: u64,
     now: UnixMillis,
 ) -> Result<WrappedRoot, SecretError> {
-    let key: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
-    let wrapped = keyring.wrap(&name(tenant, environment, key_epoch), key.as_slice())?;
-    Ok(WrappedRoot {
-        tenant: tenant.clone(),
-        environment: environment.clone(),
-        key_epoch,
-        wrapped,
-        created_at: now,
-    })
+    let name = KeyName { tenant: tenant.clone(), environment: environment.clone(), key_epoch };
+    wrapped_root(keyring, &name, &SealKey::new(random()?), now)
+}
+
+/// A root as it lies in the database.
+pub(super) fn wrapped_root(
+    keyring: &LocalKeyring,
+    of: &KeyName,
+    key: &SealKey,
+    now: UnixMillis,
+) -> Result<WrappedRoot, SecretError> {
+    let KeyName { tenant, environment, key_epoch } = of.clone();
+    let wrapped = keyring.wrap(&name(&tenant, &environment, key_epoch), key.expose())?;
+    Ok(WrappedRoot { tenant, environment, key_epoch, wrapped, created_at: now })
+}
+
+pub(super) fn place(name: &KeyName) -> Place {
+    (name.tenant.clone(), name.environment.clone(), name.key_epoch)
 }
 
 /// What a wrapped root is bound to. Names hold no `/` in a tenant or an environment.

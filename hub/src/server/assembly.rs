@@ -46,7 +46,8 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     stop: &CancellationToken,
 ) -> Result<Assembled<S>, ServerError> {
     let Keys { keyring, identity } = keys;
-    let secrets = Arc::new(SecretStore::new(Arc::clone(store), keyring));
+    let secrets = SecretStore::new(Arc::clone(store), keyring).among_regions(!config.regions.is_empty());
+    let secrets = Arc::new(secrets);
     let me = ProcessAt::new(address::for_processes(config));
     let process = me.process;
     let started = writer::start(Arc::clone(store), Arc::clone(store), Arc::clone(&secrets), me).await?;
@@ -78,6 +79,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         guard,
         registry: Arc::clone(store),
         journal: Arc::clone(store),
+        secrets: Arc::clone(&secrets),
     };
     let edges = service::Parts {
         journal: Arc::clone(store),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::Response;
-use llm_config_shared::store::region::{RegionAsk, RegionPage};
+use llm_config_shared::store::region::{KeyName, RegionAsk, RegionKey, RegionPage};
 use llm_config_shared::write::Answer;
 use tonic::transport::Channel;
 
@@ -55,6 +55,15 @@ impl HubsClient {
     pub async fn follow(&mut self, ask: &RegionAsk) -> Result<RegionPage, SyncError> {
         let call = self.wire.follow(wire::FollowRequest::from(ask));
         Ok(regions::page(answer_within(TIMEOUT, call).await?, ask.read)?)
+    }
+
+    /// Asks for that hub's keys of secrets, in the order of their names, behind one of them.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or does not answer so.
+    pub async fn keys(&mut self, after: Option<&KeyName>) -> Result<Vec<RegionKey>, SyncError> {
+        let call = self.wire.keys(wire::KeysRequest { after: after.map(Into::into) });
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
     }
 
     /// Has an edge's writes decided.

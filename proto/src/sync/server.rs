@@ -12,7 +12,7 @@ use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
-use llm_config_shared::store::region::{RegionAsk, RegionPage};
+use llm_config_shared::store::region::{KeyName, RegionAsk, RegionKey, RegionPage};
 use llm_config_shared::write::Answer;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -85,6 +85,11 @@ pub trait HubsEndpoint: Send + Sync + 'static {
     fn admit(&self, upload: Upload) -> impl Future<Output = Result<Vec<Answer>, SyncRefusal>> + Send;
     /// Gives the hub of another region the next part of this one's history.
     fn follow(&self, ask: RegionAsk) -> impl Future<Output = Result<RegionPage, SyncRefusal>> + Send;
+    /// Gives the hub of another region keys of secrets, in the order of their names, behind one of them.
+    fn keys(
+        &self,
+        after: Option<KeyName>,
+    ) -> impl Future<Output = Result<Vec<RegionKey>, SyncRefusal>> + Send;
     /// Judges what an edge hands in of a loss. A refusal as busy says that nothing was done.
     fn take_in(&self, hand_in: HandIn) -> impl Future<Output = Result<Taken, SyncRefusal>> + Send;
 }
@@ -256,6 +261,11 @@ impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
     ) -> Result<Response<wire::FollowReply>, Status> {
         let page = self.endpoint.follow(parse(request.into_inner())?).await?;
         Ok(Response::new(page.into()))
+    }
+
+    async fn keys(&self, request: Request<wire::KeysRequest>) -> Result<Response<wire::KeysReply>, Status> {
+        let keys = self.endpoint.keys(parse(request.into_inner())?).await?;
+        Ok(Response::new(keys.into()))
     }
 
     async fn take_in(

@@ -14,9 +14,10 @@ use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
 use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums, Unrepaired};
+use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::{KeyGrant, SealedSecret};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
-use llm_config_shared::store::region::{Bookmark, RegionAsk, RegionPage, RegionWrite};
+use llm_config_shared::store::region::{Bookmark, KeyName, RegionAsk, RegionKey, RegionPage, RegionWrite};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
@@ -382,10 +383,20 @@ impl HubsEndpoint for EchoHubs {
         Ok(a_page())
     }
 
+    async fn keys(&self, after: Option<KeyName>) -> Result<Vec<RegionKey>, SyncRefusal> {
+        Ok(if after.is_some() { Vec::new() } else { vec![a_key()] })
+    }
+
     async fn take_in(&self, hand_in: HandIn) -> Result<Taken, SyncRefusal> {
         assert_eq!(format!("{hand_in:?}"), format!("{:?}", a_hand_in()));
         Ok(Taken { known: 1, held: 2, ..Taken::default() })
     }
+}
+
+fn a_key() -> RegionKey {
+    let (tenant, environment) = (Tenant::parse("t").unwrap(), Environment::base());
+    let name = KeyName { tenant, environment, key_epoch: 7 << 24 };
+    RegionKey { name, key: SealKey::new([5; 32]) }
 }
 
 fn a_bookmark() -> Bookmark {
@@ -576,6 +587,8 @@ async fn what_is_passed_to_the_leader_arrives_as_it_went_and_only_from_those_it_
     }
     assert_eq!(client.admit(&an_upload()).await.unwrap()[0].verdict, Verdict::Duplicate);
     assert_eq!(client.follow(&an_ask()).await.unwrap(), a_page());
+    assert_eq!(client.keys(None).await.unwrap(), [a_key()]);
+    assert_eq!(client.keys(Some(&a_key().name)).await.unwrap(), []);
     assert_eq!(client.take_in(&a_hand_in()).await.unwrap(), Taken { known: 1, held: 2, ..Taken::default() });
 
     let mut stranger = HubsClient::connect(&Dial { identity: None, ..dial }).await.unwrap();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::entry::{Content, HistoryRow, Metadata, Status};
 use crate::limits::REGION_PAGE_BYTES_MAX;
+use crate::name::{Environment, Tenant};
+use crate::seal::SealKey;
 use crate::store::{Head, Loss};
 use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 
@@ -26,7 +28,7 @@ impl Bookmark {
 
     /// Behind the winner that has this place, and in the history this number; before everything where it is not there.
     pub fn behind(position: Position, number: Option<u64>, newest: u64) -> Self {
-        number.map_or(Self::start(newest), |number| Self { position, number, epoch: newest })
+        number.map_or_else(|| Self::start(newest), |number| Self { position, number, epoch: newest })
     }
 }
 
@@ -87,6 +89,21 @@ pub struct RegionWrite {
     pub origin: Option<Dot>,
     /// Of the entry, where the write is its value.
     pub metadata: Option<Metadata>,
+}
+
+/// Which key of secrets: of a tenant's environment, in one key epoch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyName {
+    pub tenant: Tenant,
+    pub environment: Environment,
+    pub key_epoch: u64,
+}
+
+/// The root of all keys of secrets of one environment and key epoch, as regions tell one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionKey {
+    pub name: KeyName,
+    pub key: SealKey,
 }
 
 /// A part of another region's history.

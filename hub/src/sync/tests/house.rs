@@ -71,6 +71,7 @@ impl Hub {
             guard: Arc::new(Guard::new(Arc::clone(&journal), 10)),
             registry: Arc::clone(&journal),
             journal: Arc::clone(&journal),
+            secrets: Arc::clone(&secrets),
         });
         let parts = Arc::new(Parts {
             fanout: Fanout::new(Arc::clone(&journal), Arc::clone(&tail), Arc::clone(&identity)),

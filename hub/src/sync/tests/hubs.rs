@@ -266,6 +266,7 @@ async fn what_was_passed_on_goes_no_further() {
         guard: Arc::new(Guard::new(Arc::clone(&follows.parts.registry), 10)),
         registry: Arc::clone(&follows.parts.registry),
         journal: Arc::clone(&follows.parts.journal),
+        secrets: Arc::clone(&follows.parts.secrets),
     };
     let refusal = service.admit(nothing(&edge)).await.unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Busy);
