@@ -11,17 +11,22 @@ use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 
 use crate::clock;
+use crate::config::Secrets;
 use crate::journal::Database;
 use crate::journal::dialect::Dialect;
 use crate::journal::whole::Dumped;
 use crate::registry::Registry as _;
-use crate::secrets::{KeyringError, LocalKeyring, NewKeyring, SecretError, existing_keyring};
+use crate::secrets::{
+    KeyProvider as _, KeyringError, NewKeyring, Providers, SecretError, existing_providers,
+};
 
+mod carried;
 mod file;
 mod record;
 mod recovery_key;
 mod sealed;
 
+use carried::Carried;
 use file::{BackupReader, BackupWriter};
 use record::Origin;
 pub use recovery_key::{NoRecoveryKey, RecoveryKey, RecoveryPublicKey, WrongKey};
@@ -53,6 +58,8 @@ pub enum BackupError {
     NoPublicKey,
     #[error("the recovery key could not be shown, so nothing was done: {0}")]
     NotShown(io::Error),
+    #[error("a key was wrapped anew while the backup was made; run it again")]
+    KeysChanged,
     #[error("the system has no randomness")]
     NoRandomness,
 }
@@ -81,29 +88,31 @@ pub struct Summary {
     pub counts: Counts,
 }
 
-/// Writes a backup of the database and its keyring. A hub that has no recovery key yet, or is to have a new one, makes it
+/// Writes a backup of the database and of a keyring that opens its keys. A hub that has no recovery key yet, or is to have a new one, makes it
 /// first; `show` has to bring it before somebody's eyes, once.
 ///
 /// # Errors
 /// When anything fails: a file of that name is then what it was.
 pub async fn back_up<D: Dialect>(
     database: &Database<D>,
-    keyring: &Path,
+    secrets: &Secrets,
     file: &Path,
     new_recovery_key: bool,
     show: impl FnOnce(&str) -> io::Result<()>,
 ) -> Result<Counts, BackupError> {
-    let keyring = existing_keyring(database, keyring).await?;
-    let key = recovery_key_of(database, &keyring, new_recovery_key, show).await?;
+    let providers = existing_providers(database, secrets).await?;
+    let key = recovery_key_of(database, &providers, new_recovery_key, show).await?;
     let snapshot = database.snapshot().await?;
+    // After the snapshot: keys are never removed, so all of its keys are among them.
+    let mut carried = Carried::of(database, &providers).await?;
     let mut writer = BackupWriter::create(file, &key)?;
     writer.begin(Origin {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         made_at: clock::now(),
         step: snapshot.step(),
-        keyring: keyring.to_text(),
+        keyring: carried.keyring(),
     })?;
-    snapshot.read(|dumped| writer.put(dumped)).await?;
+    snapshot.read(|dumped| writer.put(carried.pass(dumped)?)).await?;
     writer.finish()
 }
 
@@ -114,7 +123,7 @@ fn name_of_public_key(number: u32) -> String {
 
 async fn recovery_key_of<D: Dialect>(
     database: &Database<D>,
-    keyring: &LocalKeyring,
+    providers: &Providers,
     new: bool,
     show: impl FnOnce(&str) -> io::Result<()>,
 ) -> Result<RecoveryPublicKey, BackupError> {
@@ -125,14 +134,14 @@ async fn recovery_key_of<D: Dialect>(
         number += 1;
     }
     if let Some((name, wrapped)) = known.filter(|_| !new) {
-        let public = keyring.unwrap(&name, &wrapped)?;
+        let public = providers.unwrap_key(&name, &wrapped).await.map_err(SecretError::from)?;
         return RecoveryPublicKey::from_slice(&public).ok_or(BackupError::NoPublicKey);
     }
     let (key, public) = RecoveryKey::generate().map_err(|_| BackupError::NoRandomness)?;
     // Before it is stored: a key that nobody has seen must never count.
     show(&key.to_text()).map_err(BackupError::NotShown)?;
     let name = name_of_public_key(number);
-    let wrapped = keyring.wrap(&name, public.as_bytes())?;
+    let wrapped = providers.wrap_key(&name, public.as_bytes()).await.map_err(SecretError::from)?;
     let stored = database.put_wrapped_key(&name, &wrapped).await?;
     if stored == wrapped { Ok(public) } else { Err(BackupError::Twice) }
 }

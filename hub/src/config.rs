@@ -12,8 +12,10 @@ use llm_config_shared::limits::{DELETED_DAYS, SHARDS_MAX};
 
 use crate::config::settings::Settings;
 
+mod secrets;
 mod settings;
 
+pub use secrets::Secrets;
 pub use settings::{InvalidConfig, Problem};
 
 /// What the hub was told to be.
@@ -77,13 +79,6 @@ impl fmt::Debug for Database {
             Self::Postgres(_) => f.write_str("postgres://…"),
         }
     }
-}
-
-/// `[secrets]`, provider `local`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Secrets {
-    /// The file with the key that all other keys in the database lie under.
-    pub keyring: PathBuf,
 }
 
 /// `[limits]`
@@ -156,7 +151,7 @@ impl Config {
             listen: Listen { api, sync, tls: None, public: None, peer: None },
             regions: Vec::new(),
             database: Database::Sqlite(data.join("hub.sqlite")),
-            secrets: Secrets { keyring: data.join("keyring") },
+            secrets: Secrets::local(data.join("keyring")),
             limits: Limits::default(),
             retention: Retention::default(),
             telemetry: Telemetry::default(),
@@ -181,14 +176,14 @@ impl Config {
         let listen = read_listen(&mut settings, directory);
         let regions = read_regions(&mut settings);
         let database = read_database(&mut settings, directory);
-        let secrets = read_secrets(&mut settings, directory, database.as_ref());
+        let secrets = secrets::read(&mut settings, directory, database.as_ref(), variables);
         let limits = read_limits(&mut settings);
         let retention = read_retention(&mut settings);
         let telemetry = read_telemetry(&mut settings);
         settings.finish()?;
         // Each is there, because a missing one was a problem.
-        match (listen, database, secrets) {
-            (Some(listen), Some(database), Some(secrets)) => Ok(Self {
+        match (listen, database) {
+            (Some(listen), Some(database)) => Ok(Self {
                 mode: Mode::Serve,
                 listen,
                 regions,
@@ -310,22 +305,6 @@ fn read_database(settings: &mut Settings, directory: &Path) -> Option<Database> 
     }
 }
 
-fn read_secrets(settings: &mut Settings, directory: &Path, database: Option<&Database>) -> Option<Secrets> {
-    let provider = settings.text("secrets.provider").unwrap_or_else(|| "local".to_owned());
-    if provider != "local" {
-        settings.problem(
-            "secrets.provider",
-            format!("{provider:?} is not available in this version; it knows \"local\""),
-        );
-    }
-    let beside = match database {
-        Some(Database::Sqlite(path)) => path.with_file_name("keyring"),
-        Some(Database::Postgres(_)) | None => directory.join("keyring"),
-    };
-    let keyring = settings.text("secrets.local.keyring").map_or(beside, |path| directory.join(path));
-    Some(Secrets { keyring })
-}
-
 fn read_limits(settings: &mut Settings) -> Limits {
     let default = Limits::default();
     let mut number = |key: &str, default: u64, range| settings.number(key, range).unwrap_or(default);
@@ -430,7 +409,7 @@ mod tests {
             [database]
             url = "mysql://u:hunter2@h/d"
             [secrets]
-            provider = "vault"
+            provider = "abacus"
             [limits]
             request_seconds = 0
             [retention]

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -71,6 +72,15 @@ pub struct Door {
 }
 
 impl Door {
+    /// Another door at the same place, for whoever answers before the one that stays does.
+    ///
+    /// # Errors
+    /// When the process has no room for it.
+    pub fn beside(&self) -> io::Result<Self> {
+        let listener = std::net::TcpListener::from(self.listener.as_fd().try_clone_to_owned()?);
+        Ok(Self { listener: TcpListener::from_std(listener)?, tls: self.tls.clone() })
+    }
+
     /// Answers until `stop`, then lets what runs finish, but no longer than `drain`.
     pub async fn serve(self, router: Router, stop: CancellationToken, drain: Duration) {
         let connections = TaskTracker::new();

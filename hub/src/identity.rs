@@ -12,7 +12,7 @@ use self::ca::{Ca, CaError};
 use self::repeats::RepeatMac;
 use self::signing::{NoSigningKey, SigningKey};
 use crate::registry::Registry;
-use crate::secrets::{KeyringError, LocalKeyring};
+use crate::secrets::{KeyProvider as _, ProviderError, Providers};
 
 pub mod api_token;
 pub mod ca;
@@ -44,7 +44,7 @@ pub enum IdentityError {
     #[error(transparent)]
     Random(#[from] NoRandomness),
     #[error("the hub's stored keys cannot be used: {0}")]
-    Keyring(#[from] KeyringError),
+    Provider(#[from] ProviderError),
 }
 
 /// The CA's word on which keys sign, as it is sent to edges.
@@ -70,12 +70,13 @@ impl Identity {
     /// When the database is away or the keys were wrapped by another key-encryption key.
     pub async fn open<R: Registry>(
         registry: &R,
-        keyring: &LocalKeyring,
+        providers: impl Into<Providers>,
         now: UnixMillis,
     ) -> Result<Self, IdentityError> {
-        let ca = stored(registry, keyring, CA, || Ok(Ca::create(now)?.to_stored())).await?;
-        let signing = stored(registry, keyring, SIGNING, || Ok(SigningKey::generate()?)).await?;
-        let repeats = stored(registry, keyring, REPEATS, || Ok(RepeatMac::generate()?)).await?;
+        let providers = &providers.into();
+        let ca = stored(registry, providers, CA, || Ok(Ca::create(now)?.to_stored())).await?;
+        let signing = stored(registry, providers, SIGNING, || Ok(SigningKey::generate()?)).await?;
+        let repeats = stored(registry, providers, REPEATS, || Ok(RepeatMac::generate()?)).await?;
         let repeats = RepeatMac::from_stored(&repeats);
         Self::of(Ca::from_stored(&ca)?, SigningKey::from_stored(&signing)?, repeats, now)
     }
@@ -118,16 +119,16 @@ impl Identity {
 
 async fn stored<R: Registry>(
     registry: &R,
-    keyring: &LocalKeyring,
+    providers: &Providers,
     name: &str,
     create: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, IdentityError> + Send,
 ) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let wrapped = match registry.wrapped_key(name).await? {
         Some(wrapped) => wrapped,
         None => {
-            let wrapped = keyring.wrap(name, &create()?)?;
+            let wrapped = providers.wrap_key(name, &create()?).await?;
             registry.put_wrapped_key(name, &wrapped).await?
         }
     };
-    Ok(keyring.unwrap(name, &wrapped)?)
+    Ok(providers.unwrap_key(name, &wrapped).await?)
 }

@@ -41,6 +41,7 @@ mod registry;
 mod rows;
 mod scopes;
 pub mod sqlite;
+mod stored_keys;
 mod stubs;
 pub mod whole;
 

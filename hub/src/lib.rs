@@ -10,6 +10,7 @@ pub mod guard;
 pub mod http;
 pub mod identity;
 pub mod journal;
+pub mod key_commands;
 pub mod processes;
 pub mod regions;
 pub mod registry;

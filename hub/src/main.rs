@@ -14,7 +14,8 @@ use llm_config_hub::config::{Config, Database as DatabaseSetting, Mode};
 use llm_config_hub::data_directory::{self, DataDirectory};
 use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
-use llm_config_hub::server::{self, FirstStart, Keys, Listeners};
+use llm_config_hub::key_commands::{self, KeyCommand};
+use llm_config_hub::server::{self, FirstStart, Listeners};
 use llm_config_hub::telemetry::{Metrics, start_logging};
 use llm_config_shared::name::Tenant;
 use llm_config_shared::newer::Newer;
@@ -89,6 +90,13 @@ enum Command {
         #[arg(long, conflicts_with = "newer")]
         as_region: bool,
     },
+    /// Look after the key that all other keys in the database lie under
+    Keys {
+        /// What to do
+        command: KeyCommand,
+        #[command(flatten)]
+        of: Of,
+    },
     /// Print the version
     Version,
 }
@@ -110,6 +118,17 @@ impl Of {
             Some(data) => Ok(Config::dev(data, nowhere, nowhere)?),
             None => self.settings.read(),
         }
+    }
+
+    /// Of a hub that was started before.
+    fn existing(&self) -> anyhow::Result<Config> {
+        let config = self.read()?;
+        if let DatabaseSetting::Sqlite(path) = &config.database
+            && !path.exists()
+        {
+            anyhow::bail!("{} does not exist", path.display());
+        }
+        Ok(config)
     }
 }
 
@@ -196,13 +215,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             with_database(settings.read()?, Task::Migrate { check }).await
         }
         Command::Backup { file, of, new_recovery_key } => {
-            let config = of.read()?;
-            if let DatabaseSetting::Sqlite(path) = &config.database
-                && !path.exists()
-            {
-                anyhow::bail!("{} does not exist", path.display());
-            }
-            with_database(config, Task::Backup { file, new_recovery_key }).await
+            with_database(of.existing()?, Task::Backup { file, new_recovery_key }).await
         }
         Command::Restore { file, of, recovery_key_file, newer, as_region } => {
             let key = recovery_key(&recovery_key_file)?;
@@ -211,6 +224,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             backup::check(&file, &key)?;
             with_database(config, Task::Restore { file, key, newer: newer.into(), as_region }).await
         }
+        Command::Keys { command, of } => with_database(of.existing()?, Task::Keys(command)).await,
         Command::Version => {
             say(&format!("llm-config-hub {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
@@ -224,6 +238,7 @@ enum Task {
     Migrate { check: bool },
     Backup { file: PathBuf, new_recovery_key: bool },
     Restore { file: PathBuf, key: RecoveryKey, newer: Newer, as_region: bool },
+    Keys(KeyCommand),
 }
 
 fn recovery_key(file: &Path) -> anyhow::Result<RecoveryKey> {
@@ -242,8 +257,8 @@ async fn with_database(config: Config, task: Task) -> anyhow::Result<ExitCode> {
         DatabaseSetting::Sqlite(path) => {
             let directory =
                 path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."));
-            // A backup only reads, and beside a hub that runs.
-            let alone = !matches!(task, Task::Backup { .. });
+            // Both go beside a hub that runs: a backup only reads, and wrapped keys are replaced one by one.
+            let alone = !matches!(task, Task::Backup { .. } | Task::Keys(_));
             let _locked = alone.then(|| DataDirectory::lock(directory)).transpose()?;
             let database = SqliteJournal::open(path).await.with_context(|| path.display().to_string())?;
             perform(&config, database, task).await
@@ -264,6 +279,10 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
         Task::Backup { file, new_recovery_key } => back_up(config, &database, &file, new_recovery_key).await,
         Task::Restore { file, key, newer, as_region } => {
             restore(config, &database, &file, &key, newer, as_region).await
+        }
+        Task::Keys(command) => {
+            let done = key_commands::perform(config, &database, command, say).await;
+            done.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
     };
     database.close().await;
@@ -293,7 +312,7 @@ async fn init<D: Dialect>(
     tenant: &Tenant,
 ) -> anyhow::Result<ExitCode> {
     database.migrate().await?;
-    let keys = server::open_keys(database, config).await?;
+    let keys = server::open_keys(database, config, true).await?;
     let ca = server::publish_ca(config, &keys.identity)?;
     let made = server::first_start(database, config, tenant, false).await?;
     if made.made_token {
@@ -321,8 +340,7 @@ async fn back_up<D: Dialect>(
         )?;
         out.flush()
     };
-    let keyring = &config.secrets.keyring;
-    let counts = backup::back_up(database, keyring, file, new_recovery_key, show).await?;
+    let counts = backup::back_up(database, &config.secrets, file, new_recovery_key, show).await?;
     say(&format!("backup: {} ({} rows)", absolute(file).display(), counts.rows));
     Ok(ExitCode::SUCCESS)
 }
@@ -370,9 +388,13 @@ async fn restore<D: Dialect>(
 
 async fn serve<D: Dialect>(config: &Config, database: &Arc<Database<D>>) -> anyhow::Result<()> {
     database.migrate().await?;
-    let keys = server::open_keys(&**database, config).await?;
-    let ca = server::publish_ca(config, &keys.identity)?;
+    let metrics = Metrics::start()?;
     let listeners = Listeners::bind(config).await?;
+    let stop = stop_on_signals()?;
+    let Some(keys) = server::keys_once_there(&**database, config, &listeners, &stop).await? else {
+        return Ok(());
+    };
+    let ca = server::publish_ca(config, &keys.identity)?;
     if config.mode == Mode::Dev {
         let tenant = Tenant::parse("default")?;
         let made = server::first_start(&**database, config, &tenant, true).await?;
@@ -381,18 +403,6 @@ async fn serve<D: Dialect>(config: &Config, database: &Arc<Database<D>>) -> anyh
         server::warn_if_empty(&**database, config.mode).await?;
         tracing::info!(api = %config.listen.api, sync = %config.listen.sync, "the hub is up");
     }
-    let stop = stop_on_signals()?;
-    run_until(config, database, keys, listeners, stop).await
-}
-
-async fn run_until<D: Dialect>(
-    config: &Config,
-    database: &Arc<Database<D>>,
-    keys: Keys,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let metrics = Metrics::start()?;
     server::run(config, Arc::clone(database), keys, listeners, metrics, stop).await?;
     tracing::info!("stopped");
     Ok(())

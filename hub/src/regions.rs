@@ -118,10 +118,14 @@ impl<J: Journal, R: Registry> Reader<J, R> {
                 continue;
             }
             // Before what is sealed with them is here for anybody to read.
-            let due = keys_at.is_none_or(|at: Instant| at.elapsed() >= KEYS_EVERY);
-            if due || !self.has_keys(&page) {
+            if !self.has_keys(&page) {
                 self.fetch_keys(&mut client).await?;
+            } else if keys_at.is_none_or(|at: Instant| at.elapsed() >= KEYS_EVERY) {
                 keys_at = Some(Instant::now());
+                // Values go on also while what holds the keys is away, here or there.
+                if let Err(error) = self.fetch_keys(&mut client).await {
+                    tracing::warn!(region = self.address, %error, "another region's keys of secrets cannot be had now");
+                }
             }
             let (writes, more) = (page.writes.len(), page.regions.is_none());
             metrics::counter!("region_writes_total").increment(writes as u64);

@@ -1,34 +1,46 @@
 //! Secrets at the hub: sealed on the way in, opened for a caller who may, and their keys handed to edges.
 //!
 //! A root per (tenant, environment, key epoch) lies in the database under the key-encryption key; everything else
-//! derives from it. Roots are unwrapped once and stay in this process's memory. Which epochs exist is asked of the
-//! database each time something is sealed or handed out, for another process may have begun one.
+//! derives from it. Roots are unwrapped once and stay in this process's memory, so what holds the key-encryption key may
+//! be away. Which epochs exist is asked of the database each time something is sealed or handed out, for another process
+//! may have begun one.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
 use llm_config_shared::seal::CannotOpen;
 use llm_config_shared::secret::{SealedSecret, SubtreeKey, open_secret};
 use llm_config_shared::store::JournalError;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::registry::Registry;
+use crate::registry::{Registry, WrappedRoot};
 
 mod grants;
 mod keys;
 mod local;
+mod open;
+mod provider;
 mod regions;
+mod rewrap;
 mod sealer;
+mod stored;
+pub mod vault;
 
 use keys::Roots;
-pub use local::{KeyringError, LocalKeyring, NewKeyring};
+pub use local::{KeyringError, LocalKeyring, NewKeyring, Passphrase};
+pub use open::{existing_providers, keyring_of, providers_of};
+pub use provider::{KeyProvider, KeyVersion, ProviderError, ProviderKind, Providers, wrapped_by};
+pub use rewrap::{Counts, Step, count, rewrap};
 pub use sealer::PreparedSealer;
+pub use stored::{KeyPlace, StoredKey, StoredKeys};
 
-/// The name under which a database keeps something that its keyring wrapped, to know it again.
-const KEYRING_MARK: &str = "keyring";
+/// How long warming up waits at least before it tries again.
+const WARM_UP_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a secret or a key could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +48,7 @@ pub enum SecretError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
-    Keyring(#[from] KeyringError),
+    Provider(#[from] ProviderError),
     #[error("the key that the secret was sealed with is missing from the database")]
     NoRoot,
     #[error(transparent)]
@@ -47,19 +59,40 @@ pub enum SecretError {
     BadSealingKey,
 }
 
+impl From<KeyringError> for SecretError {
+    fn from(error: KeyringError) -> Self {
+        Self::Provider(error.into())
+    }
+}
+
+impl SecretError {
+    /// When to ask again, in seconds, where that helps.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Provider(error) => error.retry_after_s(),
+            Self::Journal(_) | Self::NoRoot | Self::CannotOpen(_) | Self::NoKeyring | Self::BadSealingKey => {
+                None
+            }
+        }
+    }
+}
+
 /// Seals and opens secrets, and hands out keys.
 pub struct SecretStore<R> {
     registry: Arc<R>,
-    keyring: Arc<LocalKeyring>,
+    providers: Providers,
     roots: Roots,
+    /// One caller fetches what many wait for.
+    fetching: Mutex<()>,
     /// Other regions may begin key epochs as well.
     among_regions: bool,
 }
 
 impl<R: Registry> SecretStore<R> {
-    /// Over the hub's database and its keyring.
-    pub fn new(registry: Arc<R>, keyring: Arc<LocalKeyring>) -> Self {
-        Self { registry, keyring, roots: Roots::default(), among_regions: false }
+    /// Over the hub's database and what holds its key-encryption key.
+    pub fn new(registry: Arc<R>, providers: impl Into<Providers>) -> Self {
+        let (providers, roots, fetching) = (providers.into(), Roots::default(), Mutex::default());
+        Self { registry, providers, roots, fetching, among_regions: false }
     }
 
     /// The same, of a hub that other regions follow.
@@ -72,6 +105,40 @@ impl<R: Registry> SecretStore<R> {
         if self.among_regions { regions::next_among_regions(newest) } else { newest + 1 }
     }
 
+    /// Why secrets whose keys are not in memory cannot be had now.
+    pub fn trouble(&self) -> Option<String> {
+        self.providers.vault().and_then(|vault| vault.trouble())
+    }
+
+    /// Takes every root into memory, so that an outage later finds this process with all that it may need.
+    pub async fn warm_up(&self, stop: CancellationToken) {
+        loop {
+            let pause = match self.take_in_all().await {
+                Ok(()) => return,
+                Err(error) => {
+                    let after = error.retry_after_s().map_or(0, u64::from);
+                    tracing::warn!(%error, "not every key of secrets is in memory yet");
+                    Duration::from_secs(after).max(WARM_UP_PAUSE)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// # Errors
+    /// Of what may come back by itself; a root that is lost for good does not hold up the others.
+    async fn take_in_all(&self) -> Result<(), SecretError> {
+        for tenant in self.registry.tenants().await? {
+            for root in self.registry.roots(&tenant.name).await? {
+                self.take_in_if_possible(&root).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The plaintext, for a caller who may see it.
     ///
     /// # Errors
@@ -81,11 +148,16 @@ impl<R: Registry> SecretStore<R> {
         at: &EntryKey,
         sealed: &SealedSecret,
     ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-        let place = (at.scope.tenant.clone(), at.scope.environment.clone(), sealed.key_epoch);
+        let (tenant, environment) = (&at.scope.tenant, &at.scope.environment);
+        let place = (tenant.clone(), environment.clone(), sealed.key_epoch);
         let root = match self.roots.get(&place) {
             Some(root) => root,
             None => {
-                self.load(&at.scope.tenant).await?;
+                let stored = self.registry.roots(tenant).await?;
+                let ours = |root: &&WrappedRoot| {
+                    root.environment == *environment && root.key_epoch == sealed.key_epoch
+                };
+                self.take_in(stored.iter().find(ours).ok_or(SecretError::NoRoot)?).await?;
                 self.roots.get(&place).ok_or(SecretError::NoRoot)?
             }
         };
@@ -107,6 +179,18 @@ impl<R: Registry> SecretStore<R> {
         sealer
     }
 
+    /// Sees to it that something can be sealed in an environment, before the writer is asked to: it shall not wait for
+    /// whoever holds the key-encryption key while others wait for it.
+    ///
+    /// # Errors
+    /// When it cannot, and why.
+    pub async fn ready_to_seal(&self, tenant: &Tenant, environment: &Environment) -> Result<(), SecretError> {
+        if self.roots.of_environment(tenant, environment).is_empty() {
+            self.current(tenant, environment).await?;
+        }
+        Ok(())
+    }
+
     /// Begins a new key epoch: what is sealed from now on cannot be opened with keys that were handed out before.
     ///
     /// # Errors
@@ -116,40 +200,75 @@ impl<R: Registry> SecretStore<R> {
         tenant: &Tenant,
         environments: &[Environment],
     ) -> Result<(), SecretError> {
-        let known = self.load(tenant).await?;
+        let stored = self.registry.roots(tenant).await?;
         for environment in environments {
             // Where no secret was ever sealed and no key handed out, there is nothing to end.
-            if let Some(current) = keys::newest(&known, environment) {
-                self.create(tenant, environment, self.next_epoch(current)).await?;
+            if let Some(current) = keys::newest(&stored, environment) {
+                self.create(tenant, environment, self.next_epoch(current.key_epoch)).await?;
             }
         }
         Ok(())
     }
 
-    /// The newest root of an environment, made now if it is the first.
+    /// The newest root of an environment, made now if it is the first; older ones as far as they can be had.
     async fn current(
         &self,
         tenant: &Tenant,
         environment: &Environment,
     ) -> Result<(u64, SubtreeKey), SecretError> {
-        let known = self.load(tenant).await?;
-        let key_epoch = match keys::newest(&known, environment) {
-            Some(newest) => newest,
+        let stored = self.registry.roots(tenant).await?;
+        let key_epoch = match keys::newest(&stored, environment) {
+            Some(newest) => {
+                self.take_in(newest).await?;
+                newest.key_epoch
+            }
             None => self.create(tenant, environment, self.next_epoch(0)).await?,
         };
+        for older in stored.iter().filter(|root| root.environment == *environment) {
+            // What was sealed long ago may be sealed anew; if it cannot be, the rest can.
+            if self.take_in_if_possible(older).await.is_err() {
+                break;
+            }
+        }
         let place = (tenant.clone(), environment.clone(), key_epoch);
         Ok((key_epoch, self.roots.get(&place).ok_or(SecretError::NoRoot)?))
     }
 
-    /// Which roots a tenant has; all of them are in memory afterwards.
-    async fn load(&self, tenant: &Tenant) -> Result<Vec<(Environment, u64)>, SecretError> {
+    /// Takes all roots of an environment into memory, and makes the first one.
+    ///
+    /// # Errors
+    /// When one cannot be had now and may be later.
+    async fn all_of(&self, tenant: &Tenant, environment: &Environment) -> Result<(), SecretError> {
         let stored = self.registry.roots(tenant).await?;
-        let mut known = Vec::with_capacity(stored.len());
-        for root in &stored {
-            self.roots.take_in(&self.keyring, root)?;
-            known.push((root.environment.clone(), root.key_epoch));
+        if keys::newest(&stored, environment).is_none() {
+            self.create(tenant, environment, 1).await?;
         }
-        Ok(known)
+        for root in stored.iter().filter(|root| root.environment == *environment) {
+            self.take_in_if_possible(root).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`take_in`](Self::take_in); one that will not come back by itself is told of and left out.
+    async fn take_in_if_possible(&self, root: &WrappedRoot) -> Result<(), SecretError> {
+        match self.take_in(root).await {
+            Err(error) if lost(&error) => {
+                let WrappedRoot { tenant, environment, key_epoch, .. } = root;
+                tracing::error!(%tenant, %environment, key_epoch, %error, "a key of secrets cannot be unwrapped");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Takes a root into memory. Of many callers one asks for it.
+    async fn take_in(&self, root: &WrappedRoot) -> Result<(), SecretError> {
+        let place = (root.tenant.clone(), root.environment.clone(), root.key_epoch);
+        if self.roots.get(&place).is_some() {
+            return Ok(());
+        }
+        let _alone = self.fetching.lock().await;
+        self.roots.take_in(&self.providers, root).await
     }
 
     /// Stores a new root. Of two processes that do so at once, both go on with the one that was stored first.
@@ -159,41 +278,23 @@ impl<R: Registry> SecretStore<R> {
         environment: &Environment,
         key_epoch: u64,
     ) -> Result<u64, SecretError> {
-        let fresh = keys::fresh_root(&self.keyring, tenant, environment, key_epoch, clock::now())?;
+        let now = clock::now();
+        let fresh = keys::fresh_root(&self.providers, tenant, environment, key_epoch, now).await?;
         let stored = self.registry.put_root(&fresh).await?;
-        self.roots.take_in(&self.keyring, &stored)?;
+        self.take_in(&stored).await?;
         Ok(key_epoch)
     }
 }
 
-/// The keyring of this database. It is created only for a database that never had one: a new key would open nothing of
-/// what an older one wrapped.
-///
-/// # Errors
-/// When it is missing, is another database's, or cannot be used; or the database cannot.
-pub async fn keyring_of<R: Registry>(registry: &R, path: &Path) -> Result<LocalKeyring, SecretError> {
-    if let Some(mark) = registry.wrapped_key(KEYRING_MARK).await? {
-        return known_keyring(path, &mark);
+/// Whether asking again would be in vain, until somebody does something about it.
+fn lost(error: &SecretError) -> bool {
+    use vault::VaultError;
+    match error {
+        SecretError::Provider(ProviderError::Vault(error)) => !matches!(error, VaultError::Away { .. }),
+        SecretError::Provider(_) | SecretError::CannotOpen(_) => true,
+        SecretError::Journal(_)
+        | SecretError::NoRoot
+        | SecretError::NoKeyring
+        | SecretError::BadSealingKey => false,
     }
-    let keyring = LocalKeyring::open_or_create(path)?;
-    let mark = keyring.wrap(KEYRING_MARK, b"")?;
-    // Another process may have been first, with a keyring of its own.
-    let stored = registry.put_wrapped_key(KEYRING_MARK, &mark).await?;
-    keyring.unwrap(KEYRING_MARK, &stored)?;
-    Ok(keyring)
-}
-
-/// The keyring of a database that has been used.
-///
-/// # Errors
-/// As [`keyring_of`], and when no hub was ever started on the database.
-pub async fn existing_keyring<R: Registry>(registry: &R, path: &Path) -> Result<LocalKeyring, SecretError> {
-    let mark = registry.wrapped_key(KEYRING_MARK).await?.ok_or(SecretError::NoKeyring)?;
-    known_keyring(path, &mark)
-}
-
-fn known_keyring(path: &Path, mark: &[u8]) -> Result<LocalKeyring, SecretError> {
-    let keyring = LocalKeyring::open(path)?;
-    keyring.unwrap(KEYRING_MARK, mark)?;
-    Ok(keyring)
 }

@@ -18,7 +18,7 @@ use crate::processes::Processes;
 use crate::regions::Reader;
 use crate::registry::Registry;
 use crate::retention;
-use crate::secrets::{LocalKeyring, SecretError, keyring_of};
+use crate::secrets::{Providers, SecretError, providers_of};
 use crate::sync::listener::{self, ListenError};
 use crate::telemetry::Metrics;
 
@@ -26,8 +26,10 @@ mod address;
 mod assembly;
 mod first_start;
 mod routes;
+mod waiting;
 
 pub use first_start::{FirstStart, first_start};
+pub use waiting::keys_once_there;
 
 use assembly::Assembled;
 
@@ -49,6 +51,8 @@ pub enum ServerError {
     DataDirectory(#[from] DataDirectoryError),
     #[error("cannot listen on {address} ({setting}): {error}")]
     Listen { setting: &'static str, address: std::net::SocketAddr, error: std::io::Error },
+    #[error("the API's port cannot be used: {0}")]
+    Door(std::io::Error),
     #[error("the part of the hub that writes has ended; see the log")]
     WriterEnded,
     #[error("edges cannot be served: {0}")]
@@ -59,19 +63,24 @@ pub enum ServerError {
 
 /// What the hub knows before it listens: its keys.
 pub struct Keys {
-    pub keyring: Arc<LocalKeyring>,
+    pub providers: Providers,
     pub identity: Arc<Identity>,
 }
 
-/// Reads the keyring and the hub's keys, and makes them on the very first start.
+/// Opens what holds the key-encryption key and reads the hub's keys, and makes them on the very first start. With
+/// `make_transit_key`, that too where it is held by Vault.
 ///
 /// # Errors
-/// When the keyring is missing, or not this database's.
-pub async fn open_keys<S: Registry>(store: &S, config: &Config) -> Result<Keys, ServerError> {
+/// When the key-encryption key is missing, or not this database's.
+pub async fn open_keys<S: Registry>(
+    store: &S,
+    config: &Config,
+    make_transit_key: bool,
+) -> Result<Keys, ServerError> {
     data_directory::create(config.data_directory())?;
-    let keyring = keyring_of(store, &config.secrets.keyring).await?;
-    let identity = Identity::open(store, &keyring, clock::now()).await?;
-    Ok(Keys { keyring: Arc::new(keyring), identity: Arc::new(identity) })
+    let providers = providers_of(store, &config.secrets, make_transit_key).await?;
+    let identity = Identity::open(store, providers.clone(), clock::now()).await?;
+    Ok(Keys { providers, identity: Arc::new(identity) })
 }
 
 /// Both listeners, bound.

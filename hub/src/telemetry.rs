@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Telemetry};
 
+/// What speaks to Vault with the hub's tokens and keys has nothing to say in the log, whatever it is asked to.
+const SILENT: &str = "vaultrs=off,rustify=off,reqwest=off,hyper_util=info,hyper=info";
+
 /// Begins to log to stdout: text on a terminal, JSON lines elsewhere. `RUST_LOG` wins over the settings.
 ///
 /// # Errors
@@ -19,7 +22,7 @@ pub fn start_logging(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = rust_log.or(settings.log.as_deref()).unwrap_or("info");
     // sqlx tells of every slow statement with its text.
-    let filter = EnvFilter::builder().parse_lossy(format!("sqlx=warn,{filter}"));
+    let filter = EnvFilter::builder().parse_lossy(format!("sqlx=warn,{filter},{SILENT}"));
     let terminal = std::io::stdout().is_terminal();
     let json = match settings.format {
         LogFormat::Auto => !terminal,
@@ -79,6 +82,7 @@ fn describe() {
     describe_histogram!("http_request_duration_seconds", Unit::Seconds, "How long requests took");
     describe_counter!("config_operations_total", "Operations on values by operation and status");
     describe_counter!("secret_access_total", "Secrets given out in clear, by outcome");
+    describe_counter!("vault_operations_total", "Requests to Vault by operation and status");
     describe_counter!("authentication_failures_total", "Requests refused for their token, by reason");
     describe_gauge!("hub_leads", "1 where this process of the hub writes, 0 where another one does");
     describe_counter!(

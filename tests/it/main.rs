@@ -44,3 +44,4 @@ mod restore;
 mod space;
 mod subscriptions;
 mod tidy;
+mod vault;

@@ -1,6 +1,7 @@
 //! What black-box tests need: the real programs as processes, a plain HTTP client, and waiting for conditions.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+pub mod bao;
 pub mod edge;
 pub mod history;
 pub mod http;

@@ -215,7 +215,8 @@ impl ConfigService for EdgeService {
             (false, _) => HealthStatus::Unhealthy,
         };
         let (uptime_ms, now) = (self.clock.now().0, self.clock.wall());
-        let health = Health { status, uptime_ms, now, ready: summary.has_data, role: None };
+        let health =
+            Health { status, uptime_ms, now, ready: summary.has_data, role: None, reasons: Vec::new() };
         std::future::ready(health).await
     }
 

@@ -122,6 +122,7 @@ impl<S: Journal + Registry> Api<S> {
                 OpAction::Set { value: new_value(value)?, tags, description }
             }
         };
+        self.sealable(&at, &action).await?;
         Ok(Operation { at, action, if_version: operation.if_version })
     }
 }

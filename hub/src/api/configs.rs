@@ -59,14 +59,19 @@ impl<S: Journal + Registry> ConfigService for Api<S> {
     async fn health(&self) -> Health {
         let head = tokio::time::timeout(HEALTH_TIME_MAX, self.parts.store.head()).await;
         let ready = matches!(head, Ok(Ok(_)));
-        let status = if ready { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
+        let reasons: Vec<String> = self.parts.secrets.trouble().into_iter().collect();
+        let status = match (ready, reasons.is_empty()) {
+            (true, true) => HealthStatus::Healthy,
+            (true, false) => HealthStatus::Degraded,
+            (false, _) => HealthStatus::Unhealthy,
+        };
         let uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let role = match self.parts.writer.role() {
             Role::Leading => Some(HubRole::Leader),
             Role::Following(_) => Some(HubRole::Follower),
             Role::Vacant => None,
         };
-        Health { status, uptime_ms, now: clock::now(), ready, role }
+        Health { status, uptime_ms, now: clock::now(), ready, role, reasons }
     }
 
     async fn metrics(&self, call: &Call) -> Result<String, ApiError> {

@@ -67,6 +67,14 @@ impl<S: Journal + Registry> Api<S> {
         Ok(target.at(&caller.tenant, &environment))
     }
 
+    /// Refuses a secret that cannot be sealed now, with the reason, before the writer is asked to.
+    pub(super) async fn sealable(&self, at: &EntryKey, action: &OpAction) -> Result<(), ApiError> {
+        if matches!(action, OpAction::Set { value: SetValue::Secret(_), .. }) {
+            self.parts.secrets.ready_to_seal(&at.scope.tenant, &at.scope.environment).await?;
+        }
+        Ok(())
+    }
+
     async fn write_one(
         &self,
         caller: &Caller,
@@ -75,6 +83,7 @@ impl<S: Journal + Registry> Api<S> {
         options: WriteOptions,
     ) -> Result<Answered<HubRow>, ApiError> {
         let refused_at = at.clone();
+        self.sealable(&at, &action).await?;
         let submission = ApiSubmission {
             tenant: caller.tenant.clone(),
             author: Author { name: caller.name.clone(), claimed: options.claimed_user },

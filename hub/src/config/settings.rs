@@ -120,6 +120,33 @@ impl Settings {
         parsed
     }
 
+    /// Yes or no; a variable says `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        let flag = match self.take(key)? {
+            toml::Value::Boolean(flag) => Some(flag),
+            toml::Value::String(text) => text.parse().ok(),
+            toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_)
+            | toml::Value::Table(_) => None,
+        };
+        if flag.is_none() {
+            self.problem(key, "must be true or false".to_owned());
+        }
+        flag
+    }
+
+    /// Whether anything was said below a key that nobody has asked for yet.
+    pub(super) fn has_table(&self, key: &str) -> bool {
+        self.left.keys().any(|left| left.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Whether a key that was asked for came from the environment.
+    pub(super) fn is_from_variable(&self, key: &str) -> bool {
+        self.known.get(key).is_some_and(Option::is_some)
+    }
+
     /// A whole number within bounds.
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = match self.take(key)? {

@@ -11,6 +11,9 @@ impl<R: Registry> SecretStore<R> {
     /// The keys of the edge's feeds that come with secrets, in every key epoch there is, sealed to its own key. The edge
     /// opens them under its id as text.
     ///
+    /// A key epoch whose root will not come back by itself is left out, and its secrets stay shut at the edge: the rest
+    /// of the feed is worth having.
+    ///
     /// # Errors
     /// When a key or the database is away. Nothing was handed out then.
     pub async fn grants_for(
@@ -23,7 +26,7 @@ impl<R: Registry> SecretStore<R> {
         let mut ledger = Vec::new();
         for feed in feeds.iter().filter(|feed| feed.secrets && feed.tenant == edge.tenant) {
             // Also where there is no secret yet: the edge then has the key when the first one comes.
-            self.current(&feed.tenant, &feed.environment).await?;
+            self.all_of(&feed.tenant, &feed.environment).await?;
             for (key_epoch, root) in self.roots.of_environment(&feed.tenant, &feed.environment) {
                 let key = root.descend(&feed.subtree).ok_or(SecretError::NoRoot)?;
                 let name = edge.id.0.to_string();

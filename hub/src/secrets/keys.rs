@@ -11,7 +11,8 @@ use llm_config_shared::store::region::{KeyName, RegionKey};
 use llm_config_shared::time::UnixMillis;
 
 use super::SecretError;
-use super::local::{LocalKeyring, random};
+use super::local::random;
+use super::provider::{KeyProvider as _, ProviderError, Providers};
 use crate::registry::WrappedRoot;
 
 /// Tenant, environment and key epoch.
@@ -50,44 +51,44 @@ impl Roots {
     }
 
     /// Unwraps a root, once.
-    pub(super) fn take_in(&self, keyring: &LocalKeyring, root: &WrappedRoot) -> Result<(), SecretError> {
+    pub(super) async fn take_in(&self, providers: &Providers, root: &WrappedRoot) -> Result<(), SecretError> {
         let place = (root.tenant.clone(), root.environment.clone(), root.key_epoch);
         if self.get(&place).is_some() {
             return Ok(());
         }
         let name = name(&root.tenant, &root.environment, root.key_epoch);
-        let key = SealKey::from_slice(&keyring.unwrap(&name, &root.wrapped)?)?;
+        let key = SealKey::from_slice(&providers.unwrap_key(&name, &root.wrapped).await?)?;
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(place, SubtreeKey::root(key));
         Ok(())
     }
 }
 
-/// The newest key epoch of an environment, if it has one.
-pub(super) fn newest(known: &[(Environment, u64)], environment: &Environment) -> Option<u64> {
-    known.iter().filter(|(of, _)| of == environment).map(|(_, key_epoch)| *key_epoch).max()
+/// The newest root of an environment, if it has one.
+pub(super) fn newest<'a>(stored: &'a [WrappedRoot], environment: &Environment) -> Option<&'a WrappedRoot> {
+    stored.iter().filter(|root| root.environment == *environment).max_by_key(|root| root.key_epoch)
 }
 
 /// A random root, wrapped.
-pub(super) fn fresh_root(
-    keyring: &LocalKeyring,
+pub(super) async fn fresh_root(
+    providers: &Providers,
     tenant: &Tenant,
     environment: &Environment,
     key_epoch: u64,
     now: UnixMillis,
 ) -> Result<WrappedRoot, SecretError> {
     let name = KeyName { tenant: tenant.clone(), environment: environment.clone(), key_epoch };
-    wrapped_root(keyring, &name, &SealKey::new(random()?), now)
+    wrapped_root(providers, &name, &SealKey::new(random().map_err(ProviderError::from)?), now).await
 }
 
 /// A root as it lies in the database.
-pub(super) fn wrapped_root(
-    keyring: &LocalKeyring,
+pub(super) async fn wrapped_root(
+    providers: &Providers,
     of: &KeyName,
     key: &SealKey,
     now: UnixMillis,
 ) -> Result<WrappedRoot, SecretError> {
     let KeyName { tenant, environment, key_epoch } = of.clone();
-    let wrapped = keyring.wrap(&name(&tenant, &environment, key_epoch), key.expose())?;
+    let wrapped = providers.wrap_key(&name(&tenant, &environment, key_epoch), key.expose()).await?;
     Ok(WrappedRoot { tenant, environment, key_epoch, wrapped, created_at: now })
 }
 
@@ -96,6 +97,6 @@ pub(super) fn place(name: &KeyName) -> Place {
 }
 
 /// What a wrapped root is bound to. Names hold no `/` in a tenant or an environment.
-fn name(tenant: &Tenant, environment: &Environment, key_epoch: u64) -> String {
+pub(super) fn name(tenant: &Tenant, environment: &Environment, key_epoch: u64) -> String {
     format!("root/{tenant}/{environment}/{key_epoch}")
 }

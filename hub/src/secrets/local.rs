@@ -1,67 +1,65 @@
-//! The key-encryption key in a file of this machine: readable by its owner alone, written once, whole or not at all.
+//! The key-encryption key in a file of this machine: readable by its owner alone, written whole or not at all.
 //!
 //! The file is text: a line that names its form, then one line per key, the current one last. What is wrapped names its
-//! key, so that a new key can be added without touching what older ones wrap.
+//! key, so that a new key can be added without touching what older ones wrap. With a passphrase the keys in it are sealed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use llm_config_shared::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 use ring::rand::SecureRandom as _;
 use zeroize::Zeroizing;
 
-const HEADER: &str = "llm-config-hub keyring 1";
-const WRAPPED_FORM: u8 = 1;
-const ID_BYTES: usize = 8;
-/// A keyring is some lines; anything longer is another file.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+use super::provider::{KeyProvider, KeyVersion, LOCAL_FORM, ProviderError, ProviderKind};
 
-/// Why the keyring cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyringError {
-    #[error("the keyring {path} cannot be used: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("the keyring {path} can be read by others (mode {mode:o}): chmod 600 {path}")]
-    TooOpen { path: PathBuf, mode: u32 },
-    #[error("{path} is not a keyring of this program: line {line}")]
-    Malformed { path: PathBuf, line: usize },
-    #[error(
-        "a stored key was wrapped with a key that this keyring does not have; is it this database's keyring?"
-    )]
-    UnknownKey,
-    #[error("a stored key cannot be unwrapped")]
-    CannotOpen(#[from] CannotOpen),
-    #[error("there is another keyring at {path}; move it away first")]
-    Another { path: PathBuf },
-    #[error("the system has no randomness")]
-    NoRandomness,
-}
+mod file;
+mod passphrase;
+mod text;
+
+pub use file::{KeyringError, NewKeyring};
+use passphrase::Lock;
+pub use passphrase::Passphrase;
+
+const ID_BYTES: usize = 8;
+type Keys = Vec<([u8; ID_BYTES], SealKey)>;
 
 /// The key-encryption key, and those before it.
 pub struct LocalKeyring {
-    keys: Vec<([u8; ID_BYTES], SealKey)>,
+    path: PathBuf,
+    passphrase: Option<Passphrase>,
+    read: RwLock<Read>,
+}
+
+/// What was read from the file, and which file that was.
+struct Read {
+    keys: Keys,
+    /// None where the keys lie in it as they are.
+    lock: Option<Lock>,
+    file: file::Identity,
 }
 
 impl LocalKeyring {
-    /// Reads the keyring.
+    /// Reads a keyring without a passphrase.
     ///
     /// # Errors
-    /// When it is missing, malformed, or readable by others.
+    /// As [`open_locked`](Self::open_locked).
     pub fn open(path: &Path) -> Result<Self, KeyringError> {
-        let failed = |source| KeyringError::File { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        let about = file.metadata().map_err(failed)?;
-        let mode = about.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyringError::TooOpen { path: path.to_owned(), mode });
+        Self::open_locked(path, None)
+    }
+
+    /// Reads the keyring. With a passphrase, one whose keys are not sealed yet is taken too: its next rotation seals it.
+    ///
+    /// # Errors
+    /// When it is missing, malformed, readable by others, or sealed under another passphrase.
+    pub fn open_locked(path: &Path, passphrase: Option<Passphrase>) -> Result<Self, KeyringError> {
+        let read = read(path, passphrase.as_ref())?;
+        if passphrase.is_some() && read.lock.is_none() {
+            tracing::warn!(
+                keyring = %path.display(),
+                "the keyring is not sealed by its passphrase yet: `llm-config-hub keys rotate` and `keys rewrap` do it"
+            );
         }
-        let mut text = Zeroizing::new(String::with_capacity(4_096));
-        (&mut file).take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        Self::parse(&text).map_err(|line| KeyringError::Malformed { path: path.to_owned(), line })
+        Ok(Self { path: path.to_owned(), passphrase, read: RwLock::new(read) })
     }
 
     /// Reads the keyring, and creates it with a random key where there is none. For a database whose keys were wrapped
@@ -70,25 +68,39 @@ impl LocalKeyring {
     /// # Errors
     /// As [`open`](Self::open), and when it cannot be written.
     pub fn open_or_create(path: &Path) -> Result<Self, KeyringError> {
-        match Self::open(path) {
-            Err(KeyringError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                create(path)?;
-                Self::open(path)
-            }
-            other => other,
-        }
+        Self::open_or_create_locked(path, None)
     }
 
-    /// The file's text, to be kept elsewhere.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(4_096));
-        text.push_str(HEADER);
-        text.push('\n');
-        for (_, key) in &self.keys {
-            STANDARD_NO_PAD.encode_string(key.expose(), &mut text);
-            text.push('\n');
+    /// The same, with a passphrase.
+    ///
+    /// # Errors
+    /// As [`open_locked`](Self::open_locked), and when it cannot be written.
+    pub fn open_or_create_locked(path: &Path, passphrase: Option<Passphrase>) -> Result<Self, KeyringError> {
+        if file::is_missing(path) {
+            let key = fresh_key()?;
+            let lock = passphrase.as_ref().map(Lock::fresh).transpose()?;
+            // Of two processes that start at once one's file stays.
+            file::put_whole(path, &text::write(&vec![(id_of(&key), key)], lock.as_ref())?)?;
         }
-        text
+        Self::open_locked(path, passphrase)
+    }
+
+    /// A keyring of a random key that is in no file; its text can be kept.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn in_memory() -> Result<Self, KeyringError> {
+        let key = fresh_key()?;
+        let read = Read { keys: vec![(id_of(&key), key)], lock: None, file: file::Identity::default() };
+        Ok(Self { path: PathBuf::new(), passphrase: None, read: RwLock::new(read) })
+    }
+
+    /// The text of a keyring without a passphrase, to be kept elsewhere.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn to_text(&self) -> Result<Zeroizing<String>, KeyringError> {
+        text::write(&self.read().keys, None)
     }
 
     /// Wraps a small key under the current key-encryption key, bound to its name.
@@ -96,43 +108,130 @@ impl LocalKeyring {
     /// # Errors
     /// When the system has no randomness.
     pub fn wrap(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, KeyringError> {
+        let read = self.read();
         // A keyring was never parsed without a key.
-        let (id, key) = self.keys.last().ok_or(KeyringError::UnknownKey)?;
+        let (id, key) = read.keys.last().ok_or(KeyringError::UnknownKey)?;
         let nonce: [u8; NONCE_BYTES] = random()?;
-        let mut wrapped = vec![WRAPPED_FORM];
+        let mut wrapped = vec![LOCAL_FORM];
         wrapped.extend_from_slice(id);
         wrapped.extend_from_slice(&seal(key, nonce, &context(name), plain));
         Ok(wrapped)
     }
 
-    /// The inverse of [`wrap`](Self::wrap).
+    /// The inverse of [`wrap`](Self::wrap). A key that was added to the file since it was read is found.
     ///
     /// # Errors
     /// When it was wrapped by a key that is not here, under another name, or was changed.
     pub fn unwrap(&self, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
-        let Some((&WRAPPED_FORM, rest)) = wrapped.split_first() else {
-            return Err(CannotOpen.into());
+        let (id, sealed) = parts(wrapped).ok_or(CannotOpen)?;
+        let key = match self.key(id) {
+            Some(key) => key,
+            None => self.read_again().and_then(|()| self.key(id).ok_or(KeyringError::UnknownKey))?,
         };
-        let (id, sealed) = rest.split_first_chunk::<ID_BYTES>().ok_or(CannotOpen)?;
-        let (_, key) = self.keys.iter().find(|(known, _)| known == id).ok_or(KeyringError::UnknownKey)?;
-        Ok(open(key, &context(name), sealed)?)
+        Ok(open(&key, &context(name), sealed)?)
     }
 
-    /// The number of the line that is wrong, where one is.
-    fn parse(text: &str) -> Result<Self, usize> {
-        let mut lines = text.lines().enumerate();
-        if lines.next().is_none_or(|(_, first)| first != HEADER) {
-            return Err(1);
-        }
-        let mut keys = Vec::new();
-        for (line, encoded) in lines {
-            let wrong = line + 1;
-            let bytes = Zeroizing::new(STANDARD_NO_PAD.decode(encoded).map_err(|_| wrong)?);
-            let key = SealKey::from_slice(&bytes).map_err(|_| wrong)?;
+    /// Adds a key, which wraps from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be replaced, or somebody else changes it now.
+    pub fn add_key(&self) -> Result<(), KeyringError> {
+        self.change(|keys| {
+            let key = fresh_key()?;
             keys.push((id_of(&key), key));
-        }
-        if keys.is_empty() { Err(2) } else { Ok(Self { keys }) }
+            Ok(())
+        })
     }
+
+    /// Takes out every key but the current one and those that `used` names. How many went.
+    ///
+    /// # Errors
+    /// As [`add_key`](Self::add_key).
+    pub fn forget_unused(&self, used: &[KeyVersion]) -> Result<usize, KeyringError> {
+        let mut forgotten = 0;
+        self.change(|keys| {
+            let current = keys.last().map(|(id, _)| *id);
+            let before = keys.len();
+            keys.retain(|(id, _)| Some(*id) == current || used.contains(&version(*id)));
+            forgotten = before - keys.len();
+            Ok(())
+        })?;
+        Ok(forgotten)
+    }
+
+    /// Which key wrapped something, when a keyring did.
+    pub(super) fn wrapped_by(wrapped: &[u8]) -> Option<KeyVersion> {
+        parts(wrapped).map(|(id, _)| version(id))
+    }
+
+    /// On what lies in the file now, not on what was read some time ago: another process may have added to it.
+    fn change(&self, edit: impl FnOnce(&mut Keys) -> Result<(), KeyringError>) -> Result<(), KeyringError> {
+        let _alone = file::lock(&self.path)?;
+        let Read { mut keys, lock, .. } = read(&self.path, self.passphrase.as_ref())?;
+        edit(&mut keys)?;
+        let lock = match (&self.passphrase, lock) {
+            (Some(passphrase), None) => Some(Lock::fresh(passphrase)?),
+            (_, lock) => lock,
+        };
+        file::replace(&self.path, &text::write(&keys, lock.as_ref())?)?;
+        let file = file::Identity::of(&self.path)?;
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = Read { keys, lock, file };
+        Ok(())
+    }
+
+    /// Takes in a file that was replaced since; the same file is not read twice.
+    fn read_again(&self) -> Result<(), KeyringError> {
+        if file::Identity::of(&self.path)? != self.read().file {
+            let read = read(&self.path, self.passphrase.as_ref())?;
+            *self.read.write().unwrap_or_else(PoisonError::into_inner) = read;
+        }
+        Ok(())
+    }
+
+    fn key(&self, id: [u8; ID_BYTES]) -> Option<SealKey> {
+        let read = self.read();
+        read.keys.iter().find(|(known, _)| *known == id).map(|(_, key)| key.clone())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Read> {
+        self.read.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeyProvider for LocalKeyring {
+    async fn wrap_key(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, ProviderError> {
+        Ok(self.wrap(name, plain)?)
+    }
+
+    async fn unwrap_key(&self, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
+        Ok(self.unwrap(name, wrapped)?)
+    }
+
+    async fn current(&self) -> Result<KeyVersion, ProviderError> {
+        let current = self.read().keys.last().map(|(id, _)| version(*id));
+        Ok(current.ok_or(KeyringError::UnknownKey)?)
+    }
+
+    async fn rotate(&self) -> Result<KeyVersion, ProviderError> {
+        self.add_key()?;
+        self.current().await
+    }
+}
+
+fn read(path: &Path, passphrase: Option<&Passphrase>) -> Result<Read, KeyringError> {
+    let (text, file) = file::read(path)?;
+    let (keys, lock) = text::parse(path, &text, passphrase)?;
+    Ok(Read { keys, lock, file })
+}
+
+fn parts(wrapped: &[u8]) -> Option<([u8; ID_BYTES], &[u8])> {
+    let rest = wrapped.strip_prefix(&[LOCAL_FORM])?;
+    rest.split_first_chunk::<ID_BYTES>().map(|(id, sealed)| (*id, sealed))
+}
+
+fn version(id: [u8; ID_BYTES]) -> KeyVersion {
+    let key = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    KeyVersion { provider: ProviderKind::Local, key, version: None }
 }
 
 /// Names a key without telling anything about it.
@@ -143,78 +242,14 @@ fn id_of(key: &SealKey) -> [u8; ID_BYTES] {
     context.finish().as_ref()[..ID_BYTES].try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn context(name: &str) -> Vec<u8> {
+/// What something wrapped is bound to, with every provider.
+pub(super) fn context(name: &str) -> Vec<u8> {
     [b"llm-config wrapped key 1 ".as_slice(), name.as_bytes()].concat()
 }
 
-/// A keyring of a random key. Of two processes that start at once one's file stays.
-fn create(path: &Path) -> Result<(), KeyringError> {
+fn fresh_key() -> Result<SealKey, KeyringError> {
     let key: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
-    let mut text = Zeroizing::new(format!("{HEADER}\n"));
-    STANDARD_NO_PAD.encode_string(key.as_slice(), &mut text);
-    text.push('\n');
-    put_whole(path, &text).map(|_| ())
-}
-
-/// Written under another name, synced, and then given its own only if nobody has it: a crash leaves no half a keyring.
-/// False when somebody has it.
-fn put_whole(path: &Path, text: &str) -> Result<bool, KeyringError> {
-    let unique = u64::from_be_bytes(random()?);
-    let draft = path.with_extension(format!("{unique:016x}.new"));
-    let linked = write_once(&draft, text.as_bytes()).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => Ok(true),
-    });
-    let removed = fs::remove_file(&draft);
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    let done = linked.and_then(|put| removed.and(synced).map(|()| put));
-    done.map_err(|source| KeyringError::File { path: path.to_owned(), source })
-}
-
-/// A keyring that comes back from a backup: it goes again unless what needs it has come back too.
-pub struct NewKeyring {
-    /// None when the same keyring was there before.
-    written: Option<PathBuf>,
-}
-
-impl NewKeyring {
-    /// Writes a keyring's text where there is none, or the same.
-    ///
-    /// # Errors
-    /// When another keyring is there, or the text is none.
-    pub fn write(path: &Path, text: &str) -> Result<Self, KeyringError> {
-        let malformed = |line| KeyringError::Malformed { path: path.to_owned(), line };
-        LocalKeyring::parse(text).map_err(malformed)?;
-        if put_whole(path, text)? {
-            return Ok(Self { written: Some(path.to_owned()) });
-        }
-        if LocalKeyring::open(path)?.to_text().as_str() == text {
-            return Ok(Self { written: None });
-        }
-        Err(KeyringError::Another { path: path.to_owned() })
-    }
-
-    /// It stays.
-    pub fn keep(mut self) {
-        self.written = None;
-    }
-}
-
-impl Drop for NewKeyring {
-    fn drop(&mut self) {
-        if let Some(path) = &self.written {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    Ok(SealKey::new(*key))
 }
 
 /// Bytes from the system's random source.
@@ -225,88 +260,4 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], KeyringError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn folder() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    #[test]
-    fn a_keyring_is_created_once_and_opens_what_it_wrapped() {
-        let folder = folder();
-        let path = folder.path().join("keyring");
-        assert!(matches!(LocalKeyring::open(&path), Err(KeyringError::File { .. })));
-        let first = LocalKeyring::open_or_create(&path).unwrap();
-        let again = LocalKeyring::open_or_create(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
-
-        let wrapped = first.wrap("ca", b"a key").unwrap();
-        assert_eq!(again.unwrap("ca", &wrapped).unwrap().as_slice(), b"a key");
-        assert!(matches!(again.unwrap("signing", &wrapped), Err(KeyringError::CannotOpen(_))));
-        assert!(again.unwrap("ca", &wrapped[..9]).is_err() && again.unwrap("ca", b"").is_err());
-
-        let other = LocalKeyring::open_or_create(&folder.path().join("other")).unwrap();
-        assert!(matches!(other.unwrap("ca", &wrapped), Err(KeyringError::UnknownKey)));
-    }
-
-    #[test]
-    fn a_keyring_that_others_can_read_is_refused() {
-        let folder = folder();
-        let path = folder.path().join("keyring");
-        LocalKeyring::open_or_create(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let refused = LocalKeyring::open_or_create(&path).err().unwrap().to_string();
-        assert!(refused.contains("chmod 600"), "{refused}");
-    }
-
-    #[test]
-    fn a_file_that_is_no_keyring_is_left_alone() {
-        let folder = folder();
-        let path = folder.path().join("keyring");
-        for (text, line) in [("", 1), ("something else\n", 1), ("llm-config-hub keyring 1\n", 2)] {
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            let refused = LocalKeyring::open_or_create(&path).err().unwrap();
-            assert!(matches!(refused, KeyringError::Malformed { line: at, .. } if at == line), "{refused}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn a_keyring_comes_back_whole_or_goes_again() {
-        let folder = folder();
-        let (path, back) = (folder.path().join("keyring"), folder.path().join("back"));
-        let text = LocalKeyring::open_or_create(&path).unwrap().to_text();
-        assert_eq!(*text, fs::read_to_string(&path).unwrap());
-        drop(NewKeyring::write(&back, &text).unwrap());
-        assert!(!back.exists(), "what needs it did not come back");
-        NewKeyring::write(&back, &text).unwrap().keep();
-        assert_eq!(fs::metadata(&back).unwrap().mode() & 0o777, 0o600);
-        drop(NewKeyring::write(&back, &text).unwrap());
-        assert_eq!(fs::read_to_string(&back).unwrap(), *text, "what was there before stays");
-
-        let other = LocalKeyring::open_or_create(&folder.path().join("other")).unwrap().to_text();
-        assert!(matches!(NewKeyring::write(&back, &other), Err(KeyringError::Another { .. })));
-        assert!(matches!(NewKeyring::write(&back, "other"), Err(KeyringError::Malformed { .. })));
-        assert_eq!(fs::read_to_string(&back).unwrap(), *text);
-    }
-
-    #[test]
-    fn what_an_older_key_wrapped_still_opens() {
-        let folder = folder();
-        let path = folder.path().join("keyring");
-        let old = LocalKeyring::open_or_create(&path).unwrap();
-        let wrapped = old.wrap("ca", b"a key").unwrap();
-        let mut text = fs::read_to_string(&path).unwrap();
-        STANDARD_NO_PAD.encode_string([7; 32], &mut text);
-        fs::write(&path, &text).unwrap();
-        let both = LocalKeyring::open(&path).unwrap();
-        assert_eq!(both.unwrap("ca", &wrapped).unwrap().as_slice(), b"a key");
-        let newer = both.wrap("ca", b"a key").unwrap();
-        assert!(matches!(old.unwrap("ca", &newer), Err(KeyringError::UnknownKey)));
-    }
-}
+mod tests;

@@ -26,9 +26,7 @@ impl<R: Registry> SecretStore<R> {
     /// # Errors
     /// When the key-encryption key or the database is away.
     pub async fn keys_after(&self, after: Option<&KeyName>) -> Result<Vec<RegionKey>, SecretError> {
-        for tenant in self.registry.tenants().await? {
-            self.load(&tenant.name).await?;
-        }
+        self.take_in_all().await?;
         Ok(self.roots.after(after.map_or(Bound::Unbounded, Bound::Excluded), REGION_KEYS_MAX))
     }
 
@@ -42,9 +40,9 @@ impl<R: Registry> SecretStore<R> {
         let here = |key: &&RegionKey| tenants.iter().any(|tenant| tenant.name == key.name.tenant);
         for RegionKey { name, key } in keys.iter().filter(here) {
             if !self.has(name) {
-                let wrapped = keys::wrapped_root(&self.keyring, name, key, clock::now())?;
+                let wrapped = keys::wrapped_root(&self.providers, name, key, clock::now()).await?;
                 let stored = self.registry.put_root(&wrapped).await?;
-                self.roots.take_in(&self.keyring, &stored)?;
+                self.take_in(&stored).await?;
             }
             if self.roots.get(&keys::place(name)).is_none_or(|root| root.key() != key) {
                 others.push(name.clone());

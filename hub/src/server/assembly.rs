@@ -45,9 +45,14 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Assembled<S>, ServerError> {
-    let Keys { keyring, identity } = keys;
-    let secrets = SecretStore::new(Arc::clone(store), keyring).among_regions(!config.regions.is_empty());
-    let secrets = Arc::new(secrets);
+    let Keys { providers, identity } = keys;
+    let secrets = SecretStore::new(Arc::clone(store), providers.clone());
+    let secrets = Arc::new(secrets.among_regions(!config.regions.is_empty()));
+    if let Some(vault) = providers.vault() {
+        tokio::spawn(Arc::clone(vault).keep(stop.clone()));
+    }
+    let (warming, until) = (Arc::clone(&secrets), stop.clone());
+    tokio::spawn(async move { warming.warm_up(until).await });
     let me = ProcessAt::new(address::for_processes(config));
     let process = me.process;
     let started = writer::start(Arc::clone(store), Arc::clone(store), Arc::clone(&secrets), me).await?;

@@ -342,6 +342,8 @@ pub struct Health {
     pub ready: bool,
     /// Of a process of the hub, once it is known.
     pub role: Option<HubRole>,
+    /// What is missing where it is degraded, in words that anybody may read.
+    pub reasons: Vec<String>,
 }
 
 /// Which of a hub's processes writes.

@@ -195,6 +195,7 @@ impl ConfigService for OneEntry {
             now: UnixMillis(0),
             ready: false,
             role: Some(HubRole::Follower),
+            reasons: Vec::new(),
         }
     }
 

@@ -400,6 +400,9 @@ pub(super) struct HealthBody {
     /// Of a hub: `leader` where this process writes, `follower` where it passes writes on to another.
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// What is missing, where it is `degraded`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
 }
 
 impl From<&Health> for HealthBody {
@@ -418,6 +421,7 @@ impl From<&Health> for HealthBody {
                 HubRole::Leader => "leader",
                 HubRole::Follower => "follower",
             }),
+            reasons: health.reasons.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use llm_config_hub::backup::{BackupError, RecoveryKey, back_up, check, restore};
+use llm_config_hub::config::Secrets;
 use llm_config_hub::journal::Database;
 use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::registry::Registry as _;
@@ -55,7 +56,7 @@ impl Backed {
             shown = key.to_owned();
             Ok(())
         };
-        back_up(journal, &folder.path().join("keyring"), &file, false, show).await.unwrap();
+        back_up(journal, &Secrets::local(folder.path().join("keyring")), &file, false, show).await.unwrap();
         Self { folder, file, key: RecoveryKey::parse(&shown).unwrap(), book }
     }
 
@@ -215,7 +216,7 @@ pub(super) async fn a_damaged_backup_changes_nothing(journal: &Arc<Database<impl
 
 pub(super) async fn the_recovery_key_is_shown_once(journal: &Arc<Database<impl Dialect>>) {
     let backed = Backed::up(journal).await;
-    let keyring = backed.path("keyring");
+    let keyring = Secrets::local(backed.path("keyring"));
     let never = |_: &str| -> std::io::Result<()> { panic!("it was shown before") };
     back_up(journal, &keyring, &backed.file, false, never).await.unwrap();
     check(&backed.file, &backed.key).unwrap();

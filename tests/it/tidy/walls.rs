@@ -26,6 +26,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prost_types", &["proto/src"]),
     ("tonic_prost", &["proto/src"]),
     ("utoipa", &["proto/src"]),
+    ("vaultrs", &["hub/src/secrets/vault"]),
+    ("rustify", &["hub/src/secrets/vault"]),
 ];
 /// What reads a clock, a random source, a file, a socket or a runtime.
 const IMPURE: &[&str] = &[

@@ -54,8 +54,8 @@ impl Hub {
     /// One process of a hub, with these routes.
     pub(super) async fn start_in(house: &House, routes: impl FnOnce(Passing) -> Router) -> Self {
         let House { journal, keyring, room, _folder } = house.clone();
-        let identity = Arc::new(Identity::open(&*journal, &keyring, clock::now()).await.unwrap());
-        let again = Identity::open(&*journal, &keyring, clock::now()).await.unwrap();
+        let identity = Arc::new(Identity::open(&*journal, Arc::clone(&keyring), clock::now()).await.unwrap());
+        let again = Identity::open(&*journal, Arc::clone(&keyring), clock::now()).await.unwrap();
         assert_eq!(identity.ca().certificate(), again.ca().certificate(), "keys are made once");
         let secrets = Arc::new(SecretStore::new(Arc::clone(&journal), keyring));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,105 @@
+//! Opening what holds the key-encryption key, and seeing that it is this database's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::local::{LocalKeyring, Passphrase};
+use super::provider::{KeyProvider as _, ProviderKind, Providers, wrapped_by};
+use super::vault::Vault;
+use super::{KeyringError, SecretError};
+use crate::config::Secrets;
+use crate::registry::Registry;
+
+/// The name under which a database keeps something that its key-encryption key wrapped, to know it again.
+pub(super) const KEYRING_MARK: &str = "keyring";
+
+/// What holds the key-encryption key of this database, by the settings. For a database that never had one, the key is
+/// made: a keyring always, a transit key with `make` or where the settings allow it.
+///
+/// # Errors
+/// When it is missing, is another database's, or cannot be used; or the database cannot.
+pub async fn providers_of<R: Registry>(
+    registry: &R,
+    settings: &Secrets,
+    make: bool,
+) -> Result<Providers, SecretError> {
+    let mark = registry.wrapped_key(KEYRING_MARK).await?;
+    let local = local(settings, mark.as_deref())?;
+    let vault = settings.vault.clone().map(Vault::new).transpose().map_err(super::ProviderError::from)?;
+    if let Some(vault) = vault.as_ref().filter(|_| settings.provider == ProviderKind::Vault) {
+        let may_make =
+            (make && mark.is_none()) || settings.vault.as_ref().is_some_and(|vault| vault.create_key);
+        vault.check_key(may_make).await.map_err(super::ProviderError::from)?;
+    }
+    let providers = Providers::new(settings.provider, local.map(Arc::new), vault.map(Arc::new));
+    let mark = match mark {
+        Some(mark) => mark,
+        None => {
+            let mark = providers.wrap_key(KEYRING_MARK, b"").await?;
+            // Another process may have been first, with a key of its own.
+            registry.put_wrapped_key(KEYRING_MARK, &mark).await?
+        }
+    };
+    providers.unwrap_key(KEYRING_MARK, &mark).await?;
+    Ok(providers)
+}
+
+/// The same for a database that has been used: nothing is made.
+///
+/// # Errors
+/// As [`providers_of`], and when no hub was ever started on the database.
+pub async fn existing_providers<R: Registry>(
+    registry: &R,
+    settings: &Secrets,
+) -> Result<Providers, SecretError> {
+    registry.wrapped_key(KEYRING_MARK).await?.ok_or(SecretError::NoKeyring)?;
+    providers_of(registry, settings, false).await
+}
+
+/// The keyring of the settings. It is made where it is wanted and nothing was ever wrapped by one: a new key would open
+/// nothing of what an older one wrapped.
+fn local(settings: &Secrets, mark: Option<&[u8]>) -> Result<Option<LocalKeyring>, SecretError> {
+    let path = &settings.keyring;
+    let passphrase = settings.passphrase()?;
+    let wrapped_here = match mark {
+        Some(mark) => wrapped_by(mark)?.provider == ProviderKind::Local,
+        None => false,
+    };
+    let wanted = settings.provider == ProviderKind::Local;
+    if wanted && !wrapped_here {
+        return Ok(Some(LocalKeyring::open_or_create_locked(path, passphrase)?));
+    }
+    // Beside another provider it only unwraps what is left of it.
+    if wanted || wrapped_here || path.exists() {
+        return Ok(Some(LocalKeyring::open_locked(path, passphrase)?));
+    }
+    Ok(None)
+}
+
+impl Secrets {
+    fn passphrase(&self) -> Result<Option<Passphrase>, KeyringError> {
+        match (&self.passphrase, &self.passphrase_file) {
+            (Some(passphrase), _) => Ok(Some(passphrase.clone())),
+            (None, Some(path)) => Passphrase::read(path).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// A local keyring of this database, made for a database that never had one.
+///
+/// # Errors
+/// As [`providers_of`].
+pub async fn keyring_of<R: Registry>(registry: &R, path: &Path) -> Result<LocalKeyring, SecretError> {
+    let mark = registry.wrapped_key(KEYRING_MARK).await?;
+    let keyring = match mark {
+        Some(_) => LocalKeyring::open(path)?,
+        None => LocalKeyring::open_or_create(path)?,
+    };
+    let mark = match mark {
+        Some(mark) => mark,
+        None => registry.put_wrapped_key(KEYRING_MARK, &keyring.wrap(KEYRING_MARK, b"")?).await?,
+    };
+    keyring.unwrap(KEYRING_MARK, &mark)?;
+    Ok(keyring)
+}
