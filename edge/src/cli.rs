@@ -223,6 +223,8 @@ mod tests {
             "llm-config get app/llm model --version 3 --socket s",
             "llm-config set app/llm temperature -0.5 --if-version 2 --message why",
             "llm-config set app/llm key - --secret",
+            "llm-config set app/llm key - --secret --type api_key --expires 90d",
+            "llm-config set app/llm key - --secret --expires 2027-01-31T00:00:00Z",
             "llm-config list app/llm --recursive --format yaml",
             "llm-config history app/llm model",
             "llm-config rollback app/llm model 3",
@@ -259,9 +261,14 @@ mod tests {
 
     #[test]
     fn what_is_used_wrongly_exits_with_2() {
-        for line in
-            ["llm-config", "llm-config get app", "llm-config get a//b k", "llm-config list a --env a/b"]
-        {
+        for line in [
+            "llm-config set a k v --type api_key",
+            "llm-config set a k v --secret --type password",
+            "llm-config",
+            "llm-config get app",
+            "llm-config get a//b k",
+            "llm-config list a --env a/b",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
-use llm_config_shared::seal::CannotOpen;
+use llm_config_shared::seal::{CannotOpen, Suite};
 use llm_config_shared::secret::{SealedSecret, SubtreeKey, open_secret};
 use llm_config_shared::store::JournalError;
 use zeroize::Zeroizing;
@@ -21,10 +21,12 @@ mod grants;
 mod keys;
 mod local;
 mod sealer;
+mod types;
 
 use keys::Roots;
 pub use local::{KeyringError, LocalKeyring, NewKeyring};
 pub use sealer::PreparedSealer;
+pub use types::{InvalidSecret, examined};
 
 /// The name under which a database keeps something that its keyring wrapped, to know it again.
 const KEYRING_MARK: &str = "keyring";
@@ -85,8 +87,9 @@ impl<R: Registry> SecretStore<R> {
         let mut sealer = PreparedSealer::default();
         for (tenant, environment) in places {
             match self.current(tenant, environment).await {
-                Ok((key_epoch, root)) => {
-                    sealer.add(tenant.clone(), environment.clone(), key_epoch, root, &self.roots);
+                Ok(current) => {
+                    let suite = Suite::default();
+                    sealer.add(tenant.clone(), environment.clone(), current, suite, &self.roots);
                 }
                 Err(error) => tracing::error!(%tenant, %environment, %error, "secrets cannot be sealed"),
             }

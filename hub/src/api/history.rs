@@ -42,6 +42,7 @@ impl<S: Journal + Registry> Api<S> {
     ) -> Result<Past, ApiError> {
         Ok(Past {
             value: self.shown(caller, &row.at, &row.content, reveal).await?,
+            told: row.content.told(),
             version: row.version,
             author: row.author,
             created_at: row.created_at,

@@ -51,6 +51,7 @@ impl<S: Journal + Registry> Api<S> {
             value: value.expect("only live rows are found"),
             version: row.row.version,
             metadata: row.row.metadata,
+            told: row.row.content.told(),
             pending: false,
         };
         Ok(at_position(entry, read.head))
@@ -120,7 +121,8 @@ impl<S: Journal + Registry> Api<S> {
             return Err(ApiError::not_found(format!("version {version} of {} is a deletion", at.key)));
         };
         let metadata = metadata_of(&past, current.as_ref());
-        let entry = Entry { at: at.clone(), origin: None, value, version, metadata, pending: false };
+        let told = past.content.told();
+        let entry = Entry { at: at.clone(), origin: None, value, version, metadata, told, pending: false };
         Ok(at_position(entry, read.head))
     }
 

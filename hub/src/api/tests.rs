@@ -3,8 +3,8 @@
 use llm_config_proto::rest::admin::NewToken;
 use llm_config_proto::rest::service::{
     Answered, Bulk, BulkAction, BulkOperation, BulkOutcome, BulkResult, Call, ConfigService as _,
-    DeleteEntry, Deleted, Entry, Follow, GetDiff, GetEntry, GetHistory, ListEntries, NewValue, Original,
-    OwnChange, RollbackEntry, Served, SetEntry, Target, Told, WriteOptions, Written,
+    DeleteEntry, Deleted, Entry, Follow, GetDiff, GetEntry, GetHistory, ListEntries, NewSecret, NewValue,
+    Original, OwnChange, RollbackEntry, Served, SetEntry, Target, Told, WriteOptions, Written,
 };
 use llm_config_shared::access::Role;
 use llm_config_shared::entry::{ChangeId, Status};
@@ -91,7 +91,7 @@ fn plain(text: &str) -> NewValue {
 }
 
 fn secret(text: &str) -> NewValue {
-    NewValue::Secret(Zeroizing::new(text.to_owned()))
+    NewValue::Secret(NewSecret { text: Zeroizing::new(text.to_owned()), told: Default::default() })
 }
 
 fn here<T>(answer: Result<Served<T>, ApiError>) -> Result<Answered<T>, ApiError> {

@@ -23,7 +23,7 @@ mod bulk;
 mod values;
 
 pub use bulk::{Bulk, BulkAction, BulkItem, BulkOperation, BulkOutcome, BulkResult, OwnChange};
-pub use values::{Entry, NewValue, Past, Shown, TwoVersions};
+pub use values::{Entry, NewSecret, NewValue, Past, Shown, TwoVersions};
 
 /// Who is asking, and what they may. The guard of each daemon puts it into the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
