@@ -12,8 +12,12 @@ use llm_config_shared::limits::{DELETED_DAYS, SHARDS_MAX};
 
 use crate::config::settings::Settings;
 
+mod expiry;
+mod rotation;
 mod settings;
 
+pub use expiry::Expiry;
+pub use rotation::RotationSettings;
 pub use settings::{InvalidConfig, Problem};
 
 /// What the hub was told to be.
@@ -84,6 +88,8 @@ impl fmt::Debug for Database {
 pub struct Secrets {
     /// The file with the key that all other keys in the database lie under.
     pub keyring: PathBuf,
+    pub expiry: Expiry,
+    pub rotation: RotationSettings,
 }
 
 /// `[limits]`
@@ -156,7 +162,11 @@ impl Config {
             listen: Listen { api, sync, tls: None, public: None, peer: None },
             regions: Vec::new(),
             database: Database::Sqlite(data.join("hub.sqlite")),
-            secrets: Secrets { keyring: data.join("keyring") },
+            secrets: Secrets {
+                keyring: data.join("keyring"),
+                expiry: Expiry::default(),
+                rotation: RotationSettings::default(),
+            },
             limits: Limits::default(),
             retention: Retention::default(),
             telemetry: Telemetry::default(),
@@ -323,7 +333,8 @@ fn read_secrets(settings: &mut Settings, directory: &Path, database: Option<&Dat
         Some(Database::Postgres(_)) | None => directory.join("keyring"),
     };
     let keyring = settings.text("secrets.local.keyring").map_or(beside, |path| directory.join(path));
-    Some(Secrets { keyring })
+    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings));
+    Some(Secrets { keyring, expiry, rotation })
 }
 
 fn read_limits(settings: &mut Settings) -> Limits {

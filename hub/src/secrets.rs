@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
-use llm_config_shared::seal::{CannotOpen, Suite};
+use llm_config_shared::seal::CannotOpen;
 use llm_config_shared::secret::{SealedSecret, SubtreeKey, open_secret};
 use llm_config_shared::store::JournalError;
 use zeroize::Zeroizing;
@@ -88,7 +88,13 @@ impl<R: Registry> SecretStore<R> {
         for (tenant, environment) in places {
             match self.current(tenant, environment).await {
                 Ok(current) => {
-                    let suite = Suite::default();
+                    let suite = match self.registry.suite(tenant).await {
+                        Ok(suite) => suite,
+                        Err(error) => {
+                            tracing::error!(%tenant, %environment, %error, "secrets cannot be sealed");
+                            continue;
+                        }
+                    };
                     sealer.add(tenant.clone(), environment.clone(), current, suite, &self.roots);
                 }
                 Err(error) => tracing::error!(%tenant, %environment, %error, "secrets cannot be sealed"),

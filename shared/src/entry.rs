@@ -58,6 +58,11 @@ impl Content {
         }
     }
 
+    /// Whether it is a secret whose value was removed for good.
+    pub fn is_purged(&self) -> bool {
+        matches!(self, Self::Secret(sealed) if sealed.is_purged())
+    }
+
     /// SHA-256 over what the digest and the check for duplicates compare: the canonical value, or ciphertext and wrap.
     pub fn hash(&self) -> [u8; 32] {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);

@@ -36,6 +36,13 @@ pub struct SealedSecret {
     pub wrap: Bytes,
 }
 
+impl SealedSecret {
+    /// Whether its value was removed for good: what is told of it is left, and nothing to be opened.
+    pub fn is_purged(&self) -> bool {
+        self.body.is_empty() && self.wrap.is_empty()
+    }
+}
+
 impl std::fmt::Debug for SealedSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SealedSecret(epoch {}, {} bytes)", self.key_epoch, self.body.len())

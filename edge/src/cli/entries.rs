@@ -213,6 +213,7 @@ pub(crate) fn about(secret_type: Option<&str>, expires_at: Option<&str>) -> Stri
 /// Where an inherited value was found.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Origin {
+    pub(crate) namespace: String,
     pub(crate) environment: String,
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Past {
     secret_type: Option<String>,
     #[serde(default)]
     expires_at: Option<String>,
+    #[serde(default)]
+    purged: bool,
 }
 
 impl Past {
@@ -70,7 +72,11 @@ impl Past {
             self.created_at.clone(),
             self.created_by.clone(),
             self.change_description.clone().unwrap_or_default(),
-            about(self.secret_type.as_deref(), self.expires_at.as_deref()),
+            if self.purged {
+                "purged".to_owned()
+            } else {
+                about(self.secret_type.as_deref(), self.expires_at.as_deref())
+            },
         ]
     }
 }

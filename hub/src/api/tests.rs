@@ -52,6 +52,9 @@ async fn hub() -> Hub {
         edge_address: "https://127.0.0.1:8443".to_owned(),
         ca_fingerprint: [1; 32],
         roster: Arc::default(),
+        rotation_commands: BTreeSet::new(),
+        rotate: Arc::default(),
+        expiry_warnings: watch::channel(0).1,
         stop: CancellationToken::new(),
     });
     Hub { api, _directory: directory }

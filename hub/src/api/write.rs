@@ -16,6 +16,7 @@ use llm_config_shared::vector::Vector;
 use zeroize::Zeroizing;
 
 use super::Api;
+use super::read::purged;
 use crate::guard;
 use crate::registry::Registry;
 use crate::secrets::examined;
@@ -51,6 +52,9 @@ impl<S: Journal + Registry> Api<S> {
     ) -> Result<Answered<Written>, ApiError> {
         let at = self.writable(caller, &request.target).await?;
         let content = self.past(&at, request.version).await?.content;
+        if content.is_purged() {
+            return Err(purged(&at, request.version));
+        }
         if !content.is_live() {
             let version = request.version;
             return Err(ApiError::unprocessable(format!(

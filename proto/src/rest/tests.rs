@@ -67,6 +67,7 @@ fn past(value: &str) -> Past {
         version: 2,
         value: Some(Shown::Plain(Value::parse(value).unwrap())),
         told: None,
+        purged: false,
         author: Author { name: "token:t".into(), claimed: None },
         created_at: UnixMillis(0),
         message: Some("why".into()),

@@ -14,8 +14,8 @@ use super::conflict_types::ResolutionBody;
 use super::error::ApiError;
 use super::position;
 use super::service::{
-    BulkItem, BulkOutcome, BulkResult, Clash, Entry, Health, HealthStatus, HeldAtHub, HubRole, Past, Pending,
-    Shown, TwoVersions,
+    BulkItem, BulkOutcome, BulkResult, Clash, Entry, ExpiryNotice, Health, HealthStatus, HeldAtHub, HubRole,
+    Past, Pending, Shown, TwoVersions,
 };
 
 /// What stands for a secret that is not revealed.
@@ -173,6 +173,9 @@ pub(super) struct PastBody {
     /// Of a secret that expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    /// True where the value of a secret was removed for good, absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purged: Option<bool>,
     created_at: String,
     created_by: String,
     /// What the author said of itself.
@@ -200,6 +203,7 @@ impl From<Past> for PastBody {
             secret: past.value.as_ref().is_some_and(Shown::is_secret).then_some(true),
             secret_type: past.told.map(|told| told.secret_type.as_str()),
             expires_at: past.told.and_then(|told| told.expires_at).map(UnixMillis::to_rfc3339),
+            purged: past.purged.then_some(true),
             created_at: past.created_at.to_rfc3339(),
             created_by: past.author.name.to_string(),
             claimed_user: past.author.claimed.map(|text| text.to_string()),
@@ -324,6 +328,33 @@ pub(super) fn bulk_answer(result: BulkResult, warnings: Vec<Vec<String>>) -> Str
         item.warnings = warnings;
     }
     serde_json::to_string(&body).expect("a bulk answer has only text, numbers and lists")
+}
+
+/// A secret that expires soon or has expired, as followers hear it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExpiryEventBody {
+    namespace: String,
+    key: String,
+    environment: String,
+    version: u64,
+    secret_type: &'static str,
+    expires_at: String,
+    /// Within so many days; 0: it has expired.
+    days: u64,
+}
+
+impl From<ExpiryNotice> for ExpiryEventBody {
+    fn from(ExpiryNotice { secret, days }: ExpiryNotice) -> Self {
+        Self {
+            namespace: secret.at.scope.namespace.to_string(),
+            key: secret.at.key.to_string(),
+            environment: secret.at.scope.environment.to_string(),
+            version: secret.version,
+            secret_type: secret.secret_type.as_str(),
+            expires_at: secret.expires_at.to_rfc3339(),
+            days,
+        }
+    }
 }
 
 /// One change as followers hear it.

@@ -58,7 +58,7 @@ pub fn value_routes<S: ConfigService>() -> Router<Arc<S>> {
         .route("/api/v1/configs/{namespace}", axum::routing::post(bulk::<S>))
 }
 
-fn target(names: (String, String), query: &mut Query) -> Result<Target> {
+pub(super) fn target(names: (String, String), query: &mut Query) -> Result<Target> {
     let (namespace, key) = parse_names(&names)?;
     Ok(Target { namespace, key, environment: query.environment()? })
 }
@@ -385,7 +385,8 @@ async fn bulk<S: ConfigService>(
         ("after" = Option<String>, Query, description = "Continue after this position; also as Last-Event-ID")),
     responses((status = 200, content_type = "text/event-stream", body = EventBody,
         description = "`change` with an entry that changed, `reset` when changes were missed, `conflict` with two \
-            writes that met (ClashBody), and at an edge `held` with a write that waits for a person (HeldEventBody)")))]
+            writes that met (ClashBody), `held` with a write that waits for a person (HeldEventBody), and at the hub \
+            `expiry` with a secret that expires soon (ExpiryEventBody)")))]
 async fn events<S: ConfigService>(State(service): Service<S>, mut query: Query, request: Request) -> Result {
     let (parts, _) = request.into_parts();
     let caller = super::extract::caller(&parts)?;

@@ -99,6 +99,8 @@ pub struct Past {
     pub value: Option<Shown>,
     /// What is told of a secret; none for anything else.
     pub told: Option<Told>,
+    /// Its value was removed for good.
+    pub purged: bool,
     pub author: Author,
     pub created_at: UnixMillis,
     pub message: Option<Arc<str>>,
