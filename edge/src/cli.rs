@@ -19,9 +19,12 @@ mod import;
 mod output;
 mod pace;
 mod reading;
+mod receipt;
 mod render;
+mod secrets;
 mod target;
 mod versions;
+mod wait;
 mod watch;
 
 use std::process::ExitCode;
@@ -93,6 +96,9 @@ enum Command {
     Held(conflicts::HeldArgs),
     /// What a folder does with concurrent writes
     Policy(conflicts::PolicyArgs),
+    /// The life of secrets: which expire, and how they are rotated
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// The hub's edges
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
@@ -176,6 +182,7 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Conflicts(args) => conflicts::conflicts(connection, args, json).await,
         Command::Held(args) => conflicts::held(connection, args, json).await,
         Command::Policy(args) => conflicts::policy(connection, args, json).await,
+        Command::Secrets(command) => secrets::secrets(connection, command, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
         Command::Edge(_)
@@ -223,6 +230,8 @@ mod tests {
             "llm-config get app/llm model --version 3 --socket s",
             "llm-config set app/llm temperature -0.5 --if-version 2 --message why",
             "llm-config set app/llm key - --secret",
+            "llm-config set app/llm key - --secret --type api_key --expires 90d",
+            "llm-config set app/llm key - --secret --expires 2027-01-31T00:00:00Z",
             "llm-config list app/llm --recursive --format yaml",
             "llm-config history app/llm model",
             "llm-config rollback app/llm model 3",
@@ -238,6 +247,16 @@ mod tests {
             "llm-config completions zsh",
             "llm-config changes",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
+            "llm-config change wait 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --in-use --timeout 5m",
+            "llm-config secrets expiring --within 7d",
+            "llm-config secrets plan app key --every 90 --grace 7d --length 40",
+            "llm-config secrets plan app key --command openai --old-value",
+            "llm-config secrets plan app key --remove",
+            "llm-config secrets rotate app key --env prod",
+            "llm-config secrets rotations app key",
+            "llm-config secrets retire app key",
+            "llm-config secrets purge app key --version 3",
+            "llm-config secrets cipher aes256gcm",
             "llm-config conflicts",
             "llm-config conflicts --state open --limit 5 --json",
             "llm-config conflicts show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --reveal",
@@ -259,9 +278,14 @@ mod tests {
 
     #[test]
     fn what_is_used_wrongly_exits_with_2() {
-        for line in
-            ["llm-config", "llm-config get app", "llm-config get a//b k", "llm-config list a --env a/b"]
-        {
+        for line in [
+            "llm-config set a k v --type api_key",
+            "llm-config set a k v --secret --type password",
+            "llm-config",
+            "llm-config get app",
+            "llm-config get a//b k",
+            "llm-config list a --env a/b",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

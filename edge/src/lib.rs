@@ -12,4 +12,5 @@ pub mod serve;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+mod uses;
 pub mod view;

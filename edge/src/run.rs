@@ -36,6 +36,7 @@ use crate::serve::{router, serve_tcp, serve_unix};
 use crate::status::Reporter;
 use crate::store::{self, OpenError, Opened, Owner, SledStore, StoreOptions};
 use crate::telemetry;
+use crate::uses::{Teller, Uses};
 use crate::view::{Keyring, View};
 
 /// Requests under way at the end get this long.
@@ -266,12 +267,14 @@ impl Edge {
             around.notes.clone(),
             around.clock.clone(),
         ));
+        let uses = Arc::new(Uses::default());
         let service = Arc::new(EdgeService::new(
             around.view.clone(),
             self.handle.clone(),
             around.clock.clone(),
             reporter,
             telemetry::init_metrics(),
+            Arc::clone(&uses),
             stop.clone(),
         ));
         let tenant = self.owner.tenant.clone();
@@ -291,6 +294,17 @@ impl Edge {
                 tcp.await
             });
         }
+        let teller = Teller {
+            uses,
+            view: around.view.clone(),
+            handle: self.handle.clone(),
+            clock: around.clock.clone(),
+        };
+        let stopped = stop.clone();
+        servers.spawn(async move {
+            teller.run(stopped).await;
+            Ok(())
+        });
         let renewal = tokio::spawn(self.renewal.run(stop.clone()));
         let replication = Replication {
             owner: self.owner,

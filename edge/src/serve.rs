@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use http::StatusCode;
@@ -24,6 +24,7 @@ pub(crate) mod guard;
 pub mod service;
 pub mod tcp;
 pub mod unix;
+mod uses;
 mod writes;
 
 use guard::{Gate, Guard};
@@ -42,6 +43,8 @@ pub(crate) fn router(service: Arc<EdgeService>, gate: Gate, tenant: Tenant) -> R
 fn edge_routes() -> Router<Arc<EdgeService>> {
     Router::new()
         .route("/api/v1/edge/status", get(status))
+        .route("/api/v1/edge/uses", get(uses::list).post(uses::say))
+        .route("/api/v1/edge/uses/{consumer}", delete(uses::forget))
         .route("/health/data", get(health_data))
         .route("/health/hub", get(health_hub))
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides who may do what: that is asked of the guard.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use llm_config_shared::feed::Environments;
 use llm_config_shared::name::{EntryKey, Environment};
 use llm_config_shared::store::Journal;
 use llm_config_shared::vector::Vector;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -38,6 +40,8 @@ mod history;
 mod list;
 mod policies;
 mod read;
+mod receipts;
+mod rotations;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -65,6 +69,12 @@ pub struct Parts<S> {
     pub ca_fingerprint: [u8; 32],
     /// The connected edges: told when what they receive may have changed.
     pub roster: Arc<Roster>,
+    /// The number of the last warning about a secret that expires.
+    pub expiry_warnings: watch::Receiver<u64>,
+    /// Names of the commands by which secrets may be rotated.
+    pub rotation_commands: BTreeSet<String>,
+    /// Wakes whoever rotates.
+    pub rotate: Arc<Notify>,
     /// Streams of events end with it.
     pub stop: CancellationToken,
 }
@@ -125,7 +135,7 @@ impl<S: Journal + Registry> Api<S> {
         Ok(match content {
             Content::Deleted => None,
             Content::Plain(value) => Some(Shown::Plain(value.clone())),
-            Content::Secret(_) if !reveal => Some(Shown::Masked),
+            Content::Secret(sealed) if !reveal || sealed.is_purged() => Some(Shown::Masked),
             Content::Secret(sealed) => {
                 guard::may_reveal(caller, at)?;
                 let plain = self.parts.secrets.open(at, sealed).await?;

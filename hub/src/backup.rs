@@ -7,15 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use llm_config_shared::newer::Newer;
-use llm_config_shared::store::JournalError;
+use llm_config_shared::store::{Journal as _, JournalError};
 use llm_config_shared::time::UnixMillis;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::config::Secrets;
 use crate::journal::Database;
 use crate::journal::dialect::Dialect;
 use crate::journal::whole::Dumped;
-use crate::registry::Registry as _;
+use crate::registry::{MadeBackup, Purges as _, Registry as _};
 use crate::secrets::{
     KeyProvider as _, KeyringError, NewKeyring, Providers, SecretError, existing_providers,
 };
@@ -105,15 +106,23 @@ pub async fn back_up<D: Dialect>(
     let snapshot = database.snapshot().await?;
     // After the snapshot: keys are never removed, so all of its keys are among them.
     let mut carried = Carried::of(database, &providers).await?;
+    // Asked after the moment of the backup: whatever is in it is within this.
+    let seq = database.head().await?.position.seq;
     let mut writer = BackupWriter::create(file, &key)?;
+    let made_at = clock::now();
     writer.begin(Origin {
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        made_at: clock::now(),
+        made_at,
         step: snapshot.step(),
         keyring: carried.keyring(),
     })?;
     snapshot.read(|dumped| writer.put(carried.pass(dumped)?)).await?;
-    writer.finish()
+    let counts = writer.finish()?;
+    // Whoever removes a value later is told that this backup holds it.
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let file = path.to_string_lossy().into();
+    database.record_backup(&MadeBackup { id: Uuid::now_v7(), made_at, seq, file }).await?;
+    Ok(counts)
 }
 
 /// The names under which the database keeps public halves; the last of them counts.

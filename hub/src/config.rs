@@ -12,9 +12,13 @@ use llm_config_shared::limits::{DELETED_DAYS, SHARDS_MAX};
 
 use crate::config::settings::Settings;
 
+mod expiry;
+mod rotation;
 mod secrets;
 mod settings;
 
+pub use expiry::Expiry;
+pub use rotation::RotationSettings;
 pub use secrets::Secrets;
 pub use settings::{InvalidConfig, Problem};
 

@@ -15,6 +15,16 @@ use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
+mod expiries;
+mod purges;
+mod rotations;
+mod uses;
+
+pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
+pub use purges::{MadeBackup, PurgedVersion, Purges};
+pub use rotations::{Rotation, RotationPolicy, Rotations, Source, Step};
+pub use uses::{Consumer, Use, Uses};
+
 /// SHA-256 of a token; the token itself is never stored.
 pub type TokenHash = [u8; 32];
 
@@ -147,7 +157,7 @@ pub enum SetPolicyError {
 type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
-pub trait Registry: Send + Sync + 'static {
+pub trait Registry: Expiries + Purges + Rotations + Uses + Send + Sync + 'static {
     /// False when the tenant existed. A new one gets [`Environments::standard`].
     fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> impl Future<Output = Answer<bool>> + Send;
     /// By name.

@@ -29,6 +29,7 @@ mod regions;
 mod rewrap;
 mod sealer;
 mod stored;
+mod types;
 pub mod vault;
 
 use keys::Roots;
@@ -38,6 +39,7 @@ pub use provider::{KeyProvider, KeyVersion, ProviderError, ProviderKind, Provide
 pub use rewrap::{Counts, Step, count, rewrap};
 pub use sealer::PreparedSealer;
 pub use stored::{KeyPlace, StoredKey, StoredKeys};
+pub use types::{InvalidSecret, examined};
 
 /// How long warming up waits at least before it tries again.
 const WARM_UP_PAUSE: Duration = Duration::from_secs(2);
@@ -170,8 +172,15 @@ impl<R: Registry> SecretStore<R> {
         let mut sealer = PreparedSealer::default();
         for (tenant, environment) in places {
             match self.current(tenant, environment).await {
-                Ok((key_epoch, root)) => {
-                    sealer.add(tenant.clone(), environment.clone(), key_epoch, root, &self.roots);
+                Ok(current) => {
+                    let suite = match self.registry.suite(tenant).await {
+                        Ok(suite) => suite,
+                        Err(error) => {
+                            tracing::error!(%tenant, %environment, %error, "secrets cannot be sealed");
+                            continue;
+                        }
+                    };
+                    sealer.add(tenant.clone(), environment.clone(), current, suite, &self.roots);
                 }
                 Err(error) => tracing::error!(%tenant, %environment, %error, "secrets cannot be sealed"),
             }

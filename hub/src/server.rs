@@ -119,7 +119,7 @@ pub async fn run<S: Journal + Registry + Processes>(
     stop: CancellationToken,
 ) -> Result<(), ServerError> {
     let assembled = assembly::assemble(config, &store, keys, &metrics, &stop).await?;
-    let Assembled { process, router, edges, hubs, mut writer_task } = assembled;
+    let Assembled { process, router, edges, hubs, mut writer_task, watchman, rotator } = assembled;
     let mut regions = JoinSet::new();
     for address in config.regions.iter().cloned() {
         let (journal, writer, identity) =
@@ -129,6 +129,8 @@ pub async fn run<S: Journal + Registry + Processes>(
     }
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
+    let rotator = tokio::spawn(rotator.keep(clock::now, stop.clone()));
+    let watchman = tokio::spawn(watchman.keep(clock::now, stop.clone()));
     let upkeep = tokio::spawn(metrics.keep_up());
     let door = tokio::spawn(listeners.door.serve(router, stop.clone(), config.limits.drain));
     let (names, stopped) = (address::names(config), stop.clone().cancelled_owned());
@@ -148,6 +150,8 @@ pub async fn run<S: Journal + Registry + Processes>(
         finish("the sync port", sync, config.limits.drain + MARGIN).await;
     }
     finish("the purge", purger, MARGIN).await;
+    finish("rotation", rotator, MARGIN).await;
+    finish("the watch over what expires", watchman, MARGIN).await;
     regions.shutdown().await;
     if !writer_task.is_finished() {
         finish("the writer", writer_task, MARGIN).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::name::EntryKey;
-use crate::secret::SealedSecret;
+use crate::secret::{SealedSecret, Told};
 use crate::settled::Settled;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
@@ -50,6 +50,19 @@ impl Content {
         matches!(self, Self::Secret(_))
     }
 
+    /// What is told of a secret; none for anything else.
+    pub fn told(&self) -> Option<Told> {
+        match self {
+            Self::Secret(sealed) => Some(sealed.about.told),
+            Self::Plain(_) | Self::Deleted => None,
+        }
+    }
+
+    /// Whether it is a secret whose value was removed for good.
+    pub fn is_purged(&self) -> bool {
+        matches!(self, Self::Secret(sealed) if sealed.is_purged())
+    }
+
     /// SHA-256 over what the digest and the check for duplicates compare: the canonical value, or ciphertext and wrap.
     pub fn hash(&self) -> [u8; 32] {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
@@ -63,6 +76,11 @@ impl Content {
                 context.update(&(sealed.body.len() as u64).to_be_bytes());
                 context.update(&sealed.body);
                 context.update(&sealed.wrap);
+                if !sealed.about.is_default() {
+                    let (told, suite) = (sealed.about.told, sealed.about.suite.number());
+                    context.update(&[1, told.secret_type.number(), suite]);
+                    context.update(&told.expires_at.map_or([0; 8], |at| at.0.to_be_bytes()));
+                }
             }
             Self::Deleted => context.update(&[0]),
         }

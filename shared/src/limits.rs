@@ -81,6 +81,10 @@ pub const PATCH_BYTES_MIN: usize = 64;
 pub const SHARDS_MAX: usize = 8;
 /// Most feeds of an edge.
 pub const FEEDS_MAX: usize = 256;
+/// Longest name of something that uses values, in bytes.
+pub const CONSUMER_BYTES_MAX: usize = 200;
+/// Most uses of values that are kept of one edge.
+pub const USES_MAX: usize = 2_000;
 /// Most namespaces of a tenant that have a policy of their own.
 pub const POLICIES_MAX: usize = 256;
 /// Longest chain of environments.

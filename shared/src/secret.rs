@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 use crate::name::{EntryKey, Environment, Subtree, Tenant};
 use crate::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 
+mod about;
+
+pub use about::{About, SecretType, Told};
+
 /// A secret version as it lies in databases and replicas and travels: ciphertext only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedSecret {
@@ -24,10 +28,19 @@ pub struct SealedSecret {
     pub key_epoch: u64,
     /// The entry's version that it was sealed for; part of the associated data.
     pub version: u64,
+    /// What is told of it; part of the associated data.
+    pub about: About,
     /// The plaintext under the data key.
     pub body: Bytes,
     /// The data key under the scope's wrapping key.
     pub wrap: Bytes,
+}
+
+impl SealedSecret {
+    /// Whether its value was removed for good: what is told of it is left, and nothing to be opened.
+    pub fn is_purged(&self) -> bool {
+        self.body.is_empty() && self.wrap.is_empty()
+    }
 }
 
 impl std::fmt::Debug for SealedSecret {
@@ -108,11 +121,12 @@ impl SubtreeKey {
     }
 }
 
-/// What a secret's ciphertext is bound to: its place, its version, its part and the algorithm.
-fn context(at: &EntryKey, version: u64, key_epoch: u64, part: &str) -> Vec<u8> {
+/// What a secret's ciphertext is bound to: its place, its version, its part, the algorithm, and what is told of it.
+fn context(at: &EntryKey, version: u64, key_epoch: u64, about: &About, part: &str) -> Vec<u8> {
     let mut context = Vec::with_capacity(160);
+    let form = format!("llm-config secret 1 {}", about.suite.as_str());
     let parts = [
-        "llm-config secret 1 xchacha20poly1305",
+        form.as_str(),
         part,
         at.scope.tenant.as_str(),
         at.scope.environment.as_str(),
@@ -125,6 +139,13 @@ fn context(at: &EntryKey, version: u64, key_epoch: u64, part: &str) -> Vec<u8> {
     }
     context.extend_from_slice(&version.to_be_bytes());
     context.extend_from_slice(&key_epoch.to_be_bytes());
+    let Told { secret_type, expires_at } = about.told;
+    if about.told != Told::default() {
+        // What was sealed before anything was told of a secret ends here.
+        context.push(secret_type.number());
+        context.push(u8::from(expires_at.is_some()));
+        context.extend_from_slice(&expires_at.unwrap_or_default().0.to_be_bytes());
+    }
     context
 }
 
@@ -138,14 +159,16 @@ pub fn seal_secret(
     at: &EntryKey,
     version: u64,
     plaintext: &[u8],
+    about: About,
     fresh: &FreshSeal,
 ) -> Result<SealedSecret, CannotOpen> {
     let scope = scope_key.descend(&Subtree::of(at.scope.namespace.clone())).ok_or(CannotOpen)?;
     let data_key = SealKey::new(fresh.data_key);
-    let body = seal(&data_key, fresh.body_nonce, &context(at, version, key_epoch, "body"), plaintext);
-    let wrap_context = context(at, version, key_epoch, "wrap");
+    let body_context = context(at, version, key_epoch, &about, "body");
+    let body = about.suite.seal_once(&data_key, fresh.body_nonce, &body_context, plaintext);
+    let wrap_context = context(at, version, key_epoch, &about, "wrap");
     let wrap = seal(&scope.wrapping(), fresh.wrap_nonce, &wrap_context, data_key.expose());
-    Ok(SealedSecret { key_epoch, version, body: body.into(), wrap: wrap.into() })
+    Ok(SealedSecret { key_epoch, version, about, body: body.into(), wrap: wrap.into() })
 }
 
 /// The plaintext of one version, for a reader's hands only.
@@ -158,9 +181,9 @@ pub fn open_secret(
     sealed: &SealedSecret,
 ) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
     let scope = scope_key.descend(&Subtree::of(at.scope.namespace.clone())).ok_or(CannotOpen)?;
-    let wrap_context = context(at, sealed.version, sealed.key_epoch, "wrap");
-    let data_key = SealKey::from_slice(&open(&scope.wrapping(), &wrap_context, &sealed.wrap)?)?;
-    open(&data_key, &context(at, sealed.version, sealed.key_epoch, "body"), &sealed.body)
+    let context = |part| context(at, sealed.version, sealed.key_epoch, &sealed.about, part);
+    let data_key = SealKey::from_slice(&open(&scope.wrapping(), &context("wrap"), &sealed.wrap)?)?;
+    sealed.about.suite.open(&data_key, &context("body"), &sealed.body)
 }
 
 type Kem = X25519HkdfSha256;
@@ -264,6 +287,8 @@ pub fn open_grant(
 mod tests {
     use super::*;
     use crate::name::{Key, Namespace, Scope};
+    use crate::seal::Suite;
+    use crate::time::UnixMillis;
 
     fn at(namespace: &str, key: &str) -> EntryKey {
         let scope = Scope {
@@ -280,7 +305,43 @@ mod tests {
 
     fn sealed(version: u64) -> SealedSecret {
         let fresh = FreshSeal { data_key: [1; 32], body_nonce: [2; 24], wrap_nonce: [3; 24] };
-        seal_secret(&root(), 1, &at("a/b", "k"), version, b"hunter2", &fresh).unwrap()
+        seal_secret(&root(), 1, &at("a/b", "k"), version, b"hunter2", About::default(), &fresh).unwrap()
+    }
+
+    #[test]
+    fn what_is_told_of_a_secret_cannot_be_changed() {
+        let told = Told { secret_type: SecretType::ApiKey, expires_at: Some(UnixMillis(7)) };
+        for suite in Suite::ALL {
+            let about = About { told, suite };
+            let fresh = FreshSeal { data_key: [1; 32], body_nonce: [2; 24], wrap_nonce: [3; 24] };
+            let secret = seal_secret(&root(), 1, &at("a", "k"), 1, b"hunter2", about, &fresh).unwrap();
+            assert_eq!(open_secret(&root(), &at("a", "k"), &secret).unwrap().as_slice(), b"hunter2");
+            let changed = [
+                About { told: Told { expires_at: Some(UnixMillis(8)), ..told }, suite },
+                About { told: Told { expires_at: None, ..told }, suite },
+                About { told: Told { secret_type: SecretType::SshKey, ..told }, suite },
+                About { told: Told::default(), suite },
+            ];
+            for about in changed {
+                let secret = SealedSecret { about, ..secret.clone() };
+                assert_eq!(open_secret(&root(), &at("a", "k"), &secret), Err(CannotOpen), "{about:?}");
+            }
+        }
+    }
+
+    /// Replicas and backups outlive programs: what an earlier one sealed opens for ever.
+    #[test]
+    fn the_bytes_that_a_plain_secret_is_bound_to_stay_as_they_were() {
+        let bound = context(&at("a", "k"), 2, 1, &About::default(), "body");
+        let parts = ["llm-config secret 1 xchacha20poly1305", "body", "t", "base", "a", "k"];
+        let mut expected = Vec::new();
+        for part in parts {
+            expected.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            expected.extend_from_slice(part.as_bytes());
+        }
+        expected.extend_from_slice(&2u64.to_be_bytes());
+        expected.extend_from_slice(&1u64.to_be_bytes());
+        assert_eq!(bound, expected);
     }
 
     fn subtree(path: &str) -> Subtree {

@@ -281,6 +281,11 @@ impl Hub {
         }
     }
 
+    /// Whether it does not run, or has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.ended().is_some())
+    }
+
     /// Ends it politely.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::exit::Failure;
 use super::output;
 use super::versions::{PAST_HEAD, Past};
+use super::wait::{Receipts, WaitArgs, receipts, wait};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChangesArgs {
@@ -24,6 +25,8 @@ pub(crate) enum ChangeCommand {
         /// Its id, as `changes` and every write print it
         id: uuid::Uuid,
     },
+    /// Wait until every edge has it, or until everything that uses its entries uses what it wrote
+    Wait(WaitArgs),
     /// Write all that is held in it, each write where its own time puts it
     Release {
         /// Its id, as `changes` prints it
@@ -93,6 +96,7 @@ pub(crate) async fn change(
 ) -> Result<(), Failure> {
     let id = match command {
         ChangeCommand::Show { id } => id,
+        ChangeCommand::Wait(args) => return wait(connection, args, json).await,
         ChangeCommand::Release { id, over_secret, message } => {
             let body = release_body(*over_secret, message.as_deref());
             return decide(connection, id, "release", Some(body), json).await;
@@ -109,7 +113,12 @@ pub(crate) async fn change(
     }
     let shown: Shown = answer.parsed()?;
     let head: Vec<&str> = ["entry", "environment"].into_iter().chain(PAST_HEAD).collect();
-    output::table(&head, shown.entries.iter().map(|write| row(write)).collect::<Result<Vec<_>, _>>()?)
+    output::table(&head, shown.entries.iter().map(|write| row(write)).collect::<Result<Vec<_>, _>>()?)?;
+    // A hub of before does not know; nor may everybody see all edges.
+    if let Ok(answer) = receipts(connection, id).await {
+        answer.parsed::<Receipts>()?.summary().iter().try_for_each(output::line)?;
+    }
+    Ok(())
 }
 
 fn release_body(over_secret: bool, message: Option<&str>) -> String {

@@ -1,9 +1,13 @@
 //! Values: get, set, list, delete.
 
 use std::io::{IsTerminal, Read};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
+use llm_config_proto::rest::duration;
 use llm_config_shared::name::{Environment, Key, Namespace};
+use llm_config_shared::secret::SecretType;
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::{InvalidValue, Value};
 use serde::Deserialize;
 use serde_json::json;
@@ -44,6 +48,18 @@ pub(crate) fn key(text: &str) -> Result<String, String> {
 
 pub(crate) fn environment(text: &str) -> Result<String, String> {
     Environment::parse(text).map(|name| name.to_string()).map_err(|why| why.to_string())
+}
+
+fn secret_type(text: &str) -> Result<SecretType, String> {
+    let known = || SecretType::ALL.map(SecretType::as_str).join(", ");
+    SecretType::parse(text).ok_or_else(|| format!("say one of {}", known()))
+}
+
+fn expiry(text: &str) -> Result<UnixMillis, String> {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let later = |ms: u64| UnixMillis(u64::try_from(now().as_millis()).unwrap_or(u64::MAX).saturating_add(ms));
+    let at = UnixMillis::parse_rfc3339(text).or_else(|| duration::parse_ms(text).map(later));
+    at.ok_or_else(|| "say in how long, as 90d, or when, as 2027-01-31T00:00:00Z".to_owned())
 }
 
 /// How fresh an answer has to be.
@@ -95,6 +111,12 @@ pub(crate) struct SetArgs {
     /// Keep the value as a secret
     #[arg(long)]
     secret: bool,
+    /// What the secret is; its value is then a JSON document with the members of that type
+    #[arg(long = "type", value_name = "TYPE", requires = "secret", value_parser = secret_type)]
+    secret_type: Option<SecretType>,
+    /// When the secret expires: in a while, as 90d, or at a time, as 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "WHEN", requires = "secret", value_parser = expiry)]
+    expires: Option<UnixMillis>,
     /// Fail unless the entry is at this version; 0: unless it does not exist
     #[arg(long, value_name = "N")]
     if_version: Option<u64>,
@@ -165,15 +187,33 @@ pub(crate) struct Entry {
     #[serde(default)]
     pub(crate) secret: bool,
     #[serde(default)]
+    secret_type: Option<String>,
+    #[serde(default)]
+    expires_at: Option<String>,
+    #[serde(default)]
     pub(crate) pending: bool,
     #[serde(default)]
     pub(crate) origin: Option<Origin>,
     pub(crate) metadata: EntryMetadata,
 }
 
+impl Entry {
+    pub(crate) fn about(&self) -> String {
+        about(self.secret_type.as_deref(), self.expires_at.as_deref())
+    }
+}
+
+/// What is told of a secret beside its value, for people: empty for what is no secret.
+pub(crate) fn about(secret_type: Option<&str>, expires_at: Option<&str>) -> String {
+    let secret_type = secret_type.filter(|name| *name != "generic").map(str::to_owned);
+    let parts = [secret_type, expires_at.map(|at| format!("expires {at}"))];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// Where an inherited value was found.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Origin {
+    pub(crate) namespace: String,
     pub(crate) environment: String,
 }
 
@@ -202,8 +242,11 @@ pub(crate) async fn get(connection: &Connection, args: &GetArgs, json: bool) -> 
         return output::line(answer.text());
     }
     let entry: Entry = answer.parsed()?;
-    if entry.secret && !args.reveal {
-        output::hint("this is a secret; --reveal shows it");
+    if entry.secret {
+        let about = entry.about();
+        let about = if about.is_empty() { String::new() } else { format!(" ({about})") };
+        let how = if args.reveal { "" } else { "; --reveal shows it" };
+        output::hint(format!("this is a secret{about}{how}"));
     }
     if entry.pending {
         output::hint("this is your write; the hub has not confirmed it yet");
@@ -232,6 +275,8 @@ pub(crate) async fn set(connection: &Connection, args: &SetArgs, json: bool) -> 
     };
     put("env", args.place.env.as_ref().map(|env| json!(env)));
     put("secret", args.secret.then_some(json!(true)));
+    put("secret_type", args.secret_type.map(|secret_type| json!(secret_type.as_str())));
+    put("expires_at", args.expires.map(|at| json!(at.to_rfc3339())));
     put("if_version", args.if_version.map(|version| json!(version)));
     put("change_description", args.message.as_ref().map(|message| json!(message)));
     put("description", args.description.as_ref().map(|description| json!(description)));
@@ -255,6 +300,15 @@ fn with_value(
 }
 
 pub(crate) fn told_write(answer: &Answer, place: &Place, json: bool, verb: &str) -> Result<(), Failure> {
+    #[derive(Default, Deserialize)]
+    struct Warned {
+        #[serde(default)]
+        warnings: Vec<String>,
+    }
+    let warned = answer.parsed::<Warned>().unwrap_or_default();
+    for warning in warned.warnings {
+        output::note(format!("llm-config: {} {}: {warning}", place.namespace, place.key));
+    }
     if json {
         return output::line(answer.text());
     }
@@ -386,9 +440,10 @@ pub(crate) async fn list(connection: &Connection, args: &ListArgs, json: bool) -
             version,
             entry.metadata.updated_at.clone(),
             entry.metadata.updated_by.clone(),
+            entry.about(),
         ]
     });
-    output::table(&["namespace", "key", "value", "from", "version", "updated", "by"], rows)
+    output::table(&["namespace", "key", "value", "from", "version", "updated", "by", "secret"], rows)
 }
 
 /// A value in a table: short for a person, whole in a pipe.

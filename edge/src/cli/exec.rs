@@ -22,6 +22,7 @@ use super::hygiene;
 use super::output;
 use super::pace::{PaceArgs, length};
 use super::reading::{Reader, patiently};
+use super::receipt::Receipt;
 use child::{Ports, Program};
 use drive::Drive;
 use environment::Wanted;
@@ -84,6 +85,13 @@ pub(crate) struct ExecArgs {
     command: Vec<OsString>,
 }
 
+/// What the edge calls this command: its program, and a number that no two commands have at once.
+fn consumer(program: &str) -> String {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let plain: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+    format!("exec {plain} {}", std::process::id())
+}
+
 fn on_change(text: &str) -> Result<OnChange, String> {
     match text {
         "restart" => Ok(OnChange::Restart),
@@ -131,9 +139,10 @@ pub(crate) async fn exec(connection: Connection, args: &ExecArgs) -> Result<Exit
     output::hint(format!("{} variables", values.iter().count()));
     let signals = Signals::take()?;
     let follows = args.on_change != OnChange::Nothing;
-    let follower = follows.then(|| Follower::start(connection, wanted.namespaces()));
+    let follower = follows.then(|| Follower::start(Arc::clone(&connection), wanted.namespaces()));
     let program = Program { command: args.command.clone(), ports: args.ports.clone() };
+    let receipt = Receipt::start(&connection, consumer(&program.name()));
     let supervisor = Supervisor::new(args.settings(), rand::random, Instant::now());
-    let drive = Drive::new(program, wanted, reader, args.ready.clone(), supervisor, values);
+    let drive = Drive::new(program, wanted, reader, args.ready.clone(), supervisor, values, receipt);
     Ok(drive.run(signals, follower).await)
 }

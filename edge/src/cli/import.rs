@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::address::Address;
-use super::connection::Connection;
+use super::connection::{Answer, Connection};
 use super::document::{self, Format};
 use super::entries;
 use super::exit::{Exit, Failure};
@@ -316,6 +316,26 @@ async fn generations(connection: &Connection, args: &ImportArgs, text: &str) -> 
     }
 }
 
+/// Tells what the hub thinks of values that were taken.
+fn warn(args: &ImportArgs, answer: &Answer) {
+    #[derive(Deserialize)]
+    struct Results {
+        results: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        key: String,
+        #[serde(default)]
+        warnings: Vec<String>,
+    }
+    let Ok(Results { results }) = answer.parsed() else { return };
+    for Item { key, warnings } in results {
+        for warning in warnings {
+            output::note(format!("llm-config: {} {key}: {warning}", args.namespace));
+        }
+    }
+}
+
 /// Sends a batch, again and again for a while when nobody answers. The numbers make that harmless.
 async fn send(
     connection: &Connection,
@@ -342,7 +362,10 @@ async fn send(
     let mut pauses = PAUSES.iter();
     loop {
         match connection.ask(Method::POST, &address, Some(body.clone())).await {
-            Ok(_) => return Ok(()),
+            Ok(answer) => {
+                warn(args, &answer);
+                return Ok(());
+            }
             Err(failure) if failure.exit != Exit::Unreachable => return Err(failure),
             Err(failure) => match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use llm_config_shared::name::Namespace;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::address::Address;
@@ -42,11 +43,22 @@ pub(crate) async fn patiently<T>(
     }
 }
 
+/// A version of an entry, where its value was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Used {
+    namespace: String,
+    key: String,
+    environment: String,
+    version: u64,
+}
+
 /// What an entry holds, as JSON. Wiped when it is no longer needed.
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) key: String,
     pub(crate) secret: bool,
+    /// None for what the hub has not admitted yet: it has no version.
+    pub(crate) used: Option<Used>,
     json: Zeroizing<String>,
 }
 
@@ -59,7 +71,17 @@ impl std::fmt::Debug for Held {
 impl Held {
     fn new(entry: &Entry) -> Self {
         let json = Zeroizing::new(entry.value.get().to_owned());
-        Self { key: entry.key.clone(), secret: entry.secret, json }
+        let (namespace, environment) = match &entry.origin {
+            Some(origin) => (&origin.namespace, &origin.environment),
+            None => (&entry.namespace, &entry.environment),
+        };
+        let used = (!entry.pending).then(|| Used {
+            namespace: namespace.clone(),
+            key: entry.key.clone(),
+            environment: environment.clone(),
+            version: entry.version,
+        });
+        Self { key: entry.key.clone(), secret: entry.secret, used, json }
     }
 
     /// The value as JSON.
@@ -148,7 +170,7 @@ mod tests {
     use super::*;
 
     fn held(json: &str) -> Held {
-        Held { key: "k".into(), secret: true, json: Zeroizing::new(json.into()) }
+        Held { key: "k".into(), secret: true, used: None, json: Zeroizing::new(json.into()) }
     }
 
     #[test]

@@ -6,8 +6,7 @@ mod filters;
 mod source;
 mod template;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +19,13 @@ use super::hygiene;
 use super::output;
 use super::pace::{PaceArgs, Settling, length};
 use super::reading::{Reader, patiently};
-use template::Rendering;
+use super::receipt;
+use template::{Read, Rendering};
 
 /// Pause before what went wrong is tried again without anything having changed.
 const PAUSE: Duration = Duration::from_secs(30);
+/// As much of a path as names what is rendered: at most four bytes each, within what an edge takes for a name.
+const CONSUMER_CHARS_MAX: usize = 48;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(
@@ -93,7 +95,7 @@ fn pair(text: &str) -> Result<Pair, Failure> {
 struct Round {
     changed: bool,
     failures: Vec<Failure>,
-    namespaces: BTreeSet<String>,
+    read: Read,
 }
 
 /// Renders once, or until it is interrupted.
@@ -110,6 +112,7 @@ pub(crate) async fn render(connection: Connection, args: &RenderArgs) -> Result<
             Reader::new(Arc::clone(&connection), args.env.clone()),
             args.namespace.clone(),
         ),
+        connection: Arc::clone(&connection),
         args,
     };
     let mut owed = false;
@@ -118,16 +121,16 @@ pub(crate) async fn render(connection: Connection, args: &RenderArgs) -> Result<
         owed |= round.changed;
         let last = round.failures.pop();
         tell_all(&round.failures, &[]);
-        last.map_or_else(|| Ok(round.namespaces), Err)
+        last.map_or_else(|| Ok(round.read), Err)
     };
-    let namespaces = patiently(args.wait, first).await?;
-    if let Err(failure) = work.tell(&mut owed).await
-        && !args.watch
-    {
-        return Err(failure);
+    let read = patiently(args.wait, first).await?;
+    match work.tell(&mut owed).await {
+        Err(failure) if !args.watch => return Err(failure),
+        Err(_) => {}
+        Ok(()) => work.told_in_use(&read).await,
     }
     if args.watch {
-        work.watch(connection, namespaces, owed).await;
+        work.watch(connection, read, owed).await;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -142,6 +145,7 @@ fn tell_all(failures: &[Failure], before: &[Failure]) {
 struct Work<'a> {
     pairs: Vec<Pair>,
     rendering: Rendering,
+    connection: Arc<Connection>,
     args: &'a RenderArgs,
 }
 
@@ -150,7 +154,7 @@ impl Work<'_> {
     async fn round(&self) -> Round {
         let mut round = Round::default();
         for pair in &self.pairs {
-            let rendered = self.rendering.render(&pair.template, &mut round.namespaces).await;
+            let rendered = self.rendering.render(&pair.template, &mut round.read).await;
             let written = rendered.and_then(|text| file::replace(&pair.out, &text, self.args.mode));
             match written {
                 Ok(true) => {
@@ -178,9 +182,27 @@ impl Work<'_> {
         ended
     }
 
+    /// Tells the edge that whoever the command is for uses what was read. Without a command nobody knows that.
+    async fn told_in_use(&self, read: &Read) {
+        if self.args.command.is_some() {
+            let used: Vec<_> = read.used.iter().cloned().collect();
+            receipt::say(&self.connection, &self.consumer(), true, &used).await;
+        }
+    }
+
+    /// What the edge calls these files.
+    fn consumer(&self) -> String {
+        let out = self.pairs.first().map(|pair| pair.out.as_path()).unwrap_or(Path::new(""));
+        let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+        let plain: String = path.to_string_lossy().chars().filter(|c| !c.is_control()).collect();
+        // The end of a long path tells more than its beginning.
+        let cut = plain.char_indices().rev().take(CONSUMER_CHARS_MAX).last().map_or(0, |(at, _)| at);
+        format!("render {}", &plain[cut..])
+    }
+
     /// Goes on for ever.
-    async fn watch(&self, connection: Arc<Connection>, mut namespaces: BTreeSet<String>, mut owed: bool) {
-        let follower = Follower::start(connection, namespaces.clone());
+    async fn watch(&self, connection: Arc<Connection>, mut read: Read, mut owed: bool) {
+        let follower = Follower::start(connection, read.namespaces.clone());
         let mut settling = Settling::new(&self.args.pace);
         let mut failures = Vec::new();
         loop {
@@ -203,13 +225,15 @@ impl Work<'_> {
             failures = round.failures;
             if !failures.is_empty() {
                 // A template that failed may not have come to all that it reads.
-                namespaces.extend(round.namespaces);
+                read.namespaces.extend(round.read.namespaces);
             } else {
-                namespaces = round.namespaces;
+                read = round.read;
             }
-            follower.watch(namespaces.clone());
-            // It was told; it stays owed and is tried again.
-            let _ = self.tell(&mut owed).await;
+            follower.watch(read.namespaces.clone());
+            // What failed was told; it stays owed and is tried again.
+            if self.tell(&mut owed).await.is_ok() && failures.is_empty() {
+                self.told_in_use(&read).await;
+            }
         }
     }
 }

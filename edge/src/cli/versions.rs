@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::connection::Connection;
-use super::entries::{Entry, Place, shown, told_write};
+use super::entries::{Entry, Place, about, shown, told_write};
 use super::exit::{Exit, Failure};
 use super::output;
 
@@ -54,6 +54,12 @@ pub(crate) struct Past {
     pub(crate) change_description: Option<String>,
     pub(crate) change_type: String,
     pub(crate) status: String,
+    #[serde(default)]
+    secret_type: Option<String>,
+    #[serde(default)]
+    expires_at: Option<String>,
+    #[serde(default)]
+    purged: bool,
 }
 
 impl Past {
@@ -66,11 +72,17 @@ impl Past {
             self.created_at.clone(),
             self.created_by.clone(),
             self.change_description.clone().unwrap_or_default(),
+            if self.purged {
+                "purged".to_owned()
+            } else {
+                about(self.secret_type.as_deref(), self.expires_at.as_deref())
+            },
         ]
     }
 }
 
-pub(crate) const PAST_HEAD: [&str; 7] = ["version", "value", "what", "status", "when", "by", "message"];
+pub(crate) const PAST_HEAD: [&str; 8] =
+    ["version", "value", "what", "status", "when", "by", "message", "secret"];
 
 pub(crate) async fn history(connection: &Connection, args: &HistoryArgs, json: bool) -> Result<(), Failure> {
     let address = args

@@ -77,12 +77,32 @@ impl Held {
     }
 }
 
+/// A secret that expires soon or has expired, as the stream tells it.
+#[derive(Debug, Deserialize)]
+struct Expiry {
+    namespace: String,
+    key: String,
+    environment: String,
+    version: u64,
+    expires_at: String,
+    days: u64,
+}
+
+impl Expiry {
+    fn line(&self) -> String {
+        let Self { namespace, key, environment, version, expires_at, days } = self;
+        let when = if *days == 0 { "has expired".to_owned() } else { format!("expires within {days} days") };
+        format!("{environment} {namespace} {key}: version {version} of this secret {when} ({expires_at})")
+    }
+}
+
 /// What is told of an event; none for one that cannot be told on its own.
 fn line_of(event: &ServerEvent) -> Option<String> {
     let data = &event.data;
     match event.event.as_str() {
         "conflict" => serde_json::from_str(data).ok().map(|told: Clash| told.line()),
         "held" => serde_json::from_str(data).ok().map(|told: Held| told.line()),
+        "expiry" => serde_json::from_str(data).ok().map(|told: Expiry| told.line()),
         _ => serde_json::from_str(data).ok().map(|told: Told| told.line()),
     }
 }
@@ -143,6 +163,10 @@ mod tests {
         assert_eq!(told, "base app k: conflict, version 3 lost to version 4 (conflict c)");
         let held = r#"{"id":"i","namespace":"app","key":"k","environment":"base","reason":"it is ahead"}"#;
         assert_eq!(line("held", held).unwrap(), "base app k: held for a person: it is ahead");
+        let expiry = r#"{"namespace":"app","key":"k","environment":"base","version":2,"secret_type":"generic",
+            "expires_at":"2027-01-31T00:00:00.000Z","days":7}"#;
+        let told = "base app k: version 2 of this secret expires within 7 days (2027-01-31T00:00:00.000Z)";
+        assert_eq!(line("expiry", expiry).unwrap(), told);
         assert_eq!(line("reset", r#"{"position":"p"}"#), None);
     }
 }

@@ -63,6 +63,7 @@ fn is_wanted(request: &Follow, told: &Told) -> bool {
         Told::Change(change) => &change.at,
         Told::Conflict(clash) => &clash.at,
         Told::Held(held) => &held.at,
+        Told::Expiry(notice) => &notice.secret.at,
     };
     let scope = &at.scope;
     request.subtree.as_ref().is_none_or(|subtree| subtree.contains(&scope.namespace))

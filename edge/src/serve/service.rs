@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::daemon::handle::Handle;
 use crate::status::Reporter;
+use crate::uses::Uses;
 use crate::view::{View, Wanted, WantedList};
 
 /// How long a read waits for a position that the replica has not reached.
@@ -29,6 +30,8 @@ pub struct EdgeService {
     pub(super) clock: Arc<Clock>,
     pub(super) reporter: Arc<Reporter>,
     pub(super) metrics: PrometheusHandle,
+    /// What programs here say that they use.
+    pub(super) uses: Arc<Uses>,
     /// Ends what would otherwise be open for ever.
     pub(super) stop: CancellationToken,
 }
@@ -40,9 +43,10 @@ impl EdgeService {
         clock: Arc<Clock>,
         reporter: Arc<Reporter>,
         metrics: PrometheusHandle,
+        uses: Arc<Uses>,
         stop: CancellationToken,
     ) -> Self {
-        Self { view, handle, clock, reporter, metrics, stop }
+        Self { view, handle, clock, reporter, metrics, uses, stop }
     }
 
     /// The environment of a request.

@@ -217,7 +217,7 @@ impl EdgeService {
         };
         let value = Shown::Plain(value);
         (
-            Entry { at: at.clone(), origin: None, value, version, metadata, pending: false },
+            Entry { at: at.clone(), origin: None, value, version, metadata, told: None, pending: false },
             self.view.position(),
         )
     }

@@ -163,8 +163,13 @@ fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
 fn write_action(writer: &mut Writer, action: &Action) {
     match action {
         Action::Delete => writer.u8(0),
-        Action::Sealed(sealed) => {
+        Action::Sealed(sealed) if sealed.about.is_default() => {
             writer.u8(2);
+            writer.sealed(sealed);
+        }
+        Action::Sealed(sealed) => {
+            writer.u8(3);
+            writer.about(&sealed.about);
             writer.sealed(sealed);
         }
         Action::Set { value, tags, description } => {
@@ -194,6 +199,10 @@ fn read_action(reader: &mut Reader<'_>) -> Decoded<Action> {
             Ok(Action::Set { value, tags, description })
         }
         2 => Ok(Action::Sealed(reader.sealed()?)),
+        3 => {
+            let about = reader.about()?;
+            Ok(Action::Sealed(reader.sealed_of(about)?))
+        }
         _ => Err(DecodeError::Invalid("kind of a write")),
     }
 }

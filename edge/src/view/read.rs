@@ -310,7 +310,11 @@ impl State {
                 (Shown::Plain(set.value.clone()), version, pending_metadata(write, set, *under), true)
             }
         };
-        Ok(Entry { at: asked.clone(), origin, value, version, metadata, pending })
+        let told = match standing {
+            Standing::Row(row) => row.content.told(),
+            Standing::Pending { .. } => None,
+        };
+        Ok(Entry { at: asked.clone(), origin, value, version, metadata, told, pending })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use llm_config_proto::rest::error::ApiError;
-use llm_config_proto::rest::service::{Caller, Clash, Events, Follow, HeldAtHub, Told};
+use llm_config_proto::rest::service::{Caller, Clash, Events, ExpiryNotice, Follow, HeldAtHub, Told};
 use llm_config_shared::access::Permission;
 use llm_config_shared::name::{EntryKey, Environment};
 use llm_config_shared::store::{Conflict, Head, Journal, JournalError};
@@ -35,6 +35,7 @@ impl<S: Journal + Registry> Api<S> {
         let told_from = request.after.as_ref().map(|after| after.seq(head.shard));
         let conflicts = self.parts.store.conflict_mark(&caller.tenant, told_from).await?;
         let held = self.parts.store.held_mark().await?;
+        let warned = self.parts.store.warning_mark().await?;
         let (tell, told) = mpsc::channel(AHEAD_MAX);
         let following = Following {
             store: Arc::clone(&self.parts.store),
@@ -43,6 +44,8 @@ impl<S: Journal + Registry> Api<S> {
             heads,
             conflicts,
             held,
+            warned,
+            warnings: self.parts.expiry_warnings.clone(),
             tell,
             stop: self.parts.stop.clone(),
         };
@@ -80,11 +83,15 @@ struct Following<S> {
     conflicts: u64,
     /// The same of held writes.
     held: u64,
+    /// The same of warnings about secrets that expire.
+    warned: u64,
+    /// Changes when there is a new one.
+    warnings: watch::Receiver<u64>,
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
 }
 
-impl<S: Journal> Following<S> {
+impl<S: Journal + Registry> Following<S> {
     async fn run(mut self, begin: Beginning) {
         let stop = self.stop.clone();
         tokio::select! {
@@ -108,12 +115,16 @@ impl<S: Journal> Following<S> {
             if up_to > after {
                 after = self.tell_after(after, up_to).await?;
             }
-            if !self.tell_conflicts(after).await? || !self.tell_held().await? {
+            self.warnings.borrow_and_update();
+            let all_told =
+                self.tell_conflicts(after).await? && self.tell_held().await? && self.tell_expiries().await?;
+            if !all_told {
                 continue;
             }
             if after >= up_to {
                 tokio::select! {
                     changed = self.heads.changed() => changed.ok()?,
+                    Ok(()) = self.warnings.changed() => {}
                     () = self.tell.closed() => return None,
                 }
             }
@@ -190,6 +201,31 @@ impl<S: Journal> Following<S> {
                     self.tell.send(Told::Held(HeldAtHub { at: row.at, reason })).await.ok()?;
                 }
                 self.held = number;
+            }
+            if !more {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Tells the warnings that were given since; false when that has to be tried again.
+    async fn tell_expiries(&mut self) -> Option<bool> {
+        loop {
+            let found = self.store.warnings_after(&self.caller.tenant, self.warned, READ_MAX).await;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    later(&error).await;
+                    return Some(false);
+                }
+            };
+            let more = found.len() == READ_MAX;
+            for warning in found {
+                if self.wanted(&warning.secret.at) {
+                    let notice = ExpiryNotice { secret: warning.secret.into(), days: warning.days };
+                    self.tell.send(Told::Expiry(notice)).await.ok()?;
+                }
+                self.warned = warning.number;
             }
             if !more {
                 return Some(true);

@@ -42,6 +42,8 @@ impl<S: Journal + Registry> Api<S> {
     ) -> Result<Past, ApiError> {
         Ok(Past {
             value: self.shown(caller, &row.at, &row.content, reveal).await?,
+            told: row.content.told(),
+            purged: row.content.is_purged(),
             version: row.version,
             author: row.author,
             created_at: row.created_at,
@@ -76,6 +78,10 @@ impl<S: Journal + Registry> Api<S> {
         let (Content::Secret(from), Content::Secret(to)) = (from, to) else {
             return Ok(from != to);
         };
+        if from.is_purged() || to.is_purged() {
+            // Nobody can tell any more.
+            return Ok(true);
+        }
         let from = self.parts.secrets.open(at, from).await?;
         let to = self.parts.secrets.open(at, to).await?;
         Ok(*from != *to)

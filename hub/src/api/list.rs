@@ -91,6 +91,7 @@ impl<S: Journal + Registry> Api<S> {
             value: value.expect("only live rows are listed"),
             version: row.version,
             metadata: row.metadata,
+            told: row.content.told(),
             pending: false,
         })
     }

@@ -51,6 +51,7 @@ impl<S: Journal + Registry> Api<S> {
             value: value.expect("only live rows are found"),
             version: row.row.version,
             metadata: row.row.metadata,
+            told: row.row.content.told(),
             pending: false,
         };
         Ok(at_position(entry, read.head))
@@ -116,11 +117,15 @@ impl<S: Journal + Registry> Api<S> {
         let read = self.parts.store.entries(std::slice::from_ref(at)).await?;
         let current = read.value.into_iter().flatten().next();
         let past = self.past(at, version).await?;
+        if past.content.is_purged() {
+            return Err(purged(at, version));
+        }
         let Some(value) = self.shown(caller, at, &past.content, reveal).await? else {
             return Err(ApiError::not_found(format!("version {version} of {} is a deletion", at.key)));
         };
         let metadata = metadata_of(&past, current.as_ref());
-        let entry = Entry { at: at.clone(), origin: None, value, version, metadata, pending: false };
+        let told = past.content.told();
+        let entry = Entry { at: at.clone(), origin: None, value, version, metadata, told, pending: false };
         Ok(at_position(entry, read.head))
     }
 
@@ -145,4 +150,10 @@ fn metadata_of(past: &HistoryRow, current: Option<&HubRow>) -> Metadata {
         tags: created.filter(|_| is_current).map_or_else(Vec::new, |metadata| metadata.tags.clone()),
         description: created.filter(|_| is_current).and_then(|metadata| metadata.description.clone()),
     }
+}
+
+/// Nobody gets it back.
+pub(super) fn purged(at: &EntryKey, version: u64) -> ApiError {
+    ApiError::not_found(format!("the value of version {version} of {} was purged", at.key))
+        .detail("version", version)
 }

@@ -3,8 +3,8 @@
 use llm_config_proto::rest::admin::NewToken;
 use llm_config_proto::rest::service::{
     Answered, Bulk, BulkAction, BulkOperation, BulkOutcome, BulkResult, Call, ConfigService as _,
-    DeleteEntry, Deleted, Entry, Follow, GetDiff, GetEntry, GetHistory, ListEntries, NewValue, Original,
-    OwnChange, RollbackEntry, Served, SetEntry, Target, Told, WriteOptions, Written,
+    DeleteEntry, Deleted, Entry, Follow, GetDiff, GetEntry, GetHistory, ListEntries, NewSecret, NewValue,
+    Original, OwnChange, RollbackEntry, Served, SetEntry, Target, Told, WriteOptions, Written,
 };
 use llm_config_shared::access::Role;
 use llm_config_shared::entry::{ChangeId, Status};
@@ -52,6 +52,9 @@ async fn hub() -> Hub {
         edge_address: "https://127.0.0.1:8443".to_owned(),
         ca_fingerprint: [1; 32],
         roster: Arc::default(),
+        rotation_commands: BTreeSet::new(),
+        rotate: Arc::default(),
+        expiry_warnings: watch::channel(0).1,
         stop: CancellationToken::new(),
     });
     Hub { api, _directory: directory }
@@ -91,7 +94,7 @@ fn plain(text: &str) -> NewValue {
 }
 
 fn secret(text: &str) -> NewValue {
-    NewValue::Secret(Zeroizing::new(text.to_owned()))
+    NewValue::Secret(NewSecret { text: Zeroizing::new(text.to_owned()), told: Default::default() })
 }
 
 fn here<T>(answer: Result<Served<T>, ApiError>) -> Result<Answered<T>, ApiError> {

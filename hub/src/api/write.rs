@@ -8,14 +8,18 @@ use llm_config_proto::rest::service::{
 use llm_config_shared::entry::{Author, Content, HubRow};
 use llm_config_shared::limits::VALUE_BYTES_MAX;
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::replication::admit::{ApiSubmission, OpAction, OpRefused, Operation, SetValue};
+use llm_config_shared::replication::admit::{
+    ApiSubmission, NewSecret, OpAction, OpRefused, Operation, SetValue,
+};
 use llm_config_shared::store::Journal;
 use llm_config_shared::vector::Vector;
 use zeroize::Zeroizing;
 
 use super::Api;
+use super::read::purged;
 use crate::guard;
 use crate::registry::Registry;
+use crate::secrets::examined;
 use crate::writer::{self, WriteError};
 
 impl<S: Journal + Registry> Api<S> {
@@ -48,6 +52,9 @@ impl<S: Journal + Registry> Api<S> {
     ) -> Result<Answered<Written>, ApiError> {
         let at = self.writable(caller, &request.target).await?;
         let content = self.past(&at, request.version).await?.content;
+        if content.is_purged() {
+            return Err(purged(&at, request.version));
+        }
         if !content.is_live() {
             let version = request.version;
             return Err(ApiError::unprocessable(format!(
@@ -110,11 +117,18 @@ impl<S: Journal + Registry> Api<S> {
 pub(super) fn new_value(value: NewValue) -> Result<SetValue, ApiError> {
     match value {
         NewValue::Plain { value, over_secret } => Ok(SetValue::Plain { value, over_secret }),
-        NewValue::Secret(plain) if plain.len() > VALUE_BYTES_MAX => {
-            let message = format!("value has {} bytes; at most {VALUE_BYTES_MAX} are allowed", plain.len());
+        NewValue::Secret(secret) if secret.text.len() > VALUE_BYTES_MAX => {
+            let length = secret.text.len();
+            let message = format!("value has {length} bytes; at most {VALUE_BYTES_MAX} are allowed");
             Err(ApiError::too_large(message).detail("field", "value").detail("limit", VALUE_BYTES_MAX))
         }
-        NewValue::Secret(plain) => Ok(SetValue::Secret(Zeroizing::new(plain.as_bytes().to_vec()))),
+        NewValue::Secret(secret) => {
+            let told = examined(&secret.text, secret.told).map_err(|invalid| {
+                ApiError::unprocessable(invalid.to_string()).detail("field", invalid.field())
+            })?;
+            let plaintext = Zeroizing::new(secret.text.as_bytes().to_vec());
+            Ok(SetValue::Secret(NewSecret { plaintext, told }))
+        }
     }
 }
 
@@ -125,11 +139,20 @@ fn mapped<T, U>(answered: Answered<T>, value: impl FnOnce(T) -> U) -> Answered<U
 
 fn applied(row: HubRow) -> Entry {
     let row = row.row;
+    let told = row.content.told();
     let value = match row.content {
         Content::Plain(value) => Shown::Plain(value),
         Content::Secret(_) | Content::Deleted => Shown::Masked,
     };
-    Entry { at: row.at, origin: None, value, version: row.version, metadata: row.metadata, pending: false }
+    Entry {
+        at: row.at,
+        origin: None,
+        value,
+        version: row.version,
+        metadata: row.metadata,
+        told,
+        pending: false,
+    }
 }
 
 /// Why the writer did not do one operation, for its caller.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Database;
 use super::settings::Settings;
+use super::{Database, Expiry, RotationSettings, expiry, rotation};
 use crate::secrets::vault::{Credential, Hidden, VaultAuth, VaultSettings};
 use crate::secrets::{Passphrase, ProviderKind};
 
@@ -33,12 +33,22 @@ pub struct Secrets {
     /// The same in a file.
     pub passphrase_file: Option<PathBuf>,
     pub vault: Option<VaultSettings>,
+    pub expiry: Expiry,
+    pub rotation: RotationSettings,
 }
 
 impl Secrets {
     /// A local keyring as it is.
     pub fn local(keyring: PathBuf) -> Self {
-        Self { provider: ProviderKind::Local, keyring, passphrase: None, passphrase_file: None, vault: None }
+        Self {
+            provider: ProviderKind::Local,
+            keyring,
+            passphrase: None,
+            passphrase_file: None,
+            vault: None,
+            expiry: Expiry::default(),
+            rotation: RotationSettings::default(),
+        }
     }
 }
 
@@ -67,7 +77,8 @@ pub(super) fn read(
     let passphrase = read_passphrase(settings, passphrase_file.is_some());
     let wanted = provider == ProviderKind::Vault || settings.has_table("secrets.vault");
     let vault = wanted.then(|| read_vault(settings, directory, variables)).flatten();
-    Secrets { provider, keyring, passphrase, passphrase_file, vault }
+    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings));
+    Secrets { provider, keyring, passphrase, passphrase_file, vault, expiry, rotation }
 }
 
 fn read_passphrase(settings: &mut Settings, in_a_file: bool) -> Option<Passphrase> {

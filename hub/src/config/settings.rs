@@ -94,6 +94,11 @@ impl Settings {
         }
     }
 
+    /// The keys that begin so.
+    pub(super) fn below(&self, prefix: &str) -> Vec<String> {
+        self.left.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
     fn take(&mut self, key: &str) -> Option<toml::Value> {
         let setting = self.left.remove(key);
         self.known.insert(key.to_owned(), setting.as_ref().and_then(|setting| setting.variable.clone()));

@@ -112,6 +112,7 @@ async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit) -
         Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
         Column::ints(rows.iter().map(|_| commit.admitted_at.0)),
         Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
+        Column::ints_or_null(rows.iter().map(|row| Some(row.row.content.told()?.expires_at?.0))),
     ];
     expect("entries", rows.len(), tx.execute_each(statements::ENTRY, columns).await?)
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use llm_config_shared::entry::{Content, Metadata};
 use llm_config_shared::feed::Binding;
 use llm_config_shared::name::{Environment, Subtree};
-use llm_config_shared::secret::SealedSecret;
+use llm_config_shared::seal::Suite;
+use llm_config_shared::secret::{About, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::store::region::{Bookmark, Following};
@@ -285,9 +286,26 @@ pub(super) fn content(content: &Content) -> (u64, Option<std::borrow::Cow<'_, [u
             out.number(sealed.version);
             out.bytes(&sealed.body);
             out.bytes(&sealed.wrap);
+            if !sealed.about.is_default() {
+                about(&mut out, &sealed.about);
+            }
             (2, Some(out.0.into()))
         }
     }
+}
+
+fn about(out: &mut Out, about: &About) {
+    out.number(about.told.secret_type.number().into());
+    out.number(about.suite.number().into());
+    out.number(about.told.expires_at.is_some().into());
+    about.told.expires_at.iter().for_each(|at| out.number(at.0));
+}
+
+fn to_about(from: &mut In<'_>) -> Answer<About> {
+    let secret_type = SecretType::from_number(from.number()?).ok_or_else(|| from.damaged())?;
+    let suite = Suite::from_number(from.number()?).ok_or_else(|| from.damaged())?;
+    let expires_at = from.many(In::number)?.pop().map(UnixMillis);
+    Ok(About { told: Told { secret_type, expires_at }, suite })
 }
 
 pub(super) fn to_content(kind: u64, bytes: Option<&[u8]>) -> Answer<Content> {
@@ -300,12 +318,17 @@ pub(super) fn to_content(kind: u64, bytes: Option<&[u8]>) -> Answer<Content> {
         }
         (2, Some(bytes)) => {
             let mut from = In::begin("a sealed secret", bytes)?;
-            let sealed = SealedSecret {
+            let mut sealed = SealedSecret {
                 key_epoch: from.number()?,
                 version: from.number()?,
+                about: About::default(),
                 body: from.bytes()?.to_vec().into(),
                 wrap: from.bytes()?.to_vec().into(),
             };
+            // Where nothing is told of it, nothing follows.
+            if !from.rest.is_empty() {
+                sealed.about = to_about(&mut from)?;
+            }
             from.end()?;
             Ok(Content::Secret(sealed))
         }
@@ -382,6 +405,22 @@ mod tests {
             description: Some("why".into()),
         };
         assert_eq!(to_metadata(&metadata(&about)), Ok(about));
+    }
+
+    #[test]
+    fn a_secret_keeps_what_is_told_of_it() {
+        let told = Told { secret_type: SecretType::OauthToken, expires_at: Some(UnixMillis(1 << 40)) };
+        let abouts = [
+            About::default(),
+            About { told, suite: Suite::Aes256Gcm },
+            About { told: Told { expires_at: None, ..told }, suite: Suite::XChaCha20Poly1305 },
+        ];
+        for about in abouts {
+            let sealed = SealedSecret { key_epoch: 1, version: 2, about, body: "b".into(), wrap: "w".into() };
+            let secret = Content::Secret(sealed);
+            let (kind, bytes) = content(&secret);
+            assert_eq!(to_content(kind, bytes.as_deref()), Ok(secret.clone()));
+        }
     }
 
     #[test]

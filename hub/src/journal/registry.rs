@@ -15,11 +15,15 @@ use crate::registry::{
 };
 
 mod edges;
+mod expiries;
 mod joining;
 mod keys;
 pub(super) mod policies;
+mod purges;
+mod rotations;
 mod tenants;
 mod tokens;
+mod uses;
 
 impl<D: Dialect> Registry for Database<D> {
     async fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> Answer<bool> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
 use llm_config_shared::replication::admit::{SealUnavailable, Sealer};
-use llm_config_shared::secret::{FreshSeal, SealedSecret, SubtreeKey, open_secret, seal_secret};
+use llm_config_shared::seal::Suite;
+use llm_config_shared::secret::{About, FreshSeal, SealedSecret, SubtreeKey, Told, open_secret, seal_secret};
 
 use super::keys::Roots;
 use super::local::random;
@@ -12,6 +13,7 @@ use super::local::random;
 struct Environmental {
     key_epoch: u64,
     root: SubtreeKey,
+    suite: Suite,
     /// Earlier ones too, for a secret that is sealed anew for another version.
     all: Vec<(u64, SubtreeKey)>,
 }
@@ -25,12 +27,12 @@ impl PreparedSealer {
         &mut self,
         tenant: Tenant,
         environment: Environment,
-        key_epoch: u64,
-        root: SubtreeKey,
+        (key_epoch, root): (u64, SubtreeKey),
+        suite: Suite,
         roots: &Roots,
     ) {
         let all = roots.of_environment(&tenant, &environment);
-        self.0.insert((tenant, environment), Environmental { key_epoch, root, all });
+        self.0.insert((tenant, environment), Environmental { key_epoch, root, suite, all });
     }
 
     fn of(&self, at: &EntryKey) -> Result<&Environmental, SealUnavailable> {
@@ -46,9 +48,21 @@ impl Sealer for PreparedSealer {
         version: u64,
         plaintext: &[u8],
     ) -> Result<SealedSecret, SealUnavailable> {
+        self.seal_told(at, version, plaintext, Told::default())
+    }
+
+    fn seal_told(
+        &mut self,
+        at: &EntryKey,
+        version: u64,
+        plaintext: &[u8],
+        told: Told,
+    ) -> Result<SealedSecret, SealUnavailable> {
         let keys = self.of(at)?;
         let fresh = fresh().ok_or(SealUnavailable)?;
-        seal_secret(&keys.root, keys.key_epoch, at, version, plaintext, &fresh).map_err(|_| SealUnavailable)
+        let about = About { told, suite: keys.suite };
+        seal_secret(&keys.root, keys.key_epoch, at, version, plaintext, about, &fresh)
+            .map_err(|_| SealUnavailable)
     }
 
     fn reseal(
@@ -61,7 +75,7 @@ impl Sealer for PreparedSealer {
         let (_, root) =
             keys.all.iter().find(|(key_epoch, _)| *key_epoch == sealed.key_epoch).ok_or(SealUnavailable)?;
         let plaintext = open_secret(root, at, sealed).map_err(|_| SealUnavailable)?;
-        self.seal(at, version, &plaintext)
+        self.seal_told(at, version, &plaintext, sealed.about.told)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use llm_config_shared::store::Journal;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::{Keys, ServerError, address, routes};
 use crate::api::{Api, Parts};
 use crate::config::Config;
+use crate::expiry::Watchman;
 use crate::fanout::Fanout;
 use crate::guard::Guard;
 use crate::processes::line::Line;
@@ -18,6 +20,7 @@ use crate::processes::passing::Passing;
 use crate::processes::service::HubsService;
 use crate::processes::{ProcessAt, Processes};
 use crate::registry::Registry;
+use crate::rotation::Rotator;
 use crate::secrets::SecretStore;
 use crate::sync::call::Calls;
 use crate::sync::presence::Presence;
@@ -34,6 +37,8 @@ pub(super) struct Assembled<S> {
     pub(super) edges: Arc<service::Parts<S, S>>,
     pub(super) hubs: Arc<HubsService<S, S>>,
     pub(super) writer_task: JoinHandle<()>,
+    pub(super) watchman: Watchman<S>,
+    pub(super) rotator: Rotator<S>,
 }
 
 /// # Errors
@@ -59,6 +64,9 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let writer::Started { handle: writer, tail, task: writer_task } = started;
     let guard = Arc::new(Guard::new(Arc::clone(store), config.limits.failed_logins_per_minute));
     let roster = Arc::new(Roster::default());
+    let rotate = Arc::new(Notify::new());
+    let rotator = Rotator::new(config, store, &secrets, &writer, &roster, &rotate);
+    let watchman = Watchman::new(Arc::clone(store), writer.clone(), config.secrets.expiry.clone());
     let api = Arc::new(Api::new(Parts {
         store: Arc::clone(store),
         writer: writer.clone(),
@@ -71,6 +79,9 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         edge_address: address::for_edges(config),
         ca_fingerprint: identity.ca().fingerprint(),
         roster: Arc::clone(&roster),
+        expiry_warnings: watchman.newest(),
+        rotation_commands: config.secrets.rotation.commands.keys().cloned().collect(),
+        rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));
     let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
@@ -99,5 +110,13 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         roster,
         presence: Presence::default(),
     };
-    Ok(Assembled { process, router, edges: Arc::new(edges), hubs: Arc::new(hubs), writer_task })
+    Ok(Assembled {
+        process,
+        router,
+        edges: Arc::new(edges),
+        hubs: Arc::new(hubs),
+        writer_task,
+        watchman,
+        rotator,
+    })
 }

@@ -387,7 +387,7 @@ async fn an_edge_follows_its_feeds_and_hears_of_nothing_else() {
     assert_eq!(names(&got.rows), ["new"], "live, and only what moved");
     assert_eq!((got.checkpoints.len(), &got.checkpoints[0].vector), (1, &position));
 
-    hub.set("app", "key", SetValue::Secret(Zeroizing::new(b"top-secret-text".to_vec()))).await;
+    hub.set("app", "key", SetValue::Secret(b"top-secret-text".to_vec().into())).await;
     let got = talk.transfer().await;
     assert_eq!(names(&got.rows), ["key"]);
     assert!(got.segments.iter().all(|bytes| !bytes.windows(10).any(|window| window == b"top-secret")));

@@ -13,7 +13,6 @@ use llm_config_shared::store::Journal;
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::clock::now;
@@ -198,7 +197,7 @@ async fn a_secret_is_sealed_for_the_version_that_it_takes() {
     let Started { handle, .. } = bench.start().await;
     outcomes(handle.write(set(&["k"], "1"), None).await.unwrap());
     let mut secret = set(&["k"], "1");
-    let value = SetValue::Secret(Zeroizing::new(b"\"hidden\"".to_vec()));
+    let value = SetValue::Secret(b"\"hidden\"".to_vec().into());
     secret.operations[0].action = OpAction::Set { value, tags: None, description: None };
     let written = outcomes(handle.write(secret, None).await.unwrap());
     let row = &written[0].as_ref().unwrap().row;

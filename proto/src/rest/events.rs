@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 
 use super::position;
 use super::service::{Events, Told};
-use super::types::{ClashBody, EventBody, HeldEventBody};
+use super::types::{ClashBody, EventBody, ExpiryEventBody, HeldEventBody};
 
 /// A line so often keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -49,6 +49,10 @@ fn event(told: Told) -> Event {
         Told::Held(held) => {
             let data = serde_json::to_string(&HeldEventBody::from(held)).expect("text");
             Event::default().event("held").data(data)
+        }
+        Told::Expiry(notice) => {
+            let data = serde_json::to_string(&ExpiryEventBody::from(notice)).expect("text and numbers");
+            Event::default().event("expiry").data(data)
         }
     }
 }

@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admin_routes, conflict_routes, router, types, value_routes};
+use super::{admin_routes, conflict_routes, receipt_routes, rotation_routes, router, types, value_routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,7 +15,7 @@ use super::{admin_routes, conflict_routes, router, types, value_routes};
         value_routes::list_entries, value_routes::history, value_routes::rollback, value_routes::diff,
         value_routes::bulk, value_routes::events, value_routes::metrics,
     ),
-    components(schemas(types::ClashBody, types::HeldEventBody)),
+    components(schemas(types::ClashBody, types::HeldEventBody, types::ExpiryEventBody)),
     security(("token" = [])),
     modifiers(&Token)
 )]
@@ -51,6 +51,17 @@ struct Values;
     conflict_routes::get_policy,
     conflict_routes::put_policy,
     conflict_routes::remove_policy,
+    receipt_routes::get_receipts,
+    receipt_routes::put_uses,
+    receipt_routes::list_expiring,
+    rotation_routes::get_rotation,
+    rotation_routes::put_rotation,
+    rotation_routes::remove_rotation,
+    rotation_routes::rotate,
+    rotation_routes::retire,
+    rotation_routes::purge,
+    rotation_routes::get_sealing,
+    rotation_routes::put_sealing,
 ))]
 struct Admin;
 
@@ -92,6 +103,9 @@ mod tests {
             "/api/v1/events",
             "/api/v1/fleet",
             "/api/v1/held",
+            "/api/v1/changes/{id}/receipts",
+            "/api/v1/secrets/expiring",
+            "/api/v1/secrets/{namespace}/{key}/rotate",
             "/api/v1/conflicts/{id}/restore",
             "/api/v1/namespaces/{namespace}/policy",
         ] {

@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use llm_config_shared::entry::ChangeId;
-use llm_config_shared::limits::{
-    BULK_OPERATIONS_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
-};
+use llm_config_shared::limits::{BULK_OPERATIONS_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX};
 use llm_config_shared::name::{Environment, Key, Namespace};
-use llm_config_shared::value::Value;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::error::ApiError;
-use super::service::{Bulk, BulkAction, BulkOperation, NewValue, OwnChange, SetEntry, Target, WriteOptions};
+use super::secret_values::{Said, new_value};
+use super::service::{Bulk, BulkAction, BulkOperation, OwnChange, SetEntry, Target, WriteOptions};
 
 type Parsed<T> = Result<T, ApiError>;
 
@@ -31,8 +28,11 @@ pub(super) struct SetBody {
     user: Option<String>,
     /// True: keep it as a secret. False: a plain value, also where a secret was.
     secret: Option<bool>,
-    /// Only `generic`.
+    /// `generic` (the default), `api_key`, `database_credentials`, `x509_certificate`, `ssh_key`, `oauth_token` or
+    /// `jwt_signing_key`: what the document has to hold. With it, `value` may be the document itself.
     secret_type: Option<String>,
+    /// When the secret expires, in RFC 3339, where its content does not say so earlier.
+    expires_at: Option<String>,
     description: Option<String>,
     tags: Option<Vec<String>>,
     /// Refused with 409 unless the entry is at this version; 0: unless it does not exist.
@@ -87,6 +87,7 @@ struct OperationBody {
     value: Given,
     secret: Option<bool>,
     secret_type: Option<String>,
+    expires_at: Option<String>,
     description: Option<String>,
     tags: Option<Vec<String>>,
     if_version: Option<u64>,
@@ -134,30 +135,13 @@ pub(super) fn environment(env: Option<&str>) -> Parsed<Option<Environment>> {
     Ok(env.map(Environment::parse).transpose()?)
 }
 
-/// Fields with a meaning that is not built yet are refused, so that nobody relies on them in silence.
-fn not_yet(ttl: Option<&RawValue>, secret_type: Option<&str>) -> Parsed<()> {
+/// A field with a meaning that is not built yet is refused, so that nobody relies on it in silence.
+fn not_yet(ttl: Option<&RawValue>) -> Parsed<()> {
     if ttl.is_some_and(|ttl| ttl.get() != "null") {
-        return Err(ApiError::unprocessable("ttl is not supported yet").detail("field", "ttl"));
+        return Err(ApiError::unprocessable("ttl is not supported yet; a secret may say expires_at")
+            .detail("field", "ttl"));
     }
-    match secret_type {
-        None | Some("generic") => Ok(()),
-        Some(_) => Err(ApiError::unprocessable("of secret types only generic is supported yet")
-            .detail("field", "secret_type")),
-    }
-}
-
-fn new_value(raw: &RawValue, secret: Option<bool>) -> Parsed<NewValue> {
-    if secret != Some(true) {
-        return Ok(NewValue::Plain { value: Value::parse(raw.get())?, over_secret: secret == Some(false) });
-    }
-    let text = serde_json::from_str::<String>(raw.get()).map(Zeroizing::new).map_err(|_| {
-        ApiError::bad_request("the value of a secret must be a text").detail("field", "value")
-    })?;
-    if text.len() > VALUE_BYTES_MAX {
-        let message = format!("value has {} bytes; at most {VALUE_BYTES_MAX} are allowed", text.len());
-        return Err(ApiError::too_large(message).detail("field", "value").detail("limit", VALUE_BYTES_MAX));
-    }
-    Ok(NewValue::Secret(text))
+    Ok(())
 }
 
 /// `env` may stand in the query or in the body, but not twice with different meanings.
@@ -181,11 +165,16 @@ impl SetBody {
         key: Key,
         query: Option<Environment>,
     ) -> Parsed<SetEntry> {
-        not_yet(self.ttl.as_deref(), self.secret_type.as_deref())?;
+        not_yet(self.ttl.as_deref())?;
         let environment = one_environment(query, environment(self.env.as_deref())?)?;
+        let said = Said {
+            secret: self.secret,
+            secret_type: self.secret_type.as_deref(),
+            expires_at: self.expires_at.as_deref(),
+        };
         Ok(SetEntry {
             target: Target { namespace, key, environment },
-            value: new_value(&self.value, self.secret)?,
+            value: new_value(&self.value, said)?,
             tags: tags(self.tags)?,
             description: text("description", self.description)?,
             options: WriteOptions {
@@ -230,15 +219,20 @@ impl OptionsBody {
 
 impl OperationBody {
     fn parse(self) -> Parsed<BulkOperation> {
-        not_yet(self.ttl.as_deref(), self.secret_type.as_deref())?;
+        not_yet(self.ttl.as_deref())?;
         let target = Target {
             namespace: Namespace::parse(&self.namespace)?,
             key: Key::parse(&self.key)?,
             environment: environment(self.env.as_deref())?,
         };
+        let said = Said {
+            secret: self.secret,
+            secret_type: self.secret_type.as_deref(),
+            expires_at: self.expires_at.as_deref(),
+        };
         let action = match (self.op.as_str(), self.value.0) {
             ("set", Some(value)) => BulkAction::Set {
-                value: new_value(&value, self.secret)?,
+                value: new_value(&value, said)?,
                 tags: tags(self.tags)?,
                 description: text("description", self.description)?,
             },

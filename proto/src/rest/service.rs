@@ -18,12 +18,13 @@ use tokio_stream::Stream;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::receipts::ExpiringSecret;
 
 mod bulk;
 mod values;
 
 pub use bulk::{Bulk, BulkAction, BulkItem, BulkOperation, BulkOutcome, BulkResult, OwnChange};
-pub use values::{Entry, NewValue, Past, Shown, TwoVersions};
+pub use values::{Entry, NewSecret, NewValue, Past, Shown, TwoVersions};
 
 /// Who is asking, and what they may. The guard of each daemon puts it into the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,6 +306,16 @@ pub enum Told {
     Conflict(Clash),
     /// A write waits for a person: at an edge, one of its own.
     Held(HeldAtHub),
+    /// A secret expires soon or has expired: at the hub.
+    Expiry(ExpiryNotice),
+}
+
+/// A secret expires soon or has expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiryNotice {
+    pub secret: ExpiringSecret,
+    /// Within so many; 0: it has expired.
+    pub days: u64,
 }
 
 /// Two writes that were made without knowledge of each other, as followers hear of them.

@@ -11,7 +11,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerEvent {
-    /// `change`, `reset`, `conflict`, `held`, or empty.
+    /// `change`, `reset`, `conflict`, `held`, `expiry`, or empty.
     pub event: String,
     /// For following on after a lost connection.
     pub id: String,

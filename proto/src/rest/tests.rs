@@ -42,9 +42,13 @@ fn at(call: &Call, target: &Target) -> Result<EntryKey, ApiError> {
 }
 
 fn entry(at: EntryKey, value: &NewValue, reveal: bool) -> Entry {
+    let told = match value {
+        NewValue::Plain { .. } => None,
+        NewValue::Secret(secret) => Some(secret.told),
+    };
     let value = match value {
         NewValue::Plain { value, .. } => Shown::Plain(value.clone()),
-        NewValue::Secret(text) if reveal => Shown::Revealed(text.clone()),
+        NewValue::Secret(secret) if reveal => Shown::Revealed(secret.text.clone()),
         NewValue::Secret(_) => Shown::Masked,
     };
     let metadata = Metadata {
@@ -55,13 +59,15 @@ fn entry(at: EntryKey, value: &NewValue, reveal: bool) -> Entry {
         tags: vec![],
         description: None,
     };
-    Entry { at, origin: None, value, version: 3, metadata, pending: false }
+    Entry { at, origin: None, value, version: 3, metadata, told, pending: false }
 }
 
 fn past(value: &str) -> Past {
     Past {
         version: 2,
         value: Some(Shown::Plain(Value::parse(value).unwrap())),
+        told: None,
+        purged: false,
         author: Author { name: "token:t".into(), claimed: None },
         created_at: UnixMillis(0),
         message: Some("why".into()),

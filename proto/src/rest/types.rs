@@ -3,6 +3,7 @@
 use llm_config_shared::entry::Metadata;
 use llm_config_shared::name::Scope;
 use llm_config_shared::store::Event;
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,8 +14,8 @@ use super::conflict_types::ResolutionBody;
 use super::error::ApiError;
 use super::position;
 use super::service::{
-    BulkItem, BulkOutcome, BulkResult, Clash, Entry, Health, HealthStatus, HeldAtHub, HubRole, Past, Pending,
-    Shown, TwoVersions,
+    BulkItem, BulkOutcome, BulkResult, Clash, Entry, ExpiryNotice, Health, HealthStatus, HeldAtHub, HubRole,
+    Past, Pending, Shown, TwoVersions,
 };
 
 /// What stands for a secret that is not revealed.
@@ -49,12 +50,21 @@ pub(super) struct EntryBody {
     /// True for a secret, absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<bool>,
+    /// Of a secret: what its document holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_type: Option<&'static str>,
+    /// Of a secret that expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     /// Where the value was found, when inheritance was followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<OriginBody>,
     /// True for a write of this edge that the hub has not decided, absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<bool>,
+    /// Only in the answer to a write: what its author may want to think over. Nothing was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is told about an entry beside its value.
@@ -105,8 +115,11 @@ impl From<Entry> for EntryBody {
             version: entry.version,
             metadata: entry.metadata.into(),
             secret: entry.value.is_secret().then_some(true),
+            secret_type: entry.told.map(|told| told.secret_type.as_str()),
+            expires_at: entry.told.and_then(|told| told.expires_at).map(UnixMillis::to_rfc3339),
             origin: entry.origin.map(OriginBody::from),
             pending: entry.pending.then_some(true),
+            warnings: Vec::new(),
         }
     }
 }
@@ -124,6 +137,9 @@ pub(super) struct PendingBody {
     place: u64,
     /// The last version that the hub admitted; 0 if none.
     version: u64,
+    /// What its author may want to think over. Nothing was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
 }
 
 impl From<Pending> for PendingBody {
@@ -136,6 +152,7 @@ impl From<Pending> for PendingBody {
             environment: pending.at.scope.environment.to_string(),
             place: pending.place,
             version: pending.last_version,
+            warnings: Vec::new(),
         }
     }
 }
@@ -150,6 +167,15 @@ pub(super) struct PastBody {
     value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<bool>,
+    /// Of a secret: what its document holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_type: Option<&'static str>,
+    /// Of a secret that expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    /// True where the value of a secret was removed for good, absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purged: Option<bool>,
     created_at: String,
     created_by: String,
     /// What the author said of itself.
@@ -175,6 +201,9 @@ impl From<Past> for PastBody {
             version: past.version,
             value: past.value.as_ref().map(raw),
             secret: past.value.as_ref().is_some_and(Shown::is_secret).then_some(true),
+            secret_type: past.told.map(|told| told.secret_type.as_str()),
+            expires_at: past.told.and_then(|told| told.expires_at).map(UnixMillis::to_rfc3339),
+            purged: past.purged.then_some(true),
             created_at: past.created_at.to_rfc3339(),
             created_by: past.author.name.to_string(),
             claimed_user: past.author.claimed.map(|text| text.to_string()),
@@ -234,6 +263,9 @@ struct BulkItemBody {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<serde_json::Value>,
+    /// What its author may want to think over. Nothing was refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl From<BulkItem> for BulkItemBody {
@@ -249,6 +281,7 @@ impl From<BulkItem> for BulkItemBody {
             error: None,
             message: None,
             details: None,
+            warnings: Vec::new(),
         };
         match item.outcome {
             BulkOutcome::Set { version } => body.version = Some(version),
@@ -288,9 +321,40 @@ impl From<BulkResult> for BulkBody {
     }
 }
 
-/// The answer to a bulk request as it goes out, for a hub that keeps it to answer a repeat with.
-pub fn bulk_answer(result: BulkResult) -> String {
-    serde_json::to_string(&BulkBody::from(result)).expect("a bulk answer has only text, numbers and lists")
+/// The answer to a bulk request as it goes out. `warnings` are those of each operation, in the order asked.
+pub(super) fn bulk_answer(result: BulkResult, warnings: Vec<Vec<String>>) -> String {
+    let mut body = BulkBody::from(result);
+    for (item, warnings) in body.results.iter_mut().zip(warnings) {
+        item.warnings = warnings;
+    }
+    serde_json::to_string(&body).expect("a bulk answer has only text, numbers and lists")
+}
+
+/// A secret that expires soon or has expired, as followers hear it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExpiryEventBody {
+    namespace: String,
+    key: String,
+    environment: String,
+    version: u64,
+    secret_type: &'static str,
+    expires_at: String,
+    /// Within so many days; 0: it has expired.
+    days: u64,
+}
+
+impl From<ExpiryNotice> for ExpiryEventBody {
+    fn from(ExpiryNotice { secret, days }: ExpiryNotice) -> Self {
+        Self {
+            namespace: secret.at.scope.namespace.to_string(),
+            key: secret.at.key.to_string(),
+            environment: secret.at.scope.environment.to_string(),
+            version: secret.version,
+            secret_type: secret.secret_type.as_str(),
+            expires_at: secret.expires_at.to_rfc3339(),
+            days,
+        }
+    }
 }
 
 /// One change as followers hear it.

@@ -17,13 +17,14 @@ use super::diff::PatchOperation;
 use super::error::{ApiError, ErrorKind};
 use super::events::event_stream;
 use super::extract::{Names, json};
+use super::likely::looks_like_a_secret;
 use super::position;
 use super::query::Query;
 use super::requests::{BulkRequestBody, OptionsBody, SetBody};
 use super::router::routed;
 use super::service::{
-    Call, ConfigService, DeleteEntry, Deleted, Demand, Entry, EntryPage, Follow, GetDiff, GetEntry,
-    GetHistory, ListEntries, RollbackEntry, Served, Shown, Target, Written,
+    BulkAction, Call, ConfigService, DeleteEntry, Deleted, Demand, Entry, EntryPage, Follow, GetDiff,
+    GetEntry, GetHistory, ListEntries, NewValue, RollbackEntry, Served, Shown, Target, Written,
 };
 use super::types::{BulkBody, EntryBody, EventBody, PastBody, PendingBody, bulk_answer, patch_of, raw};
 
@@ -57,7 +58,7 @@ pub fn value_routes<S: ConfigService>() -> Router<Arc<S>> {
         .route("/api/v1/configs/{namespace}", axum::routing::post(bulk::<S>))
 }
 
-fn target(names: (String, String), query: &mut Query) -> Result<Target> {
+pub(super) fn target(names: (String, String), query: &mut Query) -> Result<Target> {
     let (namespace, key) = parse_names(&names)?;
     Ok(Target { namespace, key, environment: query.environment()? })
 }
@@ -123,13 +124,19 @@ async fn get_entry<S: ConfigService>(
     }))
 }
 
-fn written(served: Served<Written>) -> Response {
+fn written(served: Served<Written>, warnings: Vec<String>) -> Response {
     respond(served, |written| match written {
         Written::Applied(entry) => {
             let tag = tag(&entry);
-            tagged(&tag, None, || Json(EntryBody::from(entry)).into_response())
+            let mut body = EntryBody::from(entry);
+            body.warnings = warnings;
+            tagged(&tag, None, || Json(body).into_response())
         }
-        Written::Pending(pending) => (StatusCode::ACCEPTED, Json(PendingBody::from(pending))).into_response(),
+        Written::Pending(pending) => {
+            let mut body = PendingBody::from(pending);
+            body.warnings = warnings;
+            (StatusCode::ACCEPTED, Json(body)).into_response()
+        }
     })
 }
 
@@ -149,7 +156,17 @@ async fn put_entry<S: ConfigService>(
     let environment = query.environment()?;
     query.end()?;
     let request = json::<SetBody>(&call.original.body)?.parse(namespace, key, environment)?;
-    Ok(written(service.set(&call, request).await?))
+    let warnings = warnings(&request.target.key, &request.value);
+    Ok(written(service.set(&call, request).await?, warnings))
+}
+
+/// What the author of a value may want to think over.
+fn warnings(key: &Key, value: &NewValue) -> Vec<String> {
+    let NewValue::Plain { value, .. } = value else { return Vec::new() };
+    let looks = looks_like_a_secret(key, value).map(|why| {
+        format!("the value {why}, and is kept in the clear; set it as a secret to have it encrypted")
+    });
+    looks.into_iter().collect()
 }
 
 /// The same as PUT.
@@ -314,7 +331,7 @@ async fn rollback<S: ConfigService>(
         .parse()
         .map_err(|_| ApiError::bad_request("version must be a number").detail("field", "version"))?;
     let (target, options) = options(&(namespace, key), query, &call)?;
-    Ok(written(service.rollback(&call, RollbackEntry { target, version, options }).await?))
+    Ok(written(service.rollback(&call, RollbackEntry { target, version, options }).await?, Vec::new()))
 }
 
 #[utoipa::path(get, path = "/api/v1/configs/{namespace}/{key}/diff", operation_id = "diffVersions", tag = "values",
@@ -354,7 +371,12 @@ async fn bulk<S: ConfigService>(
     }
     query.end()?;
     let request = json::<BulkRequestBody>(&call.original.body)?.parse()?;
-    Ok(respond(service.bulk(&call, request).await?, |result| json_text(bulk_answer(result))))
+    let warnings = request.operations.iter().map(|operation| match &operation.action {
+        BulkAction::Set { value, .. } => warnings(&operation.target.key, value),
+        BulkAction::Delete => Vec::new(),
+    });
+    let warnings = warnings.collect();
+    Ok(respond(service.bulk(&call, request).await?, |result| json_text(bulk_answer(result, warnings))))
 }
 
 #[utoipa::path(get, path = "/api/v1/events", operation_id = "followChanges", tag = "values",
@@ -363,7 +385,8 @@ async fn bulk<S: ConfigService>(
         ("after" = Option<String>, Query, description = "Continue after this position; also as Last-Event-ID")),
     responses((status = 200, content_type = "text/event-stream", body = EventBody,
         description = "`change` with an entry that changed, `reset` when changes were missed, `conflict` with two \
-            writes that met (ClashBody), and at an edge `held` with a write that waits for a person (HeldEventBody)")))]
+            writes that met (ClashBody), `held` with a write that waits for a person (HeldEventBody), and at the hub \
+            `expiry` with a secret that expires soon (ExpiryEventBody)")))]
 async fn events<S: ConfigService>(State(service): Service<S>, mut query: Query, request: Request) -> Result {
     let (parts, _) = request.into_parts();
     let caller = super::extract::caller(&parts)?;

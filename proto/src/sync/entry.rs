@@ -7,7 +7,8 @@ use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::limits::{TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, InvalidName, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::secret::{KeyGrant, SealedSecret};
+use llm_config_shared::seal::Suite;
+use llm_config_shared::secret::{About, KeyGrant, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::{InvalidValue, Value};
@@ -279,6 +280,9 @@ fn action_to_wire(action: &Action) -> wire::write::Action {
             version: sealed.version,
             body: sealed.body.clone(),
             wrap: sealed.wrap.clone(),
+            secret_type: sealed.about.told.secret_type.number().into(),
+            suite: sealed.about.suite.number().into(),
+            expires_at_ms: sealed.about.told.expires_at.map(|at| at.0),
         }),
     }
 }
@@ -286,6 +290,20 @@ fn action_to_wire(action: &Action) -> wire::write::Action {
 fn tag(tag: String) -> Parsed<Arc<str>> {
     at_most("tag bytes", tag.len(), TAG_BYTES_MAX)?;
     Ok(tag.into())
+}
+
+/// What is told of a secret.
+pub(super) fn about(secret_type: u32, suite: u32, expires_at_ms: Option<u64>) -> Parsed<About> {
+    let unknown =
+        |field, value: u32| InvalidMessage::Unknown { field, value: i32::try_from(value).unwrap_or(-1) };
+    Ok(About {
+        told: Told {
+            secret_type: SecretType::from_number(secret_type.into())
+                .ok_or_else(|| unknown("type of a secret", secret_type))?,
+            expires_at: expires_at_ms.map(|ms| number("expiry", ms).map(UnixMillis)).transpose()?,
+        },
+        suite: Suite::from_number(suite.into()).ok_or_else(|| unknown("cipher of a secret", suite))?,
+    })
 }
 
 fn action_from_wire(part: wire::write::Action) -> Parsed<Action> {
@@ -299,6 +317,7 @@ fn action_from_wire(part: wire::write::Action) -> Parsed<Action> {
         wire::write::Action::Sealed(sealed) => Ok(Action::Sealed(SealedSecret {
             key_epoch: number("key epoch", sealed.key_epoch)?,
             version: number("version", sealed.version)?,
+            about: about(sealed.secret_type, sealed.suite, sealed.expires_at_ms)?,
             body: sealed.body,
             wrap: sealed.wrap,
         })),

@@ -10,8 +10,8 @@ use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Epochs, ShardId};
 
 use super::entry::{
-    InvalidMessage, Parsed, at_most, epochs_from_wire, epochs_to_wire, list, number, optional_text, required,
-    text, uuid, uuid_bytes, vector,
+    InvalidMessage, Parsed, about, at_most, epochs_from_wire, epochs_to_wire, list, number, optional_text,
+    required, text, uuid, uuid_bytes, vector,
 };
 use super::wire;
 
@@ -126,6 +126,9 @@ impl From<RegionWrite> for wire::RegionWrite {
                 version: sealed.version,
                 body: sealed.body,
                 wrap: sealed.wrap,
+                secret_type: sealed.about.told.secret_type.number().into(),
+                suite: sealed.about.suite.number().into(),
+                expires_at_ms: sealed.about.told.expires_at.map(|at| at.0),
             }),
             Content::Deleted => wire::region_write::Content::Deleted(wire::Delete {}),
         };
@@ -159,6 +162,7 @@ impl TryFrom<wire::RegionWrite> for RegionWrite {
             wire::region_write::Content::Sealed(sealed) => Content::Secret(SealedSecret {
                 key_epoch: number("key epoch", sealed.key_epoch)?,
                 version: number("version", sealed.version)?,
+                about: about(sealed.secret_type, sealed.suite, sealed.expires_at_ms)?,
                 body: sealed.body,
                 wrap: sealed.wrap,
             }),

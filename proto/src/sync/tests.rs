@@ -14,8 +14,8 @@ use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, Refusal, Request, Response, Welcome,
 };
 use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums, Unrepaired};
-use llm_config_shared::seal::SealKey;
-use llm_config_shared::secret::{KeyGrant, SealedSecret};
+use llm_config_shared::seal::{SealKey, Suite};
+use llm_config_shared::secret::{About, KeyGrant, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::region::{Bookmark, KeyName, RegionAsk, RegionKey, RegionPage, RegionWrite};
 use llm_config_shared::time::UnixMillis;
@@ -82,9 +82,14 @@ fn set(tags: Option<Vec<Arc<str>>>) -> Action {
     Action::Set { value, tags, description: Some("text".into()) }
 }
 
+fn about() -> About {
+    let told = Told { secret_type: SecretType::JwtSigningKey, expires_at: Some(UnixMillis(1 << 41)) };
+    About { told, suite: Suite::Aes256Gcm }
+}
+
 fn sealed() -> Action {
     let (body, wrap) = (Bytes::from_static(&[1; 60]), Bytes::from_static(&[2; 72]));
-    Action::Sealed(SealedSecret { key_epoch: 1 << 62, version: 7, body, wrap })
+    Action::Sealed(SealedSecret { key_epoch: 1 << 62, version: 7, about: about(), body, wrap })
 }
 
 fn edge_frames() -> Vec<EdgeFrame> {
@@ -438,6 +443,7 @@ fn a_page() -> RegionPage {
     let sealed = SealedSecret {
         key_epoch: 3,
         version: 7,
+        about: about(),
         body: Bytes::from_static(b"body"),
         wrap: Bytes::from_static(b"wrap"),
     };

@@ -10,7 +10,8 @@ use crate::limits::{
     NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, SHARDS_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use crate::secret::SealedSecret;
+use crate::seal::Suite;
+use crate::secret::{About, SealedSecret, SecretType, Told};
 use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
@@ -83,6 +84,14 @@ impl Writer {
         self.bytes(&sealed.body);
     }
 
+    /// What is told of a secret. It stands before the secret, and only where the kind of what follows says so: where
+    /// there is nothing to tell, bytes are as they were before there was.
+    pub fn about(&mut self, about: &About) {
+        self.u8(about.told.secret_type.number());
+        self.u8(about.suite.number());
+        self.option(about.told.expires_at, |writer, at| writer.uint(at.0));
+    }
+
     /// Kind and value.
     pub fn content(&mut self, content: &Content) {
         match content {
@@ -91,8 +100,13 @@ impl Writer {
                 self.u8(1);
                 self.str(value.as_str());
             }
-            Content::Secret(sealed) => {
+            Content::Secret(sealed) if sealed.about.is_default() => {
                 self.u8(2);
+                self.sealed(sealed);
+            }
+            Content::Secret(sealed) => {
+                self.u8(3);
+                self.about(&sealed.about);
                 self.sealed(sealed);
             }
         }
@@ -197,11 +211,31 @@ impl Reader<'_> {
         }
     }
 
-    /// Ciphertext, wrap and what they are bound to.
+    /// What is told of a secret.
+    pub fn about(&mut self) -> Decoded<About> {
+        let secret_type = SecretType::from_number(self.u8("type of a secret")?.into());
+        let suite = Suite::from_number(self.u8("cipher of a secret")?.into());
+        let expires_at = self.option("expiry", |reader| reader.id63("expiry").map(UnixMillis))?;
+        Ok(About {
+            told: Told {
+                secret_type: secret_type.ok_or(DecodeError::Invalid("type of a secret"))?,
+                expires_at,
+            },
+            suite: suite.ok_or(DecodeError::Invalid("cipher of a secret"))?,
+        })
+    }
+
+    /// Ciphertext, wrap and what they are bound to, where nothing is told of it.
     pub fn sealed(&mut self) -> Decoded<SealedSecret> {
+        self.sealed_of(About::default())
+    }
+
+    /// The same with what was told before it.
+    pub fn sealed_of(&mut self, about: About) -> Decoded<SealedSecret> {
         Ok(SealedSecret {
             key_epoch: self.id63("key epoch")?,
             version: self.id63("version")?,
+            about,
             wrap: Bytes::copy_from_slice(self.bytes(256, "wrapped key")?),
             body: Bytes::copy_from_slice(self.bytes(VALUE_BYTES_MAX + 256, "secret")?),
         })
@@ -220,6 +254,10 @@ impl Reader<'_> {
                 Ok(Content::Plain(value))
             }
             2 => Ok(Content::Secret(self.sealed()?)),
+            3 => {
+                let about = self.about()?;
+                Ok(Content::Secret(self.sealed_of(about)?))
+            }
             _ => Err(DecodeError::Invalid("kind")),
         }
     }

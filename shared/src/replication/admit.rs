@@ -34,7 +34,8 @@ mod settle;
 mod upload;
 
 pub use api::{
-    ApiSubmission, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer, SetValue,
+    ApiSubmission, NewSecret, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SealUnavailable, Sealer,
+    SetValue,
 };
 use copies::KnownWrites;
 pub use newer::HandIn;

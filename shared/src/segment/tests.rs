@@ -12,7 +12,8 @@ use crate::digest::FeedDigest;
 use crate::entry::{ChangeId, Content, Metadata, Row};
 use crate::feed::Feed;
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use crate::secret::SealedSecret;
+use crate::seal::Suite;
+use crate::secret::{About, SealedSecret, SecretType, Told};
 use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
@@ -55,6 +56,8 @@ fn row(n: u64, content: Content) -> Row {
 }
 
 fn rows(count: u64) -> Vec<Row> {
+    let expires_at = Some(UnixMillis(1 << 41));
+    let told = About { told: Told { secret_type: SecretType::ApiKey, expires_at }, suite: Suite::Aes256Gcm };
     let mut rows: Vec<Row> = (0..count)
         .map(|n| {
             let content = match n % 10 {
@@ -62,6 +65,7 @@ fn rows(count: u64) -> Vec<Row> {
                 9 => Content::Secret(SealedSecret {
                     key_epoch: 4,
                     version: n,
+                    about: if n % 20 == 9 { About::default() } else { told },
                     body: Bytes::from(vec![n as u8; 60]),
                     wrap: Bytes::from(vec![1; 72]),
                 }),

@@ -74,7 +74,7 @@ impl Sealer for FakeSealer {
         context.update(&version.to_be_bytes());
         context.update(text);
         let body = bytes::Bytes::copy_from_slice(context.finish().as_ref());
-        Ok(SealedSecret { key_epoch: 1, version, wrap: body.clone(), body })
+        Ok(SealedSecret { key_epoch: 1, version, about: Default::default(), wrap: body.clone(), body })
     }
 
     fn reseal(

@@ -51,7 +51,7 @@ pub(super) fn plain(json: &str) -> Content {
 
 pub(super) fn secret(text: &str) -> Content {
     let (body, wrap) = (text.as_bytes().to_vec().into(), vec![0, 255, 7].into());
-    Content::Secret(SealedSecret { key_epoch: 3, version: 1, body, wrap })
+    Content::Secret(SealedSecret { key_epoch: 3, version: 1, about: Default::default(), body, wrap })
 }
 
 /// The first epoch that [`Book::begin`] leads under.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use llm_config_shared::entry::{Author, ChangeId, Content, Metadata, Row};
 use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
-use llm_config_shared::secret::{KeyGrant, SealedSecret};
+use llm_config_shared::secret::{About, KeyGrant, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::replica::{
     FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StateRecord,
@@ -62,7 +62,11 @@ fn write_id(counter: u64) -> WriteId {
 fn a_row(name: &str, version: u64, size: usize, random: &mut Random) -> Arc<Row> {
     let content = if version % 3 == 1 {
         let body = Bytes::from(random.text(size).into_bytes());
-        Content::Secret(SealedSecret { key_epoch: 2, version, body, wrap: Bytes::from_static(b"wrapped") })
+        // Every other one is as it was before anything was told of secrets.
+        let told = Told { secret_type: SecretType::OauthToken, expires_at: Some(UnixMillis(1 << 41)) };
+        let about = About { told: if version % 6 == 1 { told } else { Told::default() }, ..About::default() };
+        let wrap = Bytes::from_static(b"wrapped");
+        Content::Secret(SealedSecret { key_epoch: 2, version, about, body, wrap })
     } else {
         Content::Plain(Value::string(&random.text(size)).unwrap())
     };

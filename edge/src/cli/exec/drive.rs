@@ -11,6 +11,7 @@ use super::super::exit::Failure;
 use super::super::follow::Follower;
 use super::super::output;
 use super::super::reading::Reader;
+use super::super::receipt::Receipt;
 use super::child::{Children, Program};
 use super::environment::{Environment, Wanted};
 use super::ready::Ready;
@@ -31,6 +32,8 @@ pub(super) struct Drive {
     newest: Environment,
     /// What the process has.
     used: Environment,
+    /// Tells the edge so.
+    receipt: Option<Receipt>,
     /// What the process beside it has, or what the last one that did not get ready had.
     tried: Option<(Id, Environment)>,
     reading: Pending<Result<Environment, Failure>>,
@@ -47,6 +50,7 @@ impl Drive {
         ready: Option<Ready>,
         supervisor: Supervisor,
         values: Environment,
+        receipt: Option<Receipt>,
     ) -> Self {
         Self {
             program,
@@ -57,6 +61,7 @@ impl Drive {
             children: Children::new(),
             newest: values,
             used: Environment::default(),
+            receipt,
             tried: None,
             reading: None,
             becoming_ready: None,
@@ -69,6 +74,9 @@ impl Drive {
         loop {
             while let Some(output) = self.supervisor.poll() {
                 if let Some(code) = self.perform(output) {
+                    if let Some(receipt) = self.receipt.take() {
+                        receipt.end().await;
+                    }
                     return ExitCode::from(code);
                 }
             }
@@ -101,7 +109,7 @@ impl Drive {
                 }
                 self.children.send(id, signal);
             }
-            Output::TakenOver => self.used = self.newest.clone(),
+            Output::TakenOver => self.take_over(self.newest.clone()),
             Output::GaveUp(how) => {
                 self.becoming_ready = None;
                 let why = how.map_or_else(|| "did not get ready in time".to_owned(), |how| how.to_string());
@@ -119,7 +127,9 @@ impl Drive {
 
     fn start(&mut self, id: Id) {
         let beside = id != 0 && self.ready.is_some() && self.children.any();
-        match (self.children.start(id, &self.program, &self.newest), &self.ready) {
+        let started = self.children.start(id, &self.program, &self.newest);
+        let runs = started.is_ok();
+        match (started, &self.ready) {
             (Err(error), _) => {
                 self.say(&format!("cannot be started: {error}"));
                 self.supervisor.handle(Input::Ended(id, Ended::Never), Instant::now());
@@ -135,9 +145,19 @@ impl Drive {
         }
         if beside {
             self.tried = Some((id, self.newest.clone()));
+        } else if runs {
+            self.take_over(self.newest.clone());
         } else {
             self.used = self.newest.clone();
         }
+    }
+
+    /// The process has these values from now on.
+    fn take_over(&mut self, values: Environment) {
+        if let Some(receipt) = &self.receipt {
+            receipt.uses(values.used());
+        }
+        self.used = values;
     }
 
     /// What was tried is what is used, once it is ready, or when only it is left.
@@ -149,7 +169,7 @@ impl Drive {
             Input::Changed | Input::Read { .. } | Input::NotRead | Input::Asked { .. } | Input::Time => false,
         };
         if takes_over && let Some((_, values)) = self.tried.take() {
-            self.used = values;
+            self.take_over(values);
             self.becoming_ready = None;
         }
     }
@@ -169,6 +189,10 @@ impl Drive {
                     output::note("llm-config: values are read again");
                 }
                 self.newest = values;
+                if self.newest.equals(&self.used) && self.children.any() {
+                    // A newer version of the same value is in use without anything having been replaced.
+                    self.take_over(self.newest.clone());
+                }
                 let tried = self.tried.as_ref().is_some_and(|(_, tried)| self.newest.equals(tried));
                 Input::Read { differs: !self.newest.equals(&self.used) && !tried }
             }

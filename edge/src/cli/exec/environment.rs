@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroizing;
 
 use super::super::exit::{Exit, Failure};
-use super::super::reading::{Held, Reader};
+use super::super::reading::{Held, Reader, Used};
 use super::variables::{self, Named};
 
 /// Variables with their values, wiped when they are no longer needed. `Debug` and errors show names alone.
@@ -21,6 +21,7 @@ struct Variable {
     text: Zeroizing<String>,
     /// The entry, for people.
     from: String,
+    used: Option<Used>,
 }
 
 impl std::fmt::Debug for Environment {
@@ -33,6 +34,11 @@ impl Environment {
     /// Each variable with its value.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, variable)| (name.as_str(), variable.text.as_str()))
+    }
+
+    /// Which versions the values are of.
+    pub(super) fn used(&self) -> Vec<Used> {
+        self.values.values().filter_map(|variable| variable.used.clone()).collect()
     }
 
     /// Whether a process would see the same.
@@ -59,7 +65,7 @@ impl Environment {
         if text.contains('\0') {
             return Err(Failure::failed(format!("{from} holds a zero byte, which no variable can")));
         }
-        self.values.insert(name.to_owned(), Variable { text, from });
+        self.values.insert(name.to_owned(), Variable { text, from, used: held.used.clone() });
         Ok(())
     }
 
@@ -162,7 +168,7 @@ mod tests {
     fn environment(values: &[(&str, &str)]) -> Environment {
         let variable = |(name, text): &(&str, &str)| {
             let text = Zeroizing::new((*text).to_owned());
-            ((*name).to_owned(), Variable { text, from: format!("app {name}") })
+            ((*name).to_owned(), Variable { text, from: format!("app {name}"), used: None })
         };
         Environment { values: values.iter().map(variable).collect(), lost: BTreeSet::new() }
     }

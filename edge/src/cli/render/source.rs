@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::super::entries;
 use super::super::exit::{Exit, Failure};
-use super::super::reading::{self, Held, Reader};
+use super::super::reading::{self, Held, Reader, Used};
 
 /// What one rendering of one template reads.
 pub(super) struct Source {
@@ -25,6 +25,8 @@ pub(super) struct Source {
 struct Seen {
     entries: BTreeMap<(String, String), Option<Held>>,
     namespaces: BTreeSet<String>,
+    /// Of `all`; those of single entries are in `entries`.
+    used: BTreeSet<Used>,
     /// Why a function failed, in our own words.
     failure: Option<Failure>,
 }
@@ -50,6 +52,13 @@ impl Source {
     /// Why a function failed, if one did.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.seen().failure.take()
+    }
+
+    /// The versions that were read.
+    pub(super) fn used(&self) -> BTreeSet<Used> {
+        let seen = self.seen();
+        let single = seen.entries.values().flatten().filter_map(|held| held.used.clone());
+        single.chain(seen.used.iter().cloned()).collect()
     }
 
     /// The namespaces that were read.
@@ -102,6 +111,7 @@ impl Source {
             return Err(self.failed(Failure::new(Exit::NotFound, message)));
         }
         let wanted = held.iter().filter(|held| secrets || !held.secret);
+        self.seen().used.extend(wanted.clone().filter_map(|held| held.used.clone()));
         let pairs = wanted.map(|held| Ok((held.key.clone(), self.value(held)?)));
         pairs.collect::<Result<BTreeMap<_, _>, Error>>().map(Value::from)
     }

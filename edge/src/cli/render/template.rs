@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::super::address::Address;
 use super::super::connection::Connection;
 use super::super::exit::Failure;
-use super::super::reading::Reader;
+use super::super::reading::{Reader, Used};
 use super::super::target::Target;
 use super::filters;
 use super::source::{Kind, Source};
@@ -32,6 +32,13 @@ struct Edge {
     name: String,
 }
 
+/// What templates read.
+#[derive(Clone, Default)]
+pub(super) struct Read {
+    pub(super) namespaces: BTreeSet<String>,
+    pub(super) used: BTreeSet<Used>,
+}
+
 /// Renders templates with values of one edge or hub.
 pub(super) struct Rendering {
     connection: Arc<Connection>,
@@ -45,15 +52,11 @@ impl Rendering {
         Self { connection, reader, namespace }
     }
 
-    /// The text that a template becomes. The namespaces that it read are added to `namespaces`, also when it fails.
+    /// The text that a template becomes. What it read is added to `seen`, also when it fails.
     ///
     /// # Errors
     /// When the template is wrong, or asks for what is not there.
-    pub(super) async fn render(
-        &self,
-        path: &Path,
-        namespaces: &mut BTreeSet<String>,
-    ) -> Result<Zeroizing<String>, Failure> {
+    pub(super) async fn render(&self, path: &Path, seen: &mut Read) -> Result<Zeroizing<String>, Failure> {
         let text = read(path)?;
         let edge = self.edge().await?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
@@ -61,7 +64,8 @@ impl Rendering {
         let filling = Arc::clone(&source);
         // Functions of a template wait for their answers, which the runtime's own thread must not do.
         let filled = tokio::task::spawn_blocking(move || fill(&name, &filling, edge)).await;
-        namespaces.extend(source.namespaces());
+        seen.namespaces.extend(source.namespaces());
+        seen.used.extend(source.used());
         filled.map_err(|_| Failure::failed(format!("{} cannot be rendered", path.display())))?
     }
 

@@ -12,9 +12,9 @@ pub(super) const HEAD: Sql = Sql::same("UPDATE shard_head SET seq = $2, hlc = $3
 pub(super) const ENTRY: Sql = Sql {
     sqlite: "INSERT INTO entry (scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version,
                  top_version, plain_seq, kind, value, value_hash, metadata, change_id,
-                 context, base, admitted_at, origin)
+                 context, base, admitted_at, origin, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                 $17, $18, $19, $20, $21)
+                 $17, $18, $19, $20, $21, $22)
              ON CONFLICT (scope, key) DO UPDATE SET
                  shard = excluded.shard, epoch = excluded.epoch, seq = excluded.seq,
                  hlc = excluded.hlc, actor = excluded.actor, inc = excluded.inc, ctr = excluded.ctr,
@@ -22,16 +22,18 @@ pub(super) const ENTRY: Sql = Sql {
                  plain_seq = excluded.plain_seq, kind = excluded.kind, value = excluded.value,
                  value_hash = excluded.value_hash, metadata = excluded.metadata,
                  change_id = excluded.change_id, context = excluded.context, base = excluded.base,
-                 admitted_at = excluded.admitted_at, origin = excluded.origin
+                 admitted_at = excluded.admitted_at, origin = excluded.origin,
+                 expires_at = excluded.expires_at
              WHERE entry.shard <> excluded.shard OR entry.seq < excluded.seq",
     postgres: "INSERT INTO entry (scope, key, shard, epoch, seq, hlc, actor, inc, ctr, version,
                    top_version, plain_seq, kind, value, value_hash, metadata, change_id,
-                   context, base, admitted_at, origin)
+                   context, base, admitted_at, origin, expires_at)
                SELECT * FROM unnest(
                    $1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[],
                    $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
                    $12::bigint[], $13::bigint[], $14::bytea[], $15::bytea[], $16::bytea[],
-                   $17::bytea[], $18::bytea[], $19::bytea[], $20::bigint[], $21::bytea[])
+                   $17::bytea[], $18::bytea[], $19::bytea[], $20::bigint[], $21::bytea[],
+                   $22::bigint[])
                ON CONFLICT (scope, key) DO UPDATE SET
                    shard = excluded.shard, epoch = excluded.epoch, seq = excluded.seq,
                    hlc = excluded.hlc, actor = excluded.actor, inc = excluded.inc, ctr = excluded.ctr,
@@ -39,7 +41,8 @@ pub(super) const ENTRY: Sql = Sql {
                    plain_seq = excluded.plain_seq, kind = excluded.kind, value = excluded.value,
                    value_hash = excluded.value_hash, metadata = excluded.metadata,
                    change_id = excluded.change_id, context = excluded.context, base = excluded.base,
-                   admitted_at = excluded.admitted_at, origin = excluded.origin
+                   admitted_at = excluded.admitted_at, origin = excluded.origin,
+                 expires_at = excluded.expires_at
                WHERE entry.shard <> excluded.shard OR entry.seq < excluded.seq",
 };
 pub(super) const RAISE: Sql = Sql {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use llm_config_shared::entry::{Author, ChangeId, ChangeType, Metadata, Status};
 use llm_config_shared::name::{EntryKey, Scope};
+use llm_config_shared::secret::Told;
 use llm_config_shared::settled::Settled;
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
@@ -46,6 +47,8 @@ pub struct Entry {
     pub value: Shown,
     pub version: u64,
     pub metadata: Metadata,
+    /// What is told of a secret; none for a plain value.
+    pub told: Option<Told>,
     /// The value is a write of this edge that the hub has not decided; `version` is the last admitted one, 0 if none.
     pub pending: bool,
 }
@@ -68,7 +71,15 @@ pub enum NewValue {
         /// The caller said `secret: false`. Without that a plain value never replaces a secret.
         over_secret: bool,
     },
-    Secret(Zeroizing<String>),
+    Secret(NewSecret),
+}
+
+/// A secret to be sealed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewSecret {
+    pub text: Zeroizing<String>,
+    /// As the request says; what the text itself says is read where it is sealed.
+    pub told: Told,
 }
 
 impl std::fmt::Debug for NewValue {
@@ -86,6 +97,10 @@ pub struct Past {
     pub version: u64,
     /// None: a deletion.
     pub value: Option<Shown>,
+    /// What is told of a secret; none for anything else.
+    pub told: Option<Told>,
+    /// Its value was removed for good.
+    pub purged: bool,
     pub author: Author,
     pub created_at: UnixMillis,
     pub message: Option<Arc<str>>,

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{Entering, Planner};
 use crate::entry::{Author, ChangeId, Content, HubRow};
 use crate::name::{EntryKey, Tenant};
-use crate::secret::SealedSecret;
+use crate::secret::{SealedSecret, Told};
 use crate::stamp::{Hlc, Stamp};
 use crate::store::{PlanningRequest, Repeat};
 use crate::value::Value;
@@ -69,8 +69,32 @@ pub enum SetValue {
         /// Also where the entry holds a secret. Without it, a forgotten flag would put a secret into the clear.
         over_secret: bool,
     },
-    /// Plaintext on its way to being sealed: the version that it is bound to is only known here.
-    Secret(Zeroizing<Vec<u8>>),
+    Secret(NewSecret),
+}
+
+/// Plaintext on its way to being sealed: the version that it is bound to is only known to the planner.
+pub struct NewSecret {
+    pub plaintext: Zeroizing<Vec<u8>>,
+    pub told: Told,
+}
+
+impl From<Zeroizing<Vec<u8>>> for NewSecret {
+    /// Of which nothing is told.
+    fn from(plaintext: Zeroizing<Vec<u8>>) -> Self {
+        Self { plaintext, told: Told::default() }
+    }
+}
+
+impl From<Vec<u8>> for NewSecret {
+    fn from(plaintext: Vec<u8>) -> Self {
+        Zeroizing::new(plaintext).into()
+    }
+}
+
+impl std::fmt::Debug for NewSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NewSecret({})", self.told.secret_type.as_str())
+    }
 }
 
 /// Why one operation was not done.
@@ -102,7 +126,21 @@ pub trait Sealer {
         plaintext: &[u8],
     ) -> Result<SealedSecret, SealUnavailable>;
 
-    /// The same secret for another version.
+    /// The same for a secret of which something is told.
+    ///
+    /// # Errors
+    /// When the keys are not at hand, or this sealer knows of no such secrets.
+    fn seal_told(
+        &mut self,
+        at: &EntryKey,
+        version: u64,
+        plaintext: &[u8],
+        told: Told,
+    ) -> Result<SealedSecret, SealUnavailable> {
+        if told == Told::default() { self.seal(at, version, plaintext) } else { Err(SealUnavailable) }
+    }
+
+    /// The same secret for another version, with what is told of it.
     ///
     /// # Errors
     /// When the keys are not at hand.
@@ -224,8 +262,8 @@ fn content(
         OpAction::Set { value: SetValue::Plain { value, .. }, tags, description } => {
             (Content::Plain(value), tags, description)
         }
-        OpAction::Set { value: SetValue::Secret(plaintext), tags, description } => {
-            (Content::Secret(sealer.seal(at, version, &plaintext)?), tags, description)
+        OpAction::Set { value: SetValue::Secret(NewSecret { plaintext, told }), tags, description } => {
+            (Content::Secret(sealer.seal_told(at, version, &plaintext, told)?), tags, description)
         }
         OpAction::Rollback { content: Content::Secret(sealed) } => {
             (Content::Secret(sealer.reseal(at, &sealed, version)?), None, None)

@@ -147,7 +147,7 @@ fn a_dry_run_judges_and_writes_nothing() {
 #[test]
 fn a_secret_without_keys_is_refused_by_name() {
     let mut planner = planner();
-    let value = SetValue::Secret(zeroize::Zeroizing::new(b"x".to_vec()));
+    let value = SetValue::Secret(b"x".to_vec().into());
     let action = OpAction::Set { value, tags: None, description: None };
     let outcomes = planner
         .api(submission(vec![Operation { at: at("s"), action, if_version: None }], false), &mut NoKeys);
@@ -397,7 +397,13 @@ fn a_write_that_loses_to_a_purged_deletion_and_one_that_wins_make_one_change() {
 #[test]
 fn who_received_no_secrets_has_not_seen_one_whatever_they_receive_by_now() {
     let (mut secret, _) = deleted_long_ago("k");
-    let sealed = SealedSecret { key_epoch: 1, version: 3, body: "b".into(), wrap: "w".into() };
+    let sealed = SealedSecret {
+        key_epoch: 1,
+        version: 3,
+        about: Default::default(),
+        body: "b".into(),
+        wrap: "w".into(),
+    };
     secret.row.content = Content::Secret(sealed);
     let covering = Vector::at(ShardId(Uuid::from_u128(1)), Position { epoch: 2, seq: 41 });
     let mut digest = ScopeDigest::default();

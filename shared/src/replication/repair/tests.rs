@@ -74,7 +74,13 @@ fn row(n: u64, content: Content) -> Row {
 
 fn secret(n: u64) -> Content {
     let body = Bytes::from(vec![n as u8; 60]);
-    Content::Secret(SealedSecret { key_epoch: 4, version: n, body, wrap: Bytes::from(vec![1; 72]) })
+    Content::Secret(SealedSecret {
+        key_epoch: 4,
+        version: n,
+        about: Default::default(),
+        body,
+        wrap: Bytes::from(vec![1; 72]),
+    })
 }
 
 /// A hub with one feed.

@@ -12,6 +12,8 @@ const PLAIN: u8 = 1;
 const SECRET: u8 = 2;
 /// A merge patch of an earlier value.
 const PATCH: u8 = 3;
+/// A secret of which something is told; that stands before it, outside what is compressed.
+const TOLD_SECRET: u8 = 4;
 const END: u8 = b'\n';
 
 pub(super) fn write(out: &mut Writer, secrets: &mut Writer, rows: &[Outgoing<'_>]) {
@@ -19,7 +21,8 @@ pub(super) fn write(out: &mut Writer, secrets: &mut Writer, rows: &[Outgoing<'_>
         out.u8(match (&row.content, patch) {
             (Content::Plain(_), Some(_)) => PATCH,
             (Content::Plain(_), None) => PLAIN,
-            (Content::Secret(_), _) => SECRET,
+            (Content::Secret(sealed), _) if sealed.about.is_default() => SECRET,
+            (Content::Secret(_), _) => TOLD_SECRET,
             (Content::Deleted, _) => DELETED,
         });
     }
@@ -30,7 +33,12 @@ pub(super) fn write(out: &mut Writer, secrets: &mut Writer, rows: &[Outgoing<'_>
                 out.raw(value.as_str().as_bytes());
                 out.u8(END);
             }
-            (Content::Secret(sealed), _) => secrets.sealed(sealed),
+            (Content::Secret(sealed), _) => {
+                if !sealed.about.is_default() {
+                    secrets.about(&sealed.about);
+                }
+                secrets.sealed(sealed);
+            }
             (Content::Deleted, _) => {}
         }
     }
@@ -79,6 +87,10 @@ pub(super) fn read(
         PLAIN => Ok((text()?, None)),
         PATCH => Ok((text()?, bases.next())),
         SECRET => Ok((Content::Secret(secrets.sealed()?), None)),
+        TOLD_SECRET => {
+            let about = secrets.about()?;
+            Ok((Content::Secret(secrets.sealed_of(about)?), None))
+        }
         _ => Err(DecodeError::Invalid("kind")),
     };
     let rows = kinds.iter().map(content).collect::<Result<_, _>>()?;

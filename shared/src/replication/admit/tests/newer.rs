@@ -66,7 +66,13 @@ fn by_hub(epoch: u64, counter: u64, key: &str) -> Write {
 }
 
 fn a_secret(counter: u64, key: &str) -> Write {
-    let sealed = SealedSecret { key_epoch: 3, version: 5, body: "body".into(), wrap: "wrap".into() };
+    let sealed = SealedSecret {
+        key_epoch: 3,
+        version: 5,
+        about: Default::default(),
+        body: "body".into(),
+        wrap: "wrap".into(),
+    };
     Write { action: Action::Sealed(sealed), ..by_hub(8, counter, key) }
 }
 

@@ -159,7 +159,13 @@ fn a_released_write_is_one_of_now_with_the_old_value() {
 
 #[test]
 fn a_release_never_uncovers_a_secret_unless_it_says_so() {
-    let sealed = SealedSecret { key_epoch: 1, version: 1, body: "b".into(), wrap: "w".into() };
+    let sealed = SealedSecret {
+        key_epoch: 1,
+        version: 1,
+        about: Default::default(),
+        body: "b".into(),
+        wrap: "w".into(),
+    };
     let (mut planner, id) = held(Some(Content::Secret(sealed)));
     let refused = decide(
         &mut planner,

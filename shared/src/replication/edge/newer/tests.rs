@@ -63,7 +63,13 @@ fn plain() -> Content {
 
 fn secret() -> Content {
     let (body, wrap) = ("b".into(), "w".into());
-    Content::Secret(crate::secret::SealedSecret { key_epoch: 1, version: 1, body, wrap })
+    Content::Secret(crate::secret::SealedSecret {
+        key_epoch: 1,
+        version: 1,
+        about: Default::default(),
+        body,
+        wrap,
+    })
 }
 
 fn kept(counter: u64, hlc: u64) -> Record {

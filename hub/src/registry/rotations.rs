@@ -1,0 +1,115 @@
+//! Rotations of secrets' values: what was asked for, and how far each has come.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use llm_config_shared::entry::ChangeId;
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::store::JournalError;
+use llm_config_shared::time::UnixMillis;
+use uuid::Uuid;
+
+/// Where a new value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Random characters of an alphabet.
+    Generated { length: u32, alphabet: Arc<str> },
+    /// What a command says that hub.toml names; it is told the old value where that was asked for.
+    Command { name: Arc<str>, old_value: bool },
+}
+
+/// How a secret is rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationPolicy {
+    pub at: EntryKey,
+    pub source: Source,
+    /// None: by hand only.
+    pub every_days: Option<u64>,
+    /// How long the old version is still needed at most.
+    pub grace_ms: u64,
+    pub set_by: Arc<str>,
+    pub set_at: UnixMillis,
+}
+
+/// How far a rotation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It has a name; nothing was written.
+    Begun,
+    /// The new version is the entry's; the old one may still be used.
+    Written,
+    /// Nobody needs the old version any more.
+    Retired,
+    /// Given up; nothing was written.
+    Failed,
+}
+
+impl Step {
+    /// As people and programs see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Written => "written",
+            Self::Retired => "retired",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The inverse of [`Step::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Begun, Self::Written, Self::Retired, Self::Failed]
+            .into_iter()
+            .find(|step| step.as_str() == text)
+    }
+}
+
+/// One rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The change that it writes, so that it can write only once.
+    pub id: Uuid,
+    pub at: EntryKey,
+    pub step: Step,
+    pub by: Arc<str>,
+    pub old_version: u64,
+    pub new_version: Option<u64>,
+    pub began_at: UnixMillis,
+    pub written_at: Option<UnixMillis>,
+    /// When the old version is not needed any more, whoever still uses it.
+    pub retire_at: Option<UnixMillis>,
+    pub retired_at: Option<UnixMillis>,
+    /// Why it retired or failed, or what went wrong last.
+    pub why: Option<Arc<str>>,
+    /// It is not tried again before.
+    pub again_at: UnixMillis,
+}
+
+impl Rotation {
+    /// The change that it writes.
+    pub fn change(&self) -> ChangeId {
+        ChangeId(self.id)
+    }
+}
+
+type Answer<T> = Result<T, JournalError>;
+
+/// Part of the [`Registry`](super::Registry). Every method is one transaction.
+pub trait Rotations: Send + Sync + 'static {
+    /// How a secret is rotated.
+    fn rotation_policy(&self, at: &EntryKey) -> impl Future<Output = Answer<Option<RotationPolicy>>> + Send;
+    /// Every one by which something is rotated without being asked.
+    fn timed_rotation_policies(&self) -> impl Future<Output = Answer<Vec<RotationPolicy>>> + Send;
+    /// Sets it. The entry has been written at some time.
+    fn set_rotation_policy(&self, policy: &RotationPolicy) -> impl Future<Output = Answer<()>> + Send;
+    /// False when there was none.
+    fn remove_rotation_policy(&self, at: &EntryKey) -> impl Future<Output = Answer<bool>> + Send;
+
+    /// False when another rotation of the entry is begun and not yet written.
+    fn begin_rotation(&self, rotation: &Rotation) -> impl Future<Output = Answer<bool>> + Send;
+    /// Those that are not over.
+    fn rotations_under_way(&self) -> impl Future<Output = Answer<Vec<Rotation>>> + Send;
+    /// Of one entry, newest first.
+    fn rotations(&self, at: &EntryKey, limit: usize) -> impl Future<Output = Answer<Vec<Rotation>>> + Send;
+    /// Writes down how far it has come; false when it was not at `from` any more.
+    fn step_rotation(&self, rotation: &Rotation, from: Step) -> impl Future<Output = Answer<bool>> + Send;
+}
