@@ -38,6 +38,7 @@ mod events;
 mod held_changes;
 mod history;
 mod list;
+mod losses;
 mod policies;
 mod read;
 mod receipts;

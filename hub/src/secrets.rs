@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
-use llm_config_shared::seal::CannotOpen;
+use llm_config_shared::seal::{CannotOpen, SealKey};
 use llm_config_shared::secret::{SealedSecret, SubtreeKey, open_secret};
 use llm_config_shared::store::JournalError;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -22,6 +22,7 @@ use crate::registry::{Registry, WrappedRoot};
 
 mod grants;
 mod keys;
+mod limit;
 mod local;
 mod open;
 mod provider;
@@ -88,13 +89,15 @@ pub struct SecretStore<R> {
     fetching: Mutex<()>,
     /// Other regions may begin key epochs as well.
     among_regions: bool,
+    /// What all edges' limit keys derive from, once it was needed.
+    of_limits: OnceCell<SealKey>,
 }
 
 impl<R: Registry> SecretStore<R> {
     /// Over the hub's database and what holds its key-encryption key.
     pub fn new(registry: Arc<R>, providers: impl Into<Providers>) -> Self {
         let (providers, roots, fetching) = (providers.into(), Roots::default(), Mutex::default());
-        Self { registry, providers, roots, fetching, among_regions: false }
+        Self { registry, providers, roots, fetching, among_regions: false, of_limits: OnceCell::new() }
     }
 
     /// The same, of a hub that other regions follow.

@@ -14,6 +14,8 @@ pub mod error;
 mod events;
 pub mod extract;
 mod likely;
+mod loss_routes;
+pub mod losses;
 pub mod openapi;
 pub mod position;
 mod query;

@@ -20,6 +20,11 @@ use crate::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 mod about;
 
 pub use about::{About, SecretType, Told};
+mod limited;
+
+pub use limited::{
+    SealedLimitKeys, limit_key, open_limit_keys, open_limited_grant, seal_limit_keys, seal_limited_grant,
+};
 
 /// A secret version as it lies in databases and replicas and travels: ciphertext only.
 #[derive(Clone, PartialEq, Eq)]
@@ -389,7 +394,7 @@ mod tests {
     }
 
     /// No randomness at all: enough for a test, and the same each time.
-    struct Counting(u8);
+    pub(super) struct Counting(pub(super) u8);
 
     impl hpke::rand_core::TryRng for Counting {
         type Error = std::convert::Infallible;

@@ -18,6 +18,7 @@ mod edges;
 mod expiries;
 mod joining;
 mod keys;
+mod losses;
 pub(super) mod policies;
 mod purges;
 mod rotations;

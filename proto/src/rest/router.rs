@@ -16,6 +16,7 @@ use super::types::HealthBody;
 
 pub use super::admin_routes::admin_routes;
 pub use super::conflict_routes::conflict_routes;
+pub use super::loss_routes::loss_routes;
 pub use super::receipt_routes::receipt_routes;
 pub use super::rotation_routes::rotation_routes;
 pub use super::value_routes::value_routes;
