@@ -17,6 +17,7 @@ pub mod registry;
 pub mod retention;
 pub mod secrets;
 pub mod server;
+mod sources;
 pub mod sync;
 pub mod tail;
 pub mod telemetry;

@@ -19,6 +19,7 @@ use crate::processes::service::HubsService;
 use crate::processes::{ProcessAt, Processes};
 use crate::registry::Registry;
 use crate::secrets::SecretStore;
+use crate::sources::Follower;
 use crate::sync::call::Calls;
 use crate::sync::presence::Presence;
 use crate::sync::roster::Roster;
@@ -72,6 +73,12 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         roster: Arc::clone(&roster),
         stop: stop.clone(),
     }));
+    for source in config.sources.iter().cloned() {
+        // The settings give sources only beside a Vault.
+        let Some(vault) = providers.vault().cloned() else { break };
+        let (journal, secrets, writer) = (Arc::clone(store), Arc::clone(&secrets), writer.clone());
+        tokio::spawn(Follower { source, vault, journal, secrets, writer }.keep(stop.clone()));
+    }
     let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
     let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
     let known_callers = routes::known_callers(api, passing);
