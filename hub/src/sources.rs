@@ -120,22 +120,14 @@ impl<S: Journal + Registry> Follower<S> {
                 odd.push(name);
                 continue;
             };
-            let row = rows.remove(&key);
-            let version = self.vault.kv_version(mount, &format!("{path}/{name}")).await?;
-            let gone = version.is_none_or(|version| !version.live);
-            if gone && row.is_some() {
-                operations.push(self.operation(key, OpAction::Delete));
-            } else if let Some(version) = version.filter(|version| !gone && seen.get(&name) != Some(version))
-            {
-                if let Some(value) =
-                    self.vault.kv_read(mount, &format!("{path}/{name}"), version.number).await?
-                    && !self.holds(&key, &value).await?
-                {
-                    let value = SetValue::Secret(value);
-                    let action = OpAction::Set { value, tags: None, description: None };
-                    operations.push(self.operation(key, action));
-                }
-            }
+            let (row, at) = (rows.remove(&key), format!("{path}/{name}"));
+            let version = self.vault.kv_version(mount, &at).await?;
+            let action = match version.filter(|version| version.live) {
+                None => row.map(|_| OpAction::Delete),
+                Some(version) if seen.get(&name) == Some(&version) => None,
+                Some(version) => self.new_value(&key, &at, version).await?,
+            };
+            operations.extend(action.map(|action| self.operation(key, action)));
             if let Some(version) = version {
                 came.insert(name, version);
             }
@@ -148,6 +140,21 @@ impl<S: Journal + Registry> Follower<S> {
             Some(first) => Err(LookError::Names { count: odd.len(), first: first.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// What a version brings; none where that is here already.
+    async fn new_value(
+        &self,
+        key: &Key,
+        at: &str,
+        version: KvVersion,
+    ) -> Result<Option<OpAction>, LookError> {
+        let value = self.vault.kv_read(&self.source.mount, at, version.number).await?;
+        let Some(value) = value else { return Ok(None) };
+        if self.holds(key, &value).await? {
+            return Ok(None);
+        }
+        Ok(Some(OpAction::Set { value: SetValue::Secret(value), tags: None, description: None }))
     }
 
     fn author(&self) -> String {

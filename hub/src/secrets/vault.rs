@@ -60,10 +60,11 @@ impl Vault {
     /// Why it cannot be used now, as far as is known.
     pub fn trouble(&self) -> Option<String> {
         // Anybody may ask for the hub's health, so a path of its machine is left to the log.
-        self.connection.trouble().map(|trouble| match trouble.reason {
-            Reason::Credential { .. } => "the hub cannot read what it logs in to Vault with".to_owned(),
-            reason => reason.to_string(),
-        })
+        let reason = self.connection.trouble()?.reason;
+        if matches!(reason, Reason::Credential { .. }) {
+            return Some("the hub cannot read what it logs in to Vault with".to_owned());
+        }
+        Some(reason.to_string())
     }
 
     /// Sees that the transit key is there and of use; with `make`, makes it where it is missing.

@@ -94,17 +94,18 @@ impl Vault {
         let Some(mut told) = self.kv_ask("kv_read", &request, mount, path).await? else {
             return Ok(None);
         };
-        Ok(match told["data"]["data"].take() {
-            Json::Object(mut fields) => Some(Zeroizing::new(match fields.remove("value") {
-                Some(Json::String(value)) if fields.is_empty() => value.into_bytes(),
-                Some(value) => {
-                    fields.insert("value".to_owned(), value);
-                    Json::Object(fields).to_string().into_bytes()
-                }
-                None => Json::Object(fields).to_string().into_bytes(),
-            })),
-            _ => return Err(KvError::NoKv2(format!("{mount}/{path}"))),
-        })
+        let Json::Object(mut fields) = told["data"]["data"].take() else {
+            return Err(KvError::NoKv2(format!("{mount}/{path}")));
+        };
+        let lone = (fields.len() == 1).then(|| fields.get_mut("value").map(Json::take)).flatten();
+        Ok(Some(Zeroizing::new(match lone {
+            Some(Json::String(value)) => value.into_bytes(),
+            Some(other) => {
+                fields.insert("value".to_owned(), other);
+                Json::Object(fields).to_string().into_bytes()
+            }
+            None => Json::Object(fields).to_string().into_bytes(),
+        })))
     }
 
     /// None for what is not there. A path that is denied says nothing about the transit key.
