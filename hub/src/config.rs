@@ -16,11 +16,13 @@ mod expiry;
 mod rotation;
 mod secrets;
 mod settings;
+mod sources;
 
 pub use expiry::Expiry;
 pub use rotation::RotationSettings;
 pub use secrets::Secrets;
 pub use settings::{InvalidConfig, Problem};
+pub use sources::Source;
 
 /// What the hub was told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub regions: Vec<String>,
     pub database: Database,
     pub secrets: Secrets,
+    /// Namespaces whose secrets come from elsewhere.
+    pub sources: Vec<Source>,
     pub limits: Limits,
     pub retention: Retention,
     pub telemetry: Telemetry,
@@ -156,6 +160,7 @@ impl Config {
             regions: Vec::new(),
             database: Database::Sqlite(data.join("hub.sqlite")),
             secrets: Secrets::local(data.join("keyring")),
+            sources: Vec::new(),
             limits: Limits::default(),
             retention: Retention::default(),
             telemetry: Telemetry::default(),
@@ -181,6 +186,7 @@ impl Config {
         let regions = read_regions(&mut settings);
         let database = read_database(&mut settings, directory);
         let secrets = secrets::read(&mut settings, directory, database.as_ref(), variables);
+        let sources = sources::read(&mut settings, secrets.vault.is_some());
         let limits = read_limits(&mut settings);
         let retention = read_retention(&mut settings);
         let telemetry = read_telemetry(&mut settings);
@@ -193,6 +199,7 @@ impl Config {
                 regions,
                 database,
                 secrets,
+                sources,
                 limits,
                 retention,
                 telemetry,

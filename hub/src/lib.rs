@@ -20,6 +20,7 @@ pub mod retention;
 pub mod rotation;
 pub mod secrets;
 pub mod server;
+mod sources;
 pub mod sync;
 pub mod tail;
 pub mod telemetry;

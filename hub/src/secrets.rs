@@ -5,8 +5,8 @@
 //! be away. Which epochs exist is asked of the database each time something is sealed or handed out, for another process
 //! may have begun one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
@@ -91,13 +91,23 @@ pub struct SecretStore<R> {
     among_regions: bool,
     /// What all edges' limit keys derive from, once it was needed.
     of_limits: OnceCell<SealKey>,
+    /// What is wrong, by source.
+    noted: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
 impl<R: Registry> SecretStore<R> {
     /// Over the hub's database and what holds its key-encryption key.
     pub fn new(registry: Arc<R>, providers: impl Into<Providers>) -> Self {
-        let (providers, roots, fetching) = (providers.into(), Roots::default(), Mutex::default());
-        Self { registry, providers, roots, fetching, among_regions: false, of_limits: OnceCell::new() }
+        let (roots, fetching, noted, of_limits) = Default::default();
+        Self {
+            registry,
+            providers: providers.into(),
+            roots,
+            fetching,
+            noted,
+            of_limits,
+            among_regions: false,
+        }
     }
 
     /// The same, of a hub that other regions follow.
@@ -110,9 +120,20 @@ impl<R: Registry> SecretStore<R> {
         if self.among_regions { regions::next_among_regions(newest) } else { newest + 1 }
     }
 
-    /// Why secrets whose keys are not in memory cannot be had now.
-    pub fn trouble(&self) -> Option<String> {
-        self.providers.vault().and_then(|vault| vault.trouble())
+    /// What is wrong now with what holds keys or gives secrets, in words for everybody.
+    pub fn troubles(&self) -> Vec<String> {
+        let vault = self.providers.vault().and_then(|vault| vault.trouble());
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        vault.into_iter().chain(noted.values().cloned()).collect()
+    }
+
+    /// Notes what is wrong with a source of secrets, or that nothing is.
+    pub fn note_trouble(&self, source: &str, trouble: Option<String>) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(trouble) => noted.insert(source.to_owned(), trouble),
+            None => noted.remove(source),
+        };
     }
 
     /// Takes every root into memory, so that an outage later finds this process with all that it may need.

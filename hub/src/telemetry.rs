@@ -83,6 +83,7 @@ fn describe() {
     describe_counter!("config_operations_total", "Operations on values by operation and status");
     describe_counter!("secret_access_total", "Secrets given out in clear, by outcome");
     describe_counter!("vault_operations_total", "Requests to Vault by operation and status");
+    describe_counter!("vault_source_looks_total", "Looks at the KV stores that namespaces follow, by status");
     describe_counter!("authentication_failures_total", "Requests refused for their token, by reason");
     describe_gauge!("hub_leads", "1 where this process of the hub writes, 0 where another one does");
     describe_counter!(

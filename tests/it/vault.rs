@@ -13,6 +13,7 @@ mod conformance;
 mod login;
 mod outages;
 mod rotation;
+mod source;
 
 /// The path of an entry of namespace `app`.
 fn at(key: &str, environment: &str) -> String {

@@ -40,12 +40,20 @@ impl Bao {
     /// # Panics
     /// When the program is not there, or does not start.
     pub async fn start(scratch: &Scratch) -> Self {
+        Self::start_with(scratch, "").await
+    }
+
+    /// A new one with more in its configuration.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_with(scratch: &Scratch, more: &str) -> Self {
         let (address, cluster) = (free_address(), free_address());
         let folder = scratch.path("bao");
         fs::create_dir_all(folder.join("data")).unwrap();
         let text = format!(
             "storage \"raft\" {{\n path = \"{}\"\n node_id = \"one\"\n}}\nlistener \"tcp\" {{\n address = \"{address}\"\n \
-             tls_disable = true\n}}\napi_addr = \"http://{address}\"\ncluster_addr = \"http://{cluster}\"\n",
+             tls_disable = true\n}}\napi_addr = \"http://{address}\"\ncluster_addr = \"http://{cluster}\"\n{more}",
             folder.join("data").display()
         );
         let config = scratch.file("bao.hcl", &text);

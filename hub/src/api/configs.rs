@@ -59,7 +59,7 @@ impl<S: Journal + Registry> ConfigService for Api<S> {
     async fn health(&self) -> Health {
         let head = tokio::time::timeout(HEALTH_TIME_MAX, self.parts.store.head()).await;
         let ready = matches!(head, Ok(Ok(_)));
-        let reasons: Vec<String> = self.parts.secrets.trouble().into_iter().collect();
+        let reasons = self.parts.secrets.troubles();
         let status = match (ready, reasons.is_empty()) {
             (true, true) => HealthStatus::Healthy,
             (true, false) => HealthStatus::Degraded,

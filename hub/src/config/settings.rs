@@ -147,6 +147,17 @@ impl Settings {
         self.left.keys().any(|left| left.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
     }
 
+    /// The names of the tables in a table that nobody has asked for yet.
+    pub(super) fn tables_in(&self, key: &str) -> Vec<String> {
+        let rest = |left: &str| -> Option<String> {
+            let (name, _) = left.strip_prefix(key)?.strip_prefix('.')?.split_once('.')?;
+            Some(name.to_owned())
+        };
+        let mut names: Vec<String> = self.left.keys().filter_map(|left| rest(left)).collect();
+        names.dedup();
+        names
+    }
+
     /// Whether a key that was asked for came from the environment.
     pub(super) fn is_from_variable(&self, key: &str) -> bool {
         self.known.get(key).is_some_and(Option::is_some)

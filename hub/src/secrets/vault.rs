@@ -20,6 +20,7 @@ use super::provider::{KeyProvider, KeyVersion, ProviderError, ProviderKind, VAUL
 
 mod connection;
 mod error;
+pub mod kv;
 mod session;
 mod settings;
 mod trouble;
@@ -58,7 +59,12 @@ impl Vault {
 
     /// Why it cannot be used now, as far as is known.
     pub fn trouble(&self) -> Option<String> {
-        self.connection.trouble().map(|trouble| trouble.reason.to_string())
+        // Anybody may ask for the hub's health, so a path of its machine is left to the log.
+        let reason = self.connection.trouble()?.reason;
+        if matches!(reason, Reason::Credential { .. }) {
+            return Some("the hub cannot read what it logs in to Vault with".to_owned());
+        }
+        Some(reason.to_string())
     }
 
     /// Sees that the transit key is there and of use; with `make`, makes it where it is missing.

@@ -22,6 +22,7 @@ use crate::processes::{ProcessAt, Processes};
 use crate::registry::Registry;
 use crate::rotation::Rotator;
 use crate::secrets::SecretStore;
+use crate::sources::Follower;
 use crate::sync::call::Calls;
 use crate::sync::presence::Presence;
 use crate::sync::roster::Roster;
@@ -84,6 +85,12 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));
+    for source in config.sources.iter().cloned() {
+        // The settings give sources only beside a Vault.
+        let Some(vault) = providers.vault().cloned() else { break };
+        let (journal, secrets, writer) = (Arc::clone(store), Arc::clone(&secrets), writer.clone());
+        tokio::spawn(Follower { source, vault, journal, secrets, writer }.keep(stop.clone()));
+    }
     let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
     let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
     let known_callers = routes::known_callers(api, passing);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use llm_config_hub::secrets::KeyProvider as _;
 use llm_config_hub::secrets::vault::{Credential, Hidden, Vault, VaultAuth};
 use llm_config_tests::bao::Bao;
-use llm_config_tests::process::run;
+use llm_config_tests::process::{free_address, run};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::wait::eventually;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -126,4 +127,47 @@ async fn the_transit_key_is_made_by_init_and_by_nobody_else() {
     assert_eq!(bao.client().get("/v1/transit/keys/hub-two").await.status, 404);
     run("llm-config-hub", ["init", "--config", config]).await.done();
     bao.client().get("/v1/transit/keys/hub-two").await.expect(200);
+}
+
+/// Of a CA that no system trusts: its certificate, and one with its key for whoever is at 127.0.0.1.
+fn certificates() -> (String, String, String) {
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+    (ca_pem, leaf.pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_the_ca_of_the_settings_counts_and_a_certificate_logs_in() {
+    let scratch = Scratch::new("tls");
+    let (ca, certificate, key) = certificates();
+    let file = |name: &str, text: &str| scratch.file(name, text);
+    let (ca, certificate_file, key) = (file("ca", &ca), file("cert", &certificate), file("key", &key));
+    let address = free_address();
+    let listener = format!(
+        "listener \"tcp\" {{\n address = \"{address}\"\n tls_cert_file = \"{}\"\n tls_key_file = \"{}\"\n}}\n",
+        certificate_file.display(),
+        key.display()
+    );
+    let bao = Bao::start_with(&scratch, &listener).await;
+    let root = bao.client();
+    root.post("/v1/sys/auth/cert", json!({"type": "cert"})).await.fine();
+    let role = json!({"certificate": certificate, "token_policies": "hub", "token_ttl": "1h"});
+    root.post("/v1/auth/cert/certs/hub", role).await.fine();
+
+    let mut by_certificate = settings(&bao);
+    by_certificate.addr = format!("https://{address}");
+    by_certificate.auth_mount = "cert".into();
+    by_certificate.auth =
+        VaultAuth::Cert { role: Some("hub".into()), cert_file: certificate_file, key_file: key };
+    let stranger = Vault::new(by_certificate.clone()).unwrap();
+    let refused = stranger.wrap_key("ca", b"a key").await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be reached"), "{refused}");
+    by_certificate.ca_cert = Some(ca);
+    let vault = Vault::new(by_certificate).unwrap();
+    let wrapped = vault.wrap_key("ca", b"a key").await.unwrap();
+    assert_eq!(vault.unwrap_key("ca", &wrapped).await.unwrap().as_slice(), b"a key");
 }

@@ -83,7 +83,9 @@ impl Stand {
         let tables =
             format!("[database]\nurl = \"{}\"\n\n{}", cluster.database(), bao.tables(&scratch).await);
         let hub = Hub::serve(&scratch, &tables).await;
-        hub.client().put("/api/v1/environments/qa", json!({"parent": "base"})).await.fine();
+        for more in ["qa", "lab"] {
+            hub.client().put(&format!("/api/v1/environments/{more}"), json!({"parent": "base"})).await.fine();
+        }
         // Of the other environments no key is made for it.
         let about =
             json!({"name": "e1", "namespaces": ["app"], "environments": ["development"], "write": ["app"]});
@@ -134,11 +136,23 @@ async fn degraded(hub: &Hub, said: &str) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn edges_notice_nothing_of_a_vault_that_is_stopped_sealed_frozen_or_limits() {
     let mut stand = Stand::up("vault-away").await;
+    set_secret(&stand.hub.client(), "other", "edge", "sk-other").await.expect(200);
     let reading = Reading::begin(stand.edge.client());
+    stand.hub.kill();
+    stand.hub.start().await;
+    // All that it may need it takes in at its start, whether anybody asks for it or not: four keys of its own, and those
+    // of secrets in development, base and edge.
+    let taken_in = |answer: &Answer| {
+        let line = r#"vault_operations_total{operation="decrypt",status="success"} "#;
+        let count = answer.text().lines().find_map(|told| told.strip_prefix(line)?.parse::<u64>().ok());
+        count.is_some_and(|count| count >= 7)
+    };
+    stand.hub.client().until("/metrics", taken_in).await;
 
     stand.bao.stop();
     // Also where nobody needs it.
     degraded(&stand.hub, "Vault cannot be reached").await;
+    assert_eq!(revealed(&stand.hub.client(), "other", "edge").await.expect(200)["value"], "sk-other");
     stand.holds("staging", "Vault cannot be reached").await;
     stand.bao.resume().await;
     stand.heals("staging").await;
@@ -155,9 +169,9 @@ async fn edges_notice_nothing_of_a_vault_that_is_stopped_sealed_frozen_or_limits
 
     let quota = json!({"path": "transit/", "rate": 0.001, "interval": "1000s"});
     stand.bao.client().post("/v1/sys/quotas/rate-limit/hub", quota).await.fine();
-    stand.holds("edge", "Vault limits the hub's requests").await;
+    stand.holds("lab", "Vault limits the hub's requests").await;
     stand.bao.client().delete("/v1/sys/quotas/rate-limit/hub").await.fine();
-    stand.heals("edge").await;
+    stand.heals("lab").await;
     reading.end().await;
 }
 

@@ -93,7 +93,8 @@ pub(super) fn put_whole(path: &Path, text: &str) -> Result<bool, KeyringError> {
         Ok(()) => Ok(true),
     });
     let removed = fs::remove_file(&draft);
-    let done = linked.and_then(|put| removed.and(sync_folder(path)).map(|()| put));
+    let synced = sync_folder(path);
+    let done = linked.and_then(|put| removed.and(synced).map(|()| put));
     done.map_err(failed(path))
 }
 

@@ -44,6 +44,12 @@ impl Heard {
         (200..300).contains(&self.status)
     }
 
+    /// Vault is well and says no.
+    fn refused(&self) -> AskError {
+        let errors = self.body["errors"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        AskError::Refused { status: self.status, said: errors.collect::<Vec<_>>().join("; ") }
+    }
+
     /// Vault is of no use now.
     pub(super) fn failed(&self) -> Failed {
         let reason = match self.status {
@@ -97,20 +103,45 @@ impl Connection {
         self.kept.store(kept, Ordering::Relaxed);
     }
 
+    /// Asks as the hub for something that is not about its key: what is denied is refused, and nothing follows from it.
+    pub(super) async fn ask_beside<E: rustify::Endpoint>(
+        &self,
+        operation: &'static str,
+        request: &E,
+    ) -> Result<Json, AskError> {
+        let mut session = self.turn().await?;
+        if session.token.is_some() {
+            let heard = self.send_as_hub(&mut session, operation, request).await;
+            return match heard {
+                Ok(heard) if heard.is_fine() => Ok(heard.body),
+                Ok(heard) if matches!(heard.status, 400..=405) => Err(heard.refused()),
+                Ok(heard) => Err(AskError::Away(self.is_away(heard.failed()))),
+                Err(failed) => Err(AskError::Away(self.is_away(failed))),
+            };
+        }
+        self.ask_now(&mut session, operation, request).await
+    }
+
     /// Asks as the hub. A token that is gone is replaced, once.
     pub(super) async fn ask<E: rustify::Endpoint>(
         &self,
         operation: &'static str,
         request: &E,
     ) -> Result<Json, AskError> {
+        let mut session = self.turn().await?;
+        self.ask_now(&mut session, operation, request).await
+    }
+
+    /// The turn, for a caller who does not wait for long.
+    async fn turn(&self) -> Result<MutexGuard<'_, Session>, AskError> {
         self.allowed()?;
         let waited = tokio::time::timeout(self.settings.timeout, self.turn.lock()).await;
-        let Ok(mut session) = waited else {
+        let Ok(session) = waited else {
             return Err(AskError::Away(VaultError::Away { reason: Reason::Slow, retry_after_s: 1 }));
         };
         // Whoever had the turn before may have found out.
         self.allowed()?;
-        self.ask_now(&mut session, operation, request).await
+        Ok(session)
     }
 
     /// The same for whoever has the turn.
@@ -125,12 +156,7 @@ impl Connection {
                 self.is_well();
                 Ok(heard.body)
             }
-            Ok(heard) => {
-                let said = heard.body["errors"].as_array().map_or_else(String::new, |errors| {
-                    errors.iter().filter_map(Json::as_str).collect::<Vec<_>>().join("; ")
-                });
-                Err(AskError::Refused { status: heard.status, said })
-            }
+            Ok(heard) => Err(heard.refused()),
             Err(failed) => Err(AskError::Away(self.is_away(failed))),
         }
     }
@@ -181,7 +207,7 @@ impl Connection {
         }
         session.asked_at = Some(Instant::now());
         let heard = tokio::time::timeout(self.settings.timeout, self.exchange(request, token)).await;
-        let heard = heard.unwrap_or(Err(Failed::of(Reason::Slow)));
+        let heard = heard.unwrap_or_else(|_| Err(Failed::of(Reason::Slow)));
         let status = match &heard {
             Ok(heard) if heard.is_fine() => "success",
             Ok(Heard { status: 400 | 404 | 405, .. }) => "refused",

@@ -89,7 +89,7 @@ impl Connection {
         let heard = self.send(session, "renew", &RenewTokenSelfRequest::default(), Some(&text)).await?;
         let step = match heard {
             Heard { status: 200..=299, body, .. } => {
-                let token = granted(&body, Some(text)).ok_or(Failed::of(Reason::Failing(200)))?;
+                let token = granted(&body, Some(text)).ok_or_else(|| Failed::of(Reason::Failing(200)))?;
                 // Near the end of what it may live for in all, each renewal gives less.
                 let fading = token.life < life / 2;
                 session.token = Some(token);
@@ -127,7 +127,7 @@ impl Connection {
         if !heard.is_fine() {
             return Err(heard.failed_login());
         }
-        granted(&heard.body, None).ok_or(Failed::of(Reason::Failing(heard.status)))
+        granted(&heard.body, None).ok_or_else(|| Failed::of(Reason::Failing(heard.status)))
     }
 }
 
