@@ -154,7 +154,7 @@ impl<S: Journal + Registry> Follower<S> {
         if self.holds(key, &value).await? {
             return Ok(None);
         }
-        Ok(Some(OpAction::Set { value: SetValue::Secret(value), tags: None, description: None }))
+        Ok(Some(OpAction::Set { value: SetValue::Secret(value.into()), tags: None, description: None }))
     }
 
     fn author(&self) -> String {
