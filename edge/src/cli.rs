@@ -16,6 +16,7 @@ mod fleet;
 mod follow;
 mod hygiene;
 mod import;
+mod offline_limit;
 mod output;
 mod pace;
 mod reading;
@@ -93,6 +94,8 @@ enum Command {
     Held(conflicts::HeldArgs),
     /// What a folder does with concurrent writes
     Policy(conflicts::PolicyArgs),
+    /// How long an edge may open secrets of a folder without its hub
+    OfflineLimit(offline_limit::OfflineLimitArgs),
     /// The hub's edges
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
@@ -176,6 +179,7 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Conflicts(args) => conflicts::conflicts(connection, args, json).await,
         Command::Held(args) => conflicts::held(connection, args, json).await,
         Command::Policy(args) => conflicts::policy(connection, args, json).await,
+        Command::OfflineLimit(args) => offline_limit::offline_limit(connection, args, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
         Command::Edge(_)
@@ -214,6 +218,7 @@ mod tests {
             "llm-config edge join --token-file t --data d",
             "llm-config edge join --hub https://h:8443 --ca c.pem --token-file t --data d --name n --namespaces a,b",
             "llm-config edge run --data d --join-token-file t --socket d/edge.sock --listen 127.0.0.1:7000 --token-file t",
+            "llm-config edge join --token-file t --offline-restart file",
             "llm-config edge status --json",
             "llm-config edge leave --data d",
             "llm-config fleet ls",
@@ -248,6 +253,8 @@ mod tests {
             "llm-config held drop 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --json",
             "llm-config policy app/llm --conflicts hub_wins",
             "llm-config policy app/llm --inherit",
+            "llm-config offline-limit app/llm --set 24h",
+            "llm-config offline-limit app/llm --inherit --json",
             "llm-config --socket s status",
             "llm-config doctor --json",
         ] {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use llm_config_proto::rest::service::{Clash, HeldAtHub, Told};
 use llm_config_proto::sync::{Dial, SyncError};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::offline::SessionMark;
 use llm_config_shared::replication::edge::{Alert, EdgeReplica, Input, LocalWrite, Output, WriteRefused};
-use llm_config_shared::replication::frame::{HubFrame, Response};
-use llm_config_shared::segment::Rejected;
+use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response};
+use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::store::replica::{ReplicaStore, StoreError};
 use llm_config_shared::time::Instant;
 use llm_config_shared::write::Verdict;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::link::{Attempt, INCOMING_MAX, Link, LinkEvent};
+use crate::offline::Offline;
 use crate::run::random_u64;
 use crate::view::View;
 
@@ -47,6 +50,7 @@ pub(crate) enum Ended {
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) view: Arc<View>,
+    pub(crate) offline: Arc<Offline>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) notes: Arc<Notes>,
     /// Replaced at every renewal.
@@ -69,6 +73,8 @@ pub(crate) struct Loop<'a, S> {
     /// The first batch of what readers see replaces everything.
     published: bool,
     hub_offset_ms: i64,
+    /// What the hub signs with.
+    keys: VerificationKeys,
     reread_at: Instant,
     failed: Option<StoreError>,
 }
@@ -107,6 +113,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
         commands: &'a mut mpsc::Receiver<Command>,
         around: Surroundings,
         hub_offset_ms: i64,
+        keys: VerificationKeys,
     ) -> Self {
         let (event_sender, events) = mpsc::channel(INCOMING_MAX);
         let reread_at = around.clock.now() + REREAD_EVERY_MS;
@@ -122,6 +129,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             requests: Requests::default(),
             published: false,
             hub_offset_ms,
+            keys,
             reread_at,
             failed: None,
         }
@@ -206,6 +214,9 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             },
             LinkEvent::Frame(frame) => {
                 self.look_at(&frame);
+                if let HubFrame::OfflineLimit(statement) = &frame {
+                    self.heard(statement);
+                }
                 self.replica.handle(Input::Frame(frame), now);
             }
             LinkEvent::Closed(error) => {
@@ -230,11 +241,30 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::Checkpoint { .. }
             | HubFrame::End { .. }
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => {}
+        }
+    }
+
+    /// The hub has said how long secrets stay open from now on.
+    fn heard(&self, statement: &Bytes) {
+        match self.around.offline.heard(statement, &self.keys) {
+            Ok(()) => {
+                self.around.view.unlock_secrets();
+                self.around.notes.clear(Topic::Offline);
+            }
+            Err(reason) => {
+                metrics::counter!("sync_rejected_total", "reason" => reason_label(&reason)).increment(1);
+                tracing::warn!(%reason, "the hub's word on the offline limit is not taken");
+                // A key that is not known yet may be in the statement that comes with a renewal.
+                if reason == Rejected::UnknownKey {
+                    self.around.renew.notify_one();
+                }
+            }
         }
     }
 
@@ -312,6 +342,10 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             }
             Output::Disconnect => self.link = None,
             Output::Send(frame) => {
+                if let EdgeFrame::Hello(hello) = &frame {
+                    let mark = SessionMark { incarnation: hello.incarnation, session: hello.session };
+                    self.around.offline.asked(mark);
+                }
                 let stuck = self.link.as_ref().is_some_and(|link| link.send(frame).is_err());
                 if stuck {
                     tracing::warn!("the connection to the hub takes nothing any more; it is given up");

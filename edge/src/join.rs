@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::identity::{EdgeIdentity, IdentityError, StoredCredentials, UnreadableCertificate};
 use crate::keys::{EdgeKeys, FILE_WARNING, KeyError, KeyProvider};
+use crate::offline::{self, OfflineRestart, destroy};
 use crate::serve::unix::{DirectoryLock, SocketError};
 
 /// A token file is never larger.
@@ -42,6 +43,8 @@ pub struct JoinOptions {
     /// What the caller expects to receive.
     pub namespaces: Vec<Subtree>,
     pub key: KeyProvider,
+    /// What becomes of secrets at a start without the hub.
+    pub offline_restart: OfflineRestart,
 }
 
 /// An edge that has just joined.
@@ -149,6 +152,8 @@ pub(crate) async fn join_locked(options: &JoinOptions) -> Result<Joined, JoinErr
         default_environment: reply.default_environment,
         joined_at: now,
     };
+    // Before the identity: an edge that has joined has its choice.
+    options.offline_restart.store(directory)?;
     identity.store(directory)?;
     let warnings = warnings(options, &identity);
     Ok(Joined { identity, warnings })
@@ -159,6 +164,7 @@ fn warnings(options: &JoinOptions, identity: &EdgeIdentity) -> Vec<String> {
         KeyProvider::File => FILE_WARNING.to_owned(),
         KeyProvider::Auto => format!("no safer place for keys is supported yet; {FILE_WARNING}"),
     }];
+    warnings.push(options.offline_restart.explained().to_owned());
     let received = &identity.binding.namespaces;
     let missing = options
         .namespaces
@@ -239,9 +245,15 @@ pub(crate) fn dial(identity: &EdgeIdentity, keys: &EdgeKeys) -> Result<Dial, Joi
 /// When a daemon is running here, or a file cannot be removed.
 pub fn leave(directory: &Path) -> Result<(), JoinError> {
     let lock = DirectoryLock::take(directory)?;
-    for name in [crate::identity::FILE, crate::keys::FILE] {
+    for name in [
+        offline::LIMIT_KEYS,
+        crate::identity::FILE,
+        crate::keys::FILE,
+        offline::CONTACT,
+        offline::RESTART_FILE,
+    ] {
         let path = directory.join(name);
-        gone(&path, fs::remove_file(&path))?;
+        gone(&path, destroy(&path))?;
     }
     let entries = fs::read_dir(directory).map_err(|source| file(directory, source))?;
     for entry in entries.flatten() {

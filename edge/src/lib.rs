@@ -6,6 +6,7 @@ pub mod identity;
 pub mod join;
 pub mod keys;
 mod link;
+pub mod offline;
 mod renewal;
 pub mod run;
 pub mod serve;

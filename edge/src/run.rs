@@ -27,6 +27,7 @@ use crate::daemon::{Ended, Loop, Surroundings};
 use crate::identity::{EdgeIdentity, IdentityError};
 use crate::join::{self, JoinError, JoinOptions, REPLICA};
 use crate::keys::{EdgeKeys, FILE_WARNING, KeyError};
+use crate::offline::{self, Offline, OfflineRestart, Receiver};
 use crate::renewal::Renewal;
 use crate::serve::guard::Gate;
 use crate::serve::service::EdgeService;
@@ -57,6 +58,8 @@ pub struct RunOptions {
     pub listen: Option<SocketAddr>,
     /// What callers on `listen` have to show.
     pub token_file: Option<PathBuf>,
+    /// Chosen anew; as it was where nothing is said.
+    pub offline_restart: Option<OfflineRestart>,
     pub store: StoreOptions,
 }
 
@@ -118,6 +121,9 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
         return Ok(());
     }
     let identity = EdgeIdentity::load(directory)?;
+    if let Some(restart) = options.offline_restart {
+        restart.store(directory)?;
+    }
     let keys = Arc::new(EdgeKeys::load(directory)?);
     let edge = Edge::start(&options, identity, keys).await?;
     let windows = Windows::open(&socket, options.listen.zip(token)).await?;
@@ -136,6 +142,7 @@ async fn join_first(options: &RunOptions, stop: &CancellationToken) -> Result<bo
     let options = JoinOptions {
         directory: options.directory.clone(),
         token_file: token_file.clone(),
+        offline_restart: options.offline_restart.unwrap_or_default(),
         ..JoinOptions::default()
     };
     let mut backoff = Backoff::new(random_u64()?);
@@ -217,7 +224,14 @@ impl Edge {
         note_recovery(&opened, &notes);
 
         let (sealing_key, _) = keys.sealing_pair();
-        let keyring = Keyring::new(identity.tenant.clone(), identity.edge.0.to_string(), sealing_key);
+        let receiver =
+            Receiver { tenant: identity.tenant.clone(), edge: identity.edge, private: sealing_key.clone() };
+        let restart = OfflineRestart::load(&options.directory)?;
+        let signers = &identity.credentials.verification_keys;
+        let offline =
+            Offline::open(options.directory.clone(), receiver, keys.replica.clone(), restart, signers);
+        let edge_id = identity.edge.0.to_string();
+        let keyring = Keyring::new(identity.tenant.clone(), edge_id, sealing_key, offline.clone());
         let view = Arc::new(View::new(
             identity.tenant.clone(),
             identity.name.clone(),
@@ -239,7 +253,7 @@ impl Edge {
             clock: clock.clone(),
             wake: renew.clone(),
         };
-        let around = Surroundings { view, clock, notes, dial, renew };
+        let around = Surroundings { view, offline, clock, notes, dial, renew };
         let store_options = options.store;
         Ok(Self {
             owner,
@@ -265,6 +279,7 @@ impl Edge {
             self.handle.clone(),
             around.notes.clone(),
             around.clock.clone(),
+            around.offline.clone(),
         ));
         let service = Arc::new(EdgeService::new(
             around.view.clone(),
@@ -291,6 +306,9 @@ impl Edge {
                 tcp.await
             });
         }
+        let watching =
+            offline::watch(around.offline.clone(), around.view.clone(), around.notes.clone(), stop.clone());
+        tokio::spawn(watching);
         let renewal = tokio::spawn(self.renewal.run(stop.clone()));
         let replication = Replication {
             owner: self.owner,
@@ -390,6 +408,7 @@ impl Replication {
             keys: identity.credentials.verification_keys.clone(),
         };
         let clock = &self.around.clock;
+        let signers = identity.keys.clone();
         let incarnation = random_u64()? >> 1;
         let mut replica =
             EdgeReplica::new(identity, Rules::ALL, records, incarnation, clock.wall(), clock.now());
@@ -398,7 +417,8 @@ impl Replication {
         }
         let committer = Committer::start(store)?;
         let around = self.around.clone();
-        Ok(Loop::new(replica, committer, commands, around, hub_offset_ms.unwrap_or(0)).run(stop).await)
+        let hub_offset_ms = hub_offset_ms.unwrap_or(0);
+        Ok(Loop::new(replica, committer, commands, around, hub_offset_ms, signers).run(stop).await)
     }
 }
 

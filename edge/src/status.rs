@@ -12,6 +12,7 @@ use crate::daemon::handle::Handle;
 use crate::daemon::notes::Notes;
 use crate::identity::EdgeIdentity;
 use crate::join::REPLICA;
+use crate::offline::{Offline, SecretsStatus};
 use crate::view::{Summary, View};
 
 /// A certificate with less than this left is worth a warning, in milliseconds.
@@ -46,6 +47,7 @@ pub struct Status {
     pub subscriptions: Vec<Subscription>,
     pub certificate_expires_at: String,
     pub certificate_expires_in_ms: u64,
+    pub secrets: SecretsStatus,
     pub replica_bytes: u64,
     pub uptime_ms: u64,
     pub version: &'static str,
@@ -69,6 +71,7 @@ pub struct Reporter {
     handle: Handle,
     notes: Arc<Notes>,
     clock: Arc<Clock>,
+    offline: Arc<Offline>,
 }
 
 impl Reporter {
@@ -79,8 +82,9 @@ impl Reporter {
         handle: Handle,
         notes: Arc<Notes>,
         clock: Arc<Clock>,
+        offline: Arc<Offline>,
     ) -> Self {
-        Self { directory, identity, view, handle, notes, clock }
+        Self { directory, identity, view, handle, notes, clock, offline }
     }
 
     /// How things are now.
@@ -110,6 +114,7 @@ impl Reporter {
             subscriptions: summary.feeds.iter().map(|(feed, _)| subscription(feed)).collect(),
             certificate_expires_at: valid_until.to_rfc3339(),
             certificate_expires_in_ms: left_ms,
+            secrets: self.offline.report(),
             replica_bytes,
             uptime_ms: self.clock.now().0,
             version: env!("CARGO_PKG_VERSION"),
@@ -146,6 +151,10 @@ impl Reporter {
         if let Some(age_ms) = summary.age_ms {
             metrics::gauge!("sync_age_seconds").set(age_ms as f64 / 1_000.0);
         }
+        let secrets = self.offline.report();
+        metrics::gauge!("sync_secrets_locked").set(if secrets.open { 0.0 } else { 1.0 });
+        metrics::gauge!("sync_secrets_lock_in_seconds")
+            .set(secrets.locks_in_ms.unwrap_or(0) as f64 / 1_000.0);
         if let Some(progress) = self.handle.progress().await {
             metrics::gauge!("sync_lag_entries").set(progress.behind as f64);
         }

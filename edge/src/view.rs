@@ -160,6 +160,17 @@ impl View {
         }
     }
 
+    /// The hub was heard: secrets open again, as far as they were locked.
+    pub fn unlock_secrets(&self) {
+        self.write().keyring.unlock();
+    }
+
+    /// The keys of these secrets are forgotten. Whoever follows is told to read anew, and so finds out.
+    pub fn lock_secrets(&self, subtrees: &[Subtree]) {
+        self.write().keyring.lock(subtrees);
+        self.tell(Told::Reset(self.position()));
+    }
+
     /// What the hub's clock said in the handshake.
     pub fn set_hub_clock(&self, physical: UnixMillis) {
         let offset_ms = physical.0 as i64 - self.clock.wall().0 as i64;

@@ -36,6 +36,7 @@ mod events;
 mod held_changes;
 mod history;
 mod list;
+mod losses;
 mod policies;
 mod read;
 mod subscriptions;

@@ -144,10 +144,14 @@ pub enum SetPolicyError {
     Journal(#[from] JournalError),
 }
 
+mod losses;
+
+pub use losses::Losses;
+
 type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
-pub trait Registry: Send + Sync + 'static {
+pub trait Registry: Losses + Send + Sync + 'static {
     /// False when the tenant existed. A new one gets [`Environments::standard`].
     fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> impl Future<Output = Answer<bool>> + Send;
     /// By name.

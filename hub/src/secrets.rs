@@ -9,9 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
-use llm_config_shared::seal::CannotOpen;
+use llm_config_shared::seal::{CannotOpen, SealKey};
 use llm_config_shared::secret::{SealedSecret, SubtreeKey, open_secret};
 use llm_config_shared::store::JournalError;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -19,6 +20,7 @@ use crate::registry::Registry;
 
 mod grants;
 mod keys;
+mod limit;
 mod local;
 mod sealer;
 
@@ -51,12 +53,14 @@ pub struct SecretStore<R> {
     registry: Arc<R>,
     keyring: Arc<LocalKeyring>,
     roots: Roots,
+    /// What all edges' limit keys derive from, once it was needed.
+    of_limits: OnceCell<SealKey>,
 }
 
 impl<R: Registry> SecretStore<R> {
     /// Over the hub's database and its keyring.
     pub fn new(registry: Arc<R>, keyring: Arc<LocalKeyring>) -> Self {
-        Self { registry, keyring, roots: Roots::default() }
+        Self { registry, keyring, roots: Roots::default(), of_limits: OnceCell::new() }
     }
 
     /// The plaintext, for a caller who may see it.

@@ -7,6 +7,7 @@ pub mod call;
 pub mod enrol;
 mod follow;
 mod lag;
+mod limit;
 pub mod listener;
 mod measure;
 pub mod nonce;

@@ -13,6 +13,8 @@ pub mod duration;
 pub mod error;
 mod events;
 pub mod extract;
+mod loss_routes;
+pub mod losses;
 pub mod openapi;
 pub mod position;
 mod query;

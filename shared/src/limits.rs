@@ -72,6 +72,19 @@ pub const REPAIR_KEYS_MAX: usize = 256;
 /// Repairs of one feed within an hour before it is fetched whole.
 pub const REPAIRS_PER_HOUR_MAX: usize = 3;
 
+/// How long secrets stay open at an edge without contact with its hub, unless the hub says otherwise.
+pub const OFFLINE_LIMIT_MS: u64 = 72 * 3_600_000;
+/// The longest and the shortest that may be set for a namespace.
+pub const OFFLINE_LIMIT_MS_MAX: u64 = 30 * 86_400_000;
+/// Shorter than this a limit would only find out how quick the network is.
+pub const OFFLINE_LIMIT_MS_MIN: u64 = 1_000;
+/// Most namespaces of a tenant with a limit of their own.
+pub const OFFLINE_LIMITS_MAX: usize = 256;
+/// Starts of the machine without contact after which secrets lock: how long it was off, nobody can know.
+pub const OFFLINE_REBOOTS_MAX: u32 = 1;
+/// A connected edge is told at least this often that the hub is there, in milliseconds.
+pub const CONTACT_EVERY_MS_MAX: u64 = 60_000;
+
 /// Below this size a value always travels whole.
 pub const PATCH_BYTES_MIN: usize = 64;
 
@@ -114,4 +127,5 @@ const _: () =
     assert!(16 * (REPAIR_BUCKETS + REPAIR_ROWS_MAX) < FRAME_BYTES_MAX, "what is compared fits a frame");
 const _: () = assert!(REPAIR_KEYS_MAX <= SEGMENT_ROWS_MAX, "what is put right fits a segment");
 const _: () = assert!(CLOCK_EPSILON_MS <= CLOCK_EPSILON_MS_MAX);
+const _: () = assert!(OFFLINE_LIMIT_MS_MIN < OFFLINE_LIMIT_MS && OFFLINE_LIMIT_MS < OFFLINE_LIMIT_MS_MAX);
 const _: () = assert!(RECONNECT_MS_MIN < RECONNECT_MS_MAX);

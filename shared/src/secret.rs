@@ -17,6 +17,12 @@ use zeroize::Zeroizing;
 use crate::name::{EntryKey, Environment, Subtree, Tenant};
 use crate::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 
+mod limited;
+
+pub use limited::{
+    SealedLimitKeys, limit_key, open_limit_keys, open_limited_grant, seal_limit_keys, seal_limited_grant,
+};
+
 /// A secret version as it lies in databases and replicas and travels: ciphertext only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedSecret {
@@ -328,7 +334,7 @@ mod tests {
     }
 
     /// No randomness at all: enough for a test, and the same each time.
-    struct Counting(u8);
+    pub(super) struct Counting(pub(super) u8);
 
     impl hpke::rand_core::TryRng for Counting {
         type Error = std::convert::Infallible;

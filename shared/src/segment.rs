@@ -25,7 +25,8 @@ pub use build::{Draft, SegmentPart, draft};
 pub use checkpoint::{Checkpoint, CheckpointDraft, verify_checkpoint};
 pub use header::{Kind, SectionCodec, SegmentHeader};
 pub use lost::{LostHistory, LostHistoryDraft, verify_lost_history};
-pub use open::{Verified, verify};
+pub use open::{Verified, newest_key_epoch, verify};
+pub(crate) use open::{seal, split};
 pub use patched::{Held, Opened, Outgoing, Patch};
 
 /// Bytes of an Ed25519 signature.
@@ -64,7 +65,7 @@ impl VerificationKeys {
         self.keys.iter().map(|(id, key)| (*id, key))
     }
 
-    fn check(&self, key_id: u64, message: &[u8], signature: &[u8]) -> Result<(), Rejected> {
+    pub(crate) fn check(&self, key_id: u64, message: &[u8], signature: &[u8]) -> Result<(), Rejected> {
         let key = self.keys.get(&key_id).ok_or(Rejected::UnknownKey)?;
         let fits = match self.scheme {
             Scheme::Ed25519 => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),

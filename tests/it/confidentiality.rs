@@ -39,7 +39,7 @@ async fn fill(hub: &Hub) {
 async fn production_edge(scratch: &Scratch, hub: &Hub) -> Edge {
     let body =
         json!({"name": "p1", "namespaces": ["app"], "environments": ["production"], "write": ["edges/p1"]});
-    Edge::join(scratch, "p1", &hub.join_token(body).await).await
+    Edge::join_with(scratch, "p1", &hub.join_token(body).await, &["--offline-restart", "file"]).await
 }
 
 async fn status(edge: &Edge, path: &str) -> u16 {

@@ -33,6 +33,7 @@ mod journal;
 mod kills;
 mod long_absence;
 mod newer;
+mod offline_limit;
 mod outage;
 mod published_api;
 mod published_bugs;

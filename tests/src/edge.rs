@@ -52,6 +52,17 @@ impl Edge {
         edge
     }
 
+    /// The same with more arguments to `edge join`.
+    ///
+    /// # Panics
+    /// When the hub refuses, or the edge does not start.
+    pub async fn join_with(scratch: &Scratch, name: &str, token: &str, more: &[&str]) -> Self {
+        try_join(scratch, name, token, more).await.done();
+        let mut edge = Self::at(scratch, name);
+        edge.start().await;
+        edge
+    }
+
     /// The same through a proxy, which stays the only way to its hub.
     ///
     /// # Panics

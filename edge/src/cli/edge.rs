@@ -8,6 +8,7 @@ use http::Method;
 use llm_config_edge::identity::EdgeIdentity;
 use llm_config_edge::join::{self, JoinError, JoinOptions, REPLICA};
 use llm_config_edge::keys::{EdgeKeys, KeyProvider};
+use llm_config_edge::offline::OfflineRestart;
 use llm_config_edge::run::{self, RunError, RunOptions, SOCKET};
 use llm_config_edge::store::{self, Owner, StoreOptions};
 use llm_config_edge::telemetry;
@@ -70,6 +71,9 @@ pub(crate) struct JoinArgs {
     /// Where the edge's keys are kept: auto or file
     #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<KeyProvider>())]
     key: KeyProvider,
+    /// What becomes of secrets when the edge starts without its hub: never (they stay locked until it is reached) or file
+    #[arg(long, value_name = "WHERE", default_value = "never", value_parser = |text: &str| text.parse::<OfflineRestart>())]
+    offline_restart: OfflineRestart,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -88,6 +92,9 @@ pub(crate) struct RunArgs {
     /// File with the token that callers on --listen need
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Choose anew what becomes of secrets at a start without the hub: never or file [default: as chosen at join]
+    #[arg(long, value_name = "WHERE", value_parser = |text: &str| text.parse::<OfflineRestart>())]
+    offline_restart: Option<OfflineRestart>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -130,6 +137,7 @@ async fn join(args: &JoinArgs, json: bool) -> Result<(), Failure> {
         name: args.name.clone(),
         namespaces: args.namespaces.clone(),
         key: args.key,
+        offline_restart: args.offline_restart,
     };
     let joined = join::join(&options).await.map_err(|error| not_joined(&error))?;
     joined.warnings.iter().for_each(|warning| output::note(format!("note: {warning}")));
@@ -181,6 +189,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         socket: args.socket.clone(),
         listen: args.listen,
         token_file: args.token_file.clone(),
+        offline_restart: args.offline_restart,
         store: StoreOptions::default(),
     };
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
@@ -209,8 +218,29 @@ struct Status {
     lost: u64,
     default_environment: String,
     subscriptions: Vec<Subscription>,
+    secrets: Option<Secrets>,
     certificate_expires_at: String,
     warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Secrets {
+    open: bool,
+    locks_in_ms: Option<u64>,
+    locked_since: Option<String>,
+    locked_by: Option<String>,
+}
+
+impl Secrets {
+    fn told(&self) -> String {
+        if self.open {
+            let left = self.locks_in_ms.map_or_else(|| "an unknown time".to_owned(), output::age);
+            return format!("secrets are open; without the hub they lock in {left}");
+        }
+        let since = self.locked_since.as_deref().unwrap_or("a time unknown");
+        let by = self.locked_by.as_deref().unwrap_or("unknown").replace('_', " ");
+        format!("secrets are locked since {since} ({by}); they open when the hub is reached")
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -269,6 +299,11 @@ fn lines(status: &Status) -> Vec<String> {
         let default = if subscription.environment == status.default_environment { " (default)" } else { "" };
         let secrets = if subscription.secrets { "" } else { ", without secrets" };
         lines.push(format!("  receives {namespace} in {}{default}{secrets}", subscription.environment));
+    }
+    if status.subscriptions.iter().any(|subscription| subscription.secrets)
+        && let Some(secrets) = &status.secrets
+    {
+        lines.push(format!("  {}", secrets.told()));
     }
     lines.push(format!("  certificate until {}", status.certificate_expires_at));
     lines.extend(status.warnings.iter().map(|warning| format!("  look: {warning}")));

@@ -11,6 +11,7 @@ pub enum Topic {
     Disk,
     Hub,
     Keys,
+    Offline,
     Replica,
 }
 

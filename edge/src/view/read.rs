@@ -368,6 +368,9 @@ impl From<Missing> for ApiError {
                 5,
             )
             .detail("age_ms", age_ms),
+            Missing::Locked(Locked::Offline(lock)) => Self::locked(lock.to_string())
+                .detail("reason", lock.by.code())
+                .detail("since", lock.since.to_rfc3339()),
             Missing::Locked(reason) => Self::locked(reason.to_string()),
         }
     }

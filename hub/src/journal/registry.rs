@@ -17,6 +17,7 @@ use crate::registry::{
 mod edges;
 mod joining;
 mod keys;
+mod losses;
 pub(super) mod policies;
 mod tenants;
 mod tokens;

@@ -37,6 +37,7 @@ pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>, passing: Pa
     let routes = router::health_routes::<Api<S>>()
         .merge(written.route_layer(from_fn_with_state(passing, pass_on)))
         .merge(router::admin_routes::<Api<S>>().route_layer(from_fn(administrators)))
+        .merge(router::loss_routes::<Api<S>>().route_layer(from_fn(administrators)))
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)

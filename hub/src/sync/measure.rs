@@ -18,7 +18,7 @@ pub(super) fn sent(frame: &HubFrame) {
         HubFrame::UploadResult { answers, .. } => decided(answers),
         HubFrame::Repair { answer, .. } => repaired(answer),
         HubFrame::Taken { taken, .. } => taken_in(taken),
-        HubFrame::Grants(_) | HubFrame::Reply { .. } => {}
+        HubFrame::OfflineLimit(_) | HubFrame::Grants(_) | HubFrame::Reply { .. } => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was changed about connected edges: removed ones are cut off, others are told to subscribe anew or get new keys.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_shared::feed::{Environments, Feed};
@@ -27,15 +28,18 @@ pub(super) async fn recheck<R: Registry>(roster: &Roster, registry: &R) -> Resul
     for tenant in tenants {
         let environments = registry.environments(&tenant).await?;
         let roots = registry.roots(&tenant).await?;
+        let limits = Arc::new(registry.offline_limits(&tenant).await?);
         let edges: BTreeMap<ActorId, Edge> =
             registry.edges(&tenant).await?.into_iter().map(|edge| (edge.id, edge)).collect();
         for (number, seated) in seated.iter().filter(|(_, seated)| seated.edge.tenant == tenant) {
             let close = judge(seated, edges.get(&seated.edge.id), &environments);
             let epochs = key_epochs(&seated.profile.feeds, &roots);
             roster.tell(seated.edge.id, *number, |notice| {
-                let changed = close.is_some() || epochs > notice.key_epochs;
+                let limited = notice.limits.as_ref() != Some(&limits);
+                let changed = close.is_some() || epochs > notice.key_epochs || limited;
                 notice.close = notice.close.take().or(close);
                 notice.key_epochs = notice.key_epochs.max(epochs);
+                notice.limits = Some(Arc::clone(&limits));
                 changed
             });
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use llm_config_shared::offline::OfflineLimits;
 use llm_config_shared::replication::frame::Refusal;
 use llm_config_shared::replication::hub::Profile;
 use llm_config_shared::replication::seats::{Greeting, Meeting};
@@ -24,6 +25,8 @@ pub(super) struct Notice {
     pub(super) close: Option<Refusal>,
     /// Newest key epochs of the edge's secrets, added up; the keys are handed out again when it rises.
     pub(super) key_epochs: u64,
+    /// The tenant's offline limits, once they were looked at.
+    pub(super) limits: Option<Arc<OfflineLimits>>,
 }
 
 /// The connected edges.
@@ -81,7 +84,7 @@ impl Roster {
         seats.last += 1;
         let number = seats.last;
         let edge = seated.edge.id;
-        let (notice, receiver) = watch::channel(Notice { close: None, key_epochs });
+        let (notice, receiver) = watch::channel(Notice { close: None, key_epochs, limits: None });
         let of_edge = seats.taken.entry(edge).or_default();
         let surplus = of_edge.len().saturating_sub(SEATS_MAX - 1);
         let mut place = 0;

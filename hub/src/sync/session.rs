@@ -3,6 +3,7 @@
 //! It holds one transfer at a time, as shared bytes, and a channel of a few frames. An edge that reads slowly costs its
 //! own task some waiting and nobody else anything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,17 @@ use llm_config_proto::sync::{EdgeFrames, SyncError};
 use llm_config_shared::entry::Author;
 use llm_config_shared::feed::Feed;
 use llm_config_shared::limits::{CLOCK_EPSILON_MS, PROGRESS_MS_MAX};
-use llm_config_shared::name::EdgeName;
+use llm_config_shared::name::{EdgeName, Environment};
 use llm_config_shared::newer::Taken;
+use llm_config_shared::offline::SessionMark;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Request};
-use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Part, Profile};
 use llm_config_shared::replication::repair::Job;
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::replication::seats::Greeting;
-use llm_config_shared::segment::LostHistory;
+use llm_config_shared::secret::KeyGrant;
+use llm_config_shared::segment::{LostHistory, newest_key_epoch};
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::{Head, Journal, JournalError, Loss};
 use llm_config_shared::time::Instant;
@@ -31,6 +34,7 @@ use tokio_stream::StreamExt as _;
 
 use super::call::too_many;
 use super::lag::Lag;
+use super::limit::Said;
 use super::measure;
 use super::roster::Seat;
 use super::service::Parts;
@@ -61,6 +65,12 @@ struct Running {
     core: HubSession,
     jobs: JoinSet<Done>,
     calls: usize,
+    /// What was said of the offline limits.
+    limit: Said,
+    /// The newest key epochs of environments whose keys the edge was sent.
+    granted: BTreeMap<Environment, u64>,
+    /// The sum of key epochs that the keys were last sent for.
+    granted_for: u64,
     /// Keys for secrets are on their way: what needs them follows them.
     granting: bool,
     after_grants: Option<(Vec<(Feed, Vector)>, bool)>,
@@ -76,12 +86,14 @@ struct Running {
 /// A job that is finished.
 enum Done {
     Call(Input),
-    Grants(Input),
+    Grants(Vec<KeyGrant>),
+    /// A transfer, with keys that it turned out to need first.
+    Feeds(Vec<KeyGrant>, Input),
     Other(Input),
 }
 
 /// The stream is over.
-struct Ended;
+pub(super) struct Ended;
 
 impl<J: Journal, R: Registry> Session<J, R> {
     pub(super) async fn run(mut self, mut frames: EdgeFrames) {
@@ -90,6 +102,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
             core: HubSession::new((*self.profile).clone(), Rules::ALL, now),
             jobs: JoinSet::new(),
             calls: 0,
+            limit: Said::default(),
+            granted: BTreeMap::new(),
+            granted_for: self.seat.notice.borrow().key_epochs,
             granting: false,
             after_grants: None,
             floor: Vector::EMPTY,
@@ -120,7 +135,14 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 },
                 Ok(()) = self.seat.notice.changed() => match self.noticed(&mut running) {
                     Some(input) => input,
-                    None => continue,
+                    None => match self.say_changed_limit(&mut running.limit).await {
+                        Ok(()) => continue,
+                        Err(Ended) => return,
+                    },
+                },
+                () = running.limit.due() => match self.say_limit(&mut running.limit).await {
+                    Ok(()) => continue,
+                    Err(Ended) => return,
                 },
                 () = tokio::time::sleep_until(clock::deadline(at)) => {
                     running.core.handle_timeout(clock::instant());
@@ -140,6 +162,8 @@ impl<J: Journal, R: Registry> Session<J, R> {
             Ok(frame) => {
                 if let EdgeFrame::Hello(hello) = &frame {
                     running.floor = hello.floor.clone();
+                    let mark = SessionMark { incarnation: hello.incarnation, session: hello.session };
+                    running.limit.mark = Some(mark);
                     let greeting = Greeting { incarnation: hello.incarnation, session: hello.session };
                     if self.seat.greet(greeting) {
                         self.found_copy(running, "two of them are connected");
@@ -177,11 +201,17 @@ impl<J: Journal, R: Registry> Session<J, R> {
                 running.calls -= 1;
                 input
             }
-            Done::Grants(input) => {
+            Done::Grants(grants) => {
+                running.sent(&grants);
                 running.granting = false;
                 if let Some((feeds, every)) = running.after_grants.take() {
                     self.read_feeds(running, feeds, every);
                 }
+                Input::Grants(grants)
+            }
+            Done::Feeds(grants, input) => {
+                running.sent(&grants);
+                running.core.handle(Input::Grants(grants), clock::instant());
                 input
             }
         }
@@ -210,11 +240,12 @@ impl<J: Journal, R: Registry> Session<J, R> {
         let notice = self.seat.notice.borrow_and_update().clone();
         match notice.close {
             Some(refusal) => Some(Input::Close(refusal)),
-            // The only other thing that is told: new keys.
-            None => {
+            None if notice.key_epochs > running.granted_for => {
+                running.granted_for = notice.key_epochs;
                 self.seal_grants(running);
                 None
             }
+            None => None,
         }
     }
 
@@ -229,7 +260,11 @@ impl<J: Journal, R: Registry> Session<J, R> {
                         let changes = head.saturating_sub(running.acknowledged_seq);
                         self.seat.lags(Some(Lag { since: running.sent_at, changes }));
                     }
+                    let welcome = matches!(frame, HubFrame::Welcome(_));
                     self.send(frame).await?;
+                    if welcome {
+                        self.say_limit(&mut running.limit).await?;
+                    }
                 }
                 Output::ReadHead => self.read_head(running),
                 Output::SealGrants => self.seal_grants(running),
@@ -255,7 +290,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
     }
 
     /// Waits until the edge reads, but not for ever, and not once the session is to end.
-    async fn send(&mut self, frame: HubFrame) -> Result<(), Ended> {
+    pub(super) async fn send(&mut self, frame: HubFrame) -> Result<(), Ended> {
         measure::sent(&frame);
         let closing = async {
             let closed = self.seat.notice.wait_for(|notice| notice.close.is_some()).await.is_ok();
@@ -302,7 +337,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
             (Arc::clone(&self.parts), Arc::clone(&self.edge), Arc::clone(&self.profile));
         running.jobs.spawn(async move {
             match parts.secrets.grants_for(&edge, &profile.feeds, clock::now()).await {
-                Ok(grants) => Done::Grants(Input::Grants(grants)),
+                Ok(grants) => Done::Grants(grants),
                 Err(error) => unavailable(&error, "the keys for secrets"),
             }
         });
@@ -375,12 +410,23 @@ impl<J: Journal, R: Registry> Session<J, R> {
             running.after_grants = Some((feeds, every));
             return;
         }
-        let parts = Arc::clone(&self.parts);
+        let (parts, edge, profile) =
+            (Arc::clone(&self.parts), Arc::clone(&self.edge), Arc::clone(&self.profile));
+        let granted = running.granted.clone();
         running.jobs.spawn(async move {
-            match parts.fanout.transfer(&feeds, every).await {
-                Ok(Transfer { to, epochs, parts }) => Done::Other(Input::Feeds { to, epochs, parts }),
-                Err(error) => unavailable(&error, "feeds"),
+            let Transfer { to, epochs, parts: feeds } = match parts.fanout.transfer(&feeds, every).await {
+                Ok(transfer) => transfer,
+                Err(error) => return unavailable(&error, "feeds"),
+            };
+            let mut grants = Vec::new();
+            // A key epoch may have begun a moment ago, and nobody was told of it yet.
+            if needs_keys(&feeds, &granted) {
+                grants = match parts.secrets.grants_for(&edge, &profile.feeds, clock::now()).await {
+                    Ok(grants) => grants,
+                    Err(error) => return unavailable(&error, "the keys for secrets"),
+                };
             }
+            Done::Feeds(grants, Input::Feeds { to, epochs, parts: feeds })
         });
     }
 
@@ -412,6 +458,24 @@ impl<J: Journal, R: Registry> Session<J, R> {
     fn heard(&self, running: &Running) {
         self.parts.presence.heard(self.edge.id, clock::now(), running.acknowledged_seq);
     }
+}
+
+impl Running {
+    /// Keys are on their way to the edge.
+    fn sent(&mut self, grants: &[KeyGrant]) {
+        for grant in grants {
+            let newest = self.granted.entry(grant.environment.clone()).or_default();
+            *newest = grant.key_epoch.max(*newest);
+        }
+    }
+}
+
+/// Whether a transfer has secrets of a key epoch whose keys the edge was not sent.
+fn needs_keys(parts: &[Part], granted: &BTreeMap<Environment, u64>) -> bool {
+    parts.iter().filter(|part| part.feed.secrets).any(|part| {
+        let newest = granted.get(&part.feed.environment).copied().unwrap_or(0);
+        part.segments.iter().any(|segment| newest_key_epoch(segment).is_some_and(|epoch| epoch > newest))
+    })
 }
 
 /// How far the database has come, and what it ever lost, said anew: an edge takes only what is newer than all that it

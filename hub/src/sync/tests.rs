@@ -249,6 +249,7 @@ impl Talk {
                     got.checkpoints.push(verify_checkpoint(&bytes, &self.keys).unwrap());
                 }
                 HubFrame::Grants(grants) => got.grants += grants.len(),
+                HubFrame::OfflineLimit(_) => {}
                 HubFrame::End { transfer, feeds } => {
                     assert_eq!(feeds as usize, got.checkpoints.len());
                     got.transfer = transfer;

@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{admin_routes, conflict_routes, router, types, value_routes};
+use super::{admin_routes, conflict_routes, loss_routes, router, types, value_routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,6 +38,9 @@ struct Values;
     admin_routes::fleet,
     admin_routes::list_changes,
     admin_routes::get_change,
+    loss_routes::get_offline_limit,
+    loss_routes::put_offline_limit,
+    loss_routes::remove_offline_limit,
     conflict_routes::list_conflicts,
     conflict_routes::get_conflict,
     conflict_routes::restore_conflict,

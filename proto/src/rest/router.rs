@@ -16,6 +16,7 @@ use super::types::HealthBody;
 
 pub use super::admin_routes::admin_routes;
 pub use super::conflict_routes::conflict_routes;
+pub use super::loss_routes::loss_routes;
 pub use super::value_routes::value_routes;
 
 /// Routes a handler by its own description (`P` is what `#[utoipa::path]` generates), so that a path is written once.

@@ -30,6 +30,8 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 << 10;
 /// Longest signed statement of lost history.
 const STATEMENT_BYTES_MAX: usize = 1 << 10;
+/// Longest statement of the offline limits: one for each namespace that has its own.
+const LIMIT_BYTES_MAX: usize = 256 << 10;
 /// Longest path and query of a forwarded request.
 pub(super) const TARGET_BYTES_MAX: usize = 16 << 10;
 
@@ -143,6 +145,7 @@ impl From<HubFrame> for wire::HubMessage {
             HubFrame::Grants(grants) => {
                 FromHub::Grants(wire::Grants { grants: grants.into_iter().map(Into::into).collect() })
             }
+            HubFrame::OfflineLimit(statement) => FromHub::OfflineLimit(wire::OfflineLimit { statement }),
             HubFrame::Taken { batch, taken } => FromHub::Taken(taken_to_wire(batch, taken)),
             HubFrame::Segment { transfer, bytes } => FromHub::Segment(part(transfer, bytes)),
             HubFrame::Checkpoint { transfer, bytes } => FromHub::Checkpoint(part(transfer, bytes)),
@@ -170,6 +173,10 @@ impl TryFrom<wire::HubMessage> for HubFrame {
             FromHub::Taken(part) => Self::Taken { batch: part.batch, taken: part.into() },
             FromHub::Grants(grants) => {
                 Self::Grants(list("grants", GRANTS_MAX, grants.grants, TryInto::try_into)?)
+            }
+            FromHub::OfflineLimit(part) => {
+                at_most("bytes of a limit", part.statement.len(), LIMIT_BYTES_MAX)?;
+                Self::OfflineLimit(part.statement)
             }
             FromHub::Segment(part) => Self::Segment { transfer: part.transfer, bytes: part.bytes },
             FromHub::Checkpoint(part) => Self::Checkpoint { transfer: part.transfer, bytes: part.bytes },

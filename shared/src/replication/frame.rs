@@ -86,6 +86,8 @@ pub enum HubFrame {
         batch: u64,
         taken: Taken,
     },
+    /// The hub's signed word of how long secrets may stay open without another: nothing that replication looks at.
+    OfflineLimit(Bytes),
     /// Keys of subtrees, before the segments that need them.
     Grants(Vec<KeyGrant>),
     /// A signed segment, one of a transfer.

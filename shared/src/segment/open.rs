@@ -24,13 +24,13 @@ pub struct Verified {
 }
 
 /// A signed message: what was signed, the signature, and what the header vouches for. The inverse of [`split`].
-pub(super) fn seal(header: &[u8], signature: &[u8; SIGNATURE_BYTES], rest: &[u8]) -> Bytes {
+pub(crate) fn seal(header: &[u8], signature: &[u8; SIGNATURE_BYTES], rest: &[u8]) -> Bytes {
     let length = (header.len() as u32).to_be_bytes();
     [&[FORMAT], &length[..], header, signature, rest].concat().into()
 }
 
 /// Header, signature and the rest of a signed message.
-pub(super) fn split(bytes: &Bytes) -> Result<(Bytes, Bytes, Bytes), Rejected> {
+pub(crate) fn split(bytes: &Bytes) -> Result<(Bytes, Bytes, Bytes), Rejected> {
     if bytes.len() > FRAME_BYTES_MAX {
         return Err(Rejected::TooLarge { length: bytes.len(), max: FRAME_BYTES_MAX });
     }
@@ -57,6 +57,12 @@ pub fn verify(bytes: &Bytes, keys: &VerificationKeys) -> Result<Verified, Reject
     let header = SegmentHeader::decode(&encoded)?;
     keys.check(header.key_id, &build::signed_message(&encoded), &signature)?;
     Ok(Verified { header, sections })
+}
+
+/// The newest key epoch that the secrets of a segment need, for whoever made it: nothing is checked.
+pub fn newest_key_epoch(bytes: &Bytes) -> Option<u64> {
+    let (encoded, ..) = split(bytes).ok()?;
+    SegmentHeader::decode(&encoded).ok()?.key_epochs.into_iter().max()
 }
 
 impl Verified {

@@ -352,6 +352,7 @@ impl World {
             },
             HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::End { .. }
             | HubFrame::Reply { .. }

@@ -31,6 +31,7 @@ impl Relay {
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => false,
@@ -54,6 +55,7 @@ fn transfer_of(frame: &HubFrame) -> Option<u64> {
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
         | HubFrame::Taken { .. }
+        | HubFrame::OfflineLimit(_)
         | HubFrame::Grants(_)
         | HubFrame::Reply { .. }
         | HubFrame::Repair { .. } => None,
@@ -69,6 +71,7 @@ fn relabelled(frame: &HubFrame, to: u64) -> HubFrame {
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
         | HubFrame::Taken { .. }
+        | HubFrame::OfflineLimit(_)
         | HubFrame::Grants(_)
         | HubFrame::Reply { .. }
         | HubFrame::Repair { .. }) => other.clone(),
@@ -140,6 +143,7 @@ impl World {
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => None,

@@ -7,8 +7,13 @@ use llm_config_hub::registry::{Edge, Registry};
 use llm_config_hub::secrets::{LocalKeyring, SecretStore, keyring_of};
 use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Subtree, Tenant};
+use llm_config_shared::offline::OfflineLimits;
 use llm_config_shared::replication::admit::Sealer as _;
-use llm_config_shared::secret::{SealedSecret, open_grant, open_secret, sealing_keypair};
+use llm_config_shared::seal::SealKey;
+use llm_config_shared::secret::{
+    KeyGrant, SealedSecret, SubtreeKey, open_grant, open_limit_keys, open_limited_grant, open_secret,
+    sealing_keypair,
+};
 
 use super::book::{NOW, at, feed, tenant};
 use super::registry::{join_token, joined};
@@ -24,7 +29,7 @@ async fn seal<R: Registry>(store: &SecretStore<R>, at: &EntryKey, version: u64, 
 }
 
 /// An edge whose private sealing key the test knows.
-async fn edge<R: Registry>(registry: &R) -> (Edge, llm_config_shared::seal::SealKey) {
+async fn edge<R: Registry>(registry: &R) -> (Edge, SealKey) {
     registry.create_tenant(&tenant("acme"), NOW).await.unwrap();
     let token = join_token(1, "kiosk", 1);
     registry.add_join_token(&token).await.unwrap();
@@ -32,6 +37,21 @@ async fn edge<R: Registry>(registry: &R) -> (Edge, llm_config_shared::seal::Seal
     let (private, public) = sealing_keypair(&[5; 32]);
     registry.set_sealing_key(edge.id, &public).await.unwrap();
     (registry.edge(edge.id).await.unwrap().unwrap(), private)
+}
+
+/// The key that an edge gets out of a grant, with the limit key that the hub gives it: never without.
+async fn granted<R: Registry>(
+    store: &SecretStore<R>,
+    edge: &Edge,
+    private: &SealKey,
+    grant: &KeyGrant,
+) -> SubtreeKey {
+    let name = edge.id.0.to_string();
+    let feeds = [Feed { subtree: grant.subtree.clone(), ..feed("app") }];
+    let said = store.limit_statement(edge, &feeds, &OfflineLimits::default(), None, NOW).await.unwrap();
+    let limit_key = open_limit_keys(&said.keys, &edge.tenant, &name, private).unwrap().remove(0);
+    assert!(open_grant(grant, &edge.tenant, &name, private).is_err(), "the edge's own key is not enough");
+    open_limited_grant(grant, &edge.tenant, &name, private, &limit_key).unwrap()
 }
 
 pub(super) async fn a_secret_opens_after_a_restart<R: Registry>(registry: &Arc<R>) {
@@ -71,8 +91,7 @@ pub(super) async fn an_edge_opens_what_it_was_granted_and_nothing_else<R: Regist
     ];
     let grants = store.grants_for(&edge, &feeds, NOW).await.unwrap();
     assert_eq!(grants.len(), 1, "only the feed with secrets, only of its tenant");
-    let name = edge.id.0.to_string();
-    let key = open_grant(&grants[0], &edge.tenant, &name, &private).unwrap();
+    let key = granted(&store, &edge, &private, &grants[0]).await;
     assert_eq!(key.subtree(), &Subtree::parse("app").unwrap());
     let sealed = seal(&store, &inside, 1, "hunter2").await;
     assert_eq!(open_secret(&key, &inside, &sealed).unwrap().as_slice(), b"hunter2");
@@ -93,8 +112,7 @@ pub(super) async fn a_new_key_epoch_shuts_old_keys_out<R: Registry>(registry: &A
     let db = at("app", "db");
     let old = seal(&second, &db, 1, "old").await;
     let grants = store.grants_for(&edge, &[feed("app")], NOW).await.unwrap();
-    let name = edge.id.0.to_string();
-    let key = open_grant(&grants[0], &edge.tenant, &name, &private).unwrap();
+    let key = granted(&store, &edge, &private, &grants[0]).await;
 
     store.begin_epoch(&tenant("acme"), std::slice::from_ref(&db.scope.environment)).await.unwrap();
     let new = seal(&second, &db, 2, "new").await;

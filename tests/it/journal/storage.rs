@@ -24,7 +24,8 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0005 restores",
             "0006 processes",
             "0007 newer",
-            "0008 regions"
+            "0008 regions",
+            "0013 offline limits"
         ]
     );
     let missing = journal.head().await.unwrap_err();

@@ -89,6 +89,7 @@ impl EdgeReplica {
                 | HubFrame::Refused { .. }
                 | HubFrame::UploadResult { .. }
                 | HubFrame::Taken { .. }
+                | HubFrame::OfflineLimit(_)
                 | HubFrame::Grants(_)
                 | HubFrame::Reply { .. } => Ok(()),
             };
@@ -110,6 +111,7 @@ impl EdgeReplica {
             | HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => 0,

@@ -119,6 +119,8 @@ impl EdgeReplica {
             _ if !greeted => {}
             HubFrame::UploadResult { batch, answers } => self.handle_upload_result(batch, answers, now),
             HubFrame::Taken { batch, taken } => self.handle_taken(batch, taken, now),
+            // Whoever opens secrets has looked at it.
+            HubFrame::OfflineLimit(_) => {}
             HubFrame::Grants(grants) => self.handle_grants(grants, now),
             HubFrame::Reply { id, response } => {
                 if let Some(ticket) = self.calls.remove(&id) {

@@ -349,6 +349,7 @@ fn down(frame: &HubFrame) -> usize {
         | HubFrame::Refused { .. }
         | HubFrame::UploadResult { .. }
         | HubFrame::Taken { .. }
+        | HubFrame::OfflineLimit(_)
         | HubFrame::Grants(_)
         | HubFrame::End { .. }
         | HubFrame::Reply { .. } => 0,

@@ -99,6 +99,7 @@ impl World {
             HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
+            | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
             | HubFrame::Segment { .. }
             | HubFrame::Checkpoint { .. }

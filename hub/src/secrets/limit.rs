@@ -1,0 +1,76 @@
+//! The limit keys of edges: handed out at each contact, so that what lies on an edge's disk is not enough.
+//!
+//! All derive from one key in the database under the key-encryption key, so that every process of the hub, and a hub
+//! restored from a backup, gives an edge the same.
+
+use std::collections::BTreeSet;
+
+use llm_config_shared::feed::Feed;
+use llm_config_shared::name::Subtree;
+use llm_config_shared::offline::{LimitStatement, OfflineLimits, SessionMark};
+use llm_config_shared::seal::SealKey;
+use llm_config_shared::secret::{limit_key, seal_limit_keys};
+use llm_config_shared::time::UnixMillis;
+
+use super::local::random;
+use super::{SecretError, SecretStore};
+use crate::registry::{Edge, Registry};
+
+const NAME: &str = "offline-limit";
+
+impl<R: Registry> SecretStore<R> {
+    /// The edge's limit key for a subtree.
+    ///
+    /// # Errors
+    /// When the key or the database is away.
+    pub(super) async fn limit_key(&self, edge: &Edge, subtree: &Subtree) -> Result<SealKey, SecretError> {
+        let of_hub = self.of_limits.get_or_try_init(|| self.load_limit_key()).await?;
+        Ok(limit_key(of_hub, &edge.tenant, &edge.id.0.to_string(), subtree))
+    }
+
+    /// What is said to an edge with these feeds about its offline limits from now on, to be signed. `limits` are its
+    /// tenant's; it hears of its own feeds' alone.
+    ///
+    /// # Errors
+    /// When the key or the database is away.
+    pub async fn limit_statement(
+        &self,
+        edge: &Edge,
+        feeds: &[Feed],
+        limits: &OfflineLimits,
+        session: Option<SessionMark>,
+        now: UnixMillis,
+    ) -> Result<LimitStatement, SecretError> {
+        let limits = limits.for_feeds(feeds);
+        let secret = feeds.iter().filter(|feed| feed.secrets);
+        let subtrees: BTreeSet<Subtree> = secret.map(|feed| feed.subtree.clone()).collect();
+        let mut keys = Vec::with_capacity(subtrees.len());
+        for subtree in &subtrees {
+            keys.push(self.limit_key(edge, subtree).await?);
+        }
+        let name = edge.id.0.to_string();
+        let sealed = seal_limit_keys(&keys, &edge.tenant, &name, &edge.sealing_key, &mut rand::rng());
+        let (longest_ms, _) = limits.extremes();
+        Ok(LimitStatement {
+            tenant: edge.tenant.clone(),
+            edge: edge.id,
+            issued_at: now,
+            not_after: UnixMillis(now.0.saturating_add(longest_ms)),
+            session,
+            limits,
+            subtrees: subtrees.into_iter().collect(),
+            keys: sealed.map_err(|_| SecretError::BadSealingKey)?,
+        })
+    }
+
+    async fn load_limit_key(&self) -> Result<SealKey, SecretError> {
+        if let Some(wrapped) = self.registry.wrapped_key(NAME).await? {
+            return Ok(SealKey::from_slice(&self.keyring.unwrap(NAME, &wrapped)?)?);
+        }
+        let fresh = zeroize::Zeroizing::new(random::<32>()?);
+        let wrapped = self.keyring.wrap(NAME, fresh.as_slice())?;
+        // Another process may have been first.
+        let stored = self.registry.put_wrapped_key(NAME, &wrapped).await?;
+        Ok(SealKey::from_slice(&self.keyring.unwrap(NAME, &stored)?)?)
+    }
+}

@@ -1,0 +1,94 @@
+//! The routes about lost edges, generic over the service: the hub's alone.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Json, Router};
+use llm_config_shared::name::Namespace;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::ErrorBody;
+use super::duration::parse_ms;
+use super::error::ApiError;
+use super::extract::{Names, json};
+use super::losses::{LossService, OfflineLimitInfo};
+use super::router::routed;
+use super::service::{Call, Caller};
+
+type Result<T> = std::result::Result<T, ApiError>;
+type Service<A> = State<Arc<A>>;
+
+/// The routes, to be given their service.
+pub fn loss_routes<A: LossService>() -> Router<Arc<A>> {
+    routed::<__path_get_offline_limit, _, Arc<A>>(get_offline_limit::<A>)
+        .merge(routed::<__path_put_offline_limit, _, Arc<A>>(put_offline_limit::<A>))
+        .merge(routed::<__path_remove_offline_limit, _, Arc<A>>(remove_offline_limit::<A>))
+}
+
+/// How long secrets may stay open.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfflineLimitRequest {
+    /// As `24h`, `30m` or `30s`; from a second to 30 days.
+    limit: String,
+}
+
+/// How long an edge may open a namespace's secrets without contact. The tightest of those above it counts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OfflineLimitBody {
+    namespace: String,
+    limit_seconds: f64,
+    /// The namespace that has it: this one or one above. Null: nobody set one.
+    set_in: Option<String>,
+}
+
+impl From<OfflineLimitInfo> for OfflineLimitBody {
+    fn from(info: OfflineLimitInfo) -> Self {
+        Self {
+            namespace: info.namespace.to_string(),
+            limit_seconds: info.limit_ms as f64 / 1_000.0,
+            set_in: info.set_in.map(|subtree| subtree.as_str().to_owned()),
+        }
+    }
+}
+
+#[utoipa::path(get, path = "/api/v1/namespaces/{namespace}/offline-limit", operation_id = "getOfflineLimit", tag = "fleet",
+    params(("namespace" = String, Path)),
+    responses((status = 200, body = OfflineLimitBody), (status = 403, body = ErrorBody)))]
+async fn get_offline_limit<A: LossService>(
+    State(service): Service<A>,
+    Names(namespace): Names<String>,
+    caller: Caller,
+) -> Result<Json<OfflineLimitBody>> {
+    Ok(Json(service.offline_limit(&caller, Namespace::parse(&namespace)?).await?.into()))
+}
+
+#[utoipa::path(put, path = "/api/v1/namespaces/{namespace}/offline-limit", operation_id = "setOfflineLimit", tag = "fleet",
+    params(("namespace" = String, Path)), request_body = OfflineLimitRequest,
+    responses((status = 200, body = OfflineLimitBody, description = "What holds now; a tighter one above it still counts"),
+        (status = 403, body = ErrorBody), (status = 422, body = ErrorBody)))]
+async fn put_offline_limit<A: LossService>(
+    State(service): Service<A>,
+    Names(namespace): Names<String>,
+    call: Call,
+) -> Result<Json<OfflineLimitBody>> {
+    let request: OfflineLimitRequest = json(&call.original.body)?;
+    let limit_ms = parse_ms(&request.limit).ok_or_else(|| {
+        ApiError::unprocessable("limit must be a length of time, as 24h, 30m or 30s").detail("field", "limit")
+    })?;
+    let namespace = Namespace::parse(&namespace)?;
+    Ok(Json(service.set_offline_limit(&call.caller, namespace, Some(limit_ms)).await?.into()))
+}
+
+#[utoipa::path(delete, path = "/api/v1/namespaces/{namespace}/offline-limit", operation_id = "removeOfflineLimit", tag = "fleet",
+    params(("namespace" = String, Path)),
+    responses((status = 200, body = OfflineLimitBody, description = "What holds above it holds here again"),
+        (status = 403, body = ErrorBody)))]
+async fn remove_offline_limit<A: LossService>(
+    State(service): Service<A>,
+    Names(namespace): Names<String>,
+    caller: Caller,
+) -> Result<Json<OfflineLimitBody>> {
+    Ok(Json(service.set_offline_limit(&caller, Namespace::parse(&namespace)?, None).await?.into()))
+}

@@ -1,0 +1,207 @@
+//! Secrets lock themselves at an edge that does not hear from its hub; configuration goes on.
+
+use std::path::Path;
+
+use llm_config_edge::identity::EdgeIdentity;
+use llm_config_edge::keys::EdgeKeys;
+use llm_config_edge::offline::limit_keys_on_disk;
+use llm_config_edge::store::{self, Owner, StoreOptions};
+use llm_config_shared::entry::Content;
+use llm_config_shared::secret::{SubtreeKey, open_grant, open_limited_grant, open_secret};
+use llm_config_shared::store::replica::Record;
+use llm_config_tests::edge::Edge;
+use llm_config_tests::http::entry;
+use llm_config_tests::hub::{Database, Hub};
+use llm_config_tests::scratch::{Scratch, copy_folder};
+use llm_config_tests::wait::eventually;
+use serde_json::{Value, json};
+
+on_both_databases!(
+    secrets_lock_at_the_limit_and_open_when_the_hub_is_heard,
+    a_connected_edge_stays_open_and_hears_of_a_new_limit_at_once,
+);
+
+const SECRET: &str = "sk-live-77aa01";
+
+fn secret() -> String {
+    entry("app", "key") + "?env=development&reveal=true"
+}
+
+/// A hub with a limit for `app`, and an edge that has a secret and a plain value of it.
+async fn world(test: &str, database: Database, limit: &str, restart: &str) -> (Scratch, Hub, Edge) {
+    let scratch = Scratch::new(test);
+    let hub = Hub::on(database, &scratch).await;
+    let said = hub.cli(&scratch, &["offline-limit", "app", "--set", limit]).await.done();
+    assert!(said.starts_with("app: secrets lock after"), "{said}");
+    for (key, value, secret) in [("key", SECRET, true), ("model", "a", false)] {
+        let body = json!({"value": value, "env": "development", "secret": secret});
+        hub.client().put(&entry("app", key), body).await.expect(200);
+    }
+    let token = json!({"name": "e1", "namespaces": ["app"], "environments": ["development"]});
+    let token = hub.join_token(token).await;
+    let edge = Edge::join_with(&scratch, "e1", &token, &["--offline-restart", restart]).await;
+    edge.client().until_value(&secret(), SECRET).await;
+    (scratch, hub, edge)
+}
+
+async fn secrets(edge: &Edge) -> Value {
+    edge.client().get("/api/v1/edge/status").await.expect(200)["secrets"].clone()
+}
+
+/// The secret is locked for that reason; configuration is served, with its age.
+async fn locked(edge: &Edge, reason: &str) {
+    let answer = edge.client().until(&secret(), |answer| answer.status == 423).await;
+    let body = answer.expect(423);
+    assert_eq!(body["details"]["reason"], reason, "{body}");
+    assert!(body["details"]["since"].as_str().unwrap().ends_with('Z'), "{body}");
+    let masked = edge.client().get(&(entry("app", "key") + "?env=development")).await.expect(200);
+    assert_eq!(masked["value"], "<encrypted>");
+    let plain = edge.client().get(&(entry("app", "model") + "?env=development")).await;
+    assert_eq!(plain.expect(200)["value"], "a");
+    assert!(plain.header("x-config-age-ms").is_some());
+    let said = edge.cli(&["get", "app", "key", "--env", "development", "--reveal"]).await;
+    assert_eq!(said.code, 5, "{}", said.err);
+    assert!(said.err.contains("locked since") && !said.err.contains(SECRET), "{}", said.err);
+}
+
+async fn secrets_lock_at_the_limit_and_open_when_the_hub_is_heard(database: Database) {
+    let (_scratch, mut hub, edge) = world("offline-limit", database, "3s", "never").await;
+    let status = secrets(&edge).await;
+    assert_eq!((&status["open"], &status["shortest_limit_ms"]), (&json!(true), &json!(3_000)), "{status}");
+    hub.kill();
+    locked(&edge, "offline_limit").await;
+    assert!(edge.log().contains("half of the offline limit"), "{}", edge.log());
+    let counted = "sync_secret_locks_total{reason=\"offline_limit\"} 1";
+    edge.client().until("/metrics", |answer| answer.text().contains(counted)).await;
+    let said = edge.cli(&["edge", "status", "--socket", edge.socket().to_str().unwrap()]).await;
+    assert!(said.out.contains("look: secrets are locked since"), "{}{}", said.out, said.err);
+    hub.start().await;
+    edge.client().until_value(&secret(), SECRET).await;
+    assert_eq!(secrets(&edge).await["open"], true);
+}
+
+async fn a_connected_edge_stays_open_and_hears_of_a_new_limit_at_once(database: Database) {
+    let (scratch, hub, edge) = world("offline-told", database, "4s", "never").await;
+    // Each word of the hub makes the silence shorter; after eight of them two limits have passed.
+    let (mut words, mut before) = (0, u64::MAX);
+    while words < 8 {
+        let status = secrets(&edge).await;
+        assert_eq!(status["open"], true, "{status}");
+        let silent = status["silent_ms"].as_u64().unwrap();
+        words += u32::from(silent < before);
+        before = silent;
+    }
+    edge.client().get(&secret()).await.expect(200);
+    hub.cli(&scratch, &["offline-limit", "app", "--set", "20h"]).await.done();
+    hub.cli(&scratch, &["offline-limit", "app/pay", "--set", "10h"]).await.done();
+    let shortest = |answer: &llm_config_tests::http::Answer| {
+        answer.json()["secrets"]["shortest_limit_ms"] == json!(10 * 3_600_000)
+    };
+    edge.client().until("/api/v1/edge/status", shortest).await;
+    let said = hub.cli(&scratch, &["offline-limit", "app/pay/eu"]).await.done();
+    assert!(said.contains("set for app/pay"), "{said}");
+    hub.cli(&scratch, &["offline-limit", "app/pay", "--inherit"]).await.done();
+    let refused = hub.cli(&scratch, &["offline-limit", "app", "--set", "31d"]).await;
+    assert_eq!(refused.code, 2, "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_start_without_the_hub_secrets_wait_for_it() {
+    let (_scratch, mut hub, mut edge) = world("offline-never", Database::Sqlite, "20h", "never").await;
+    edge.stop();
+    edge.start().await;
+    edge.client().until_value(&secret(), SECRET).await;
+    hub.stop();
+    edge.stop();
+    edge.start().await;
+    locked(&edge, "offline_restart").await;
+    let status = secrets(&edge).await;
+    assert_eq!(
+        (&status["open"], &status["locked_by"]),
+        (&json!(false), &json!("offline_restart")),
+        "{status}"
+    );
+    hub.start().await;
+    edge.client().until_value(&secret(), SECRET).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_key_in_a_file_secrets_open_after_a_start_and_lock_at_the_limit_all_the_same() {
+    let (_scratch, mut hub, mut edge) = world("offline-file", Database::Sqlite, "20h", "file").await;
+    hub.stop();
+    edge.kill();
+    edge.start().await;
+    edge.client().until_value(&secret(), SECRET).await;
+    edge.stop();
+    hub.start().await;
+    hub.client().put("/api/v1/namespaces/app/offline-limit", json!({"limit": "3s"})).await.expect(200);
+    edge.start().await;
+    let short = |answer: &llm_config_tests::http::Answer| {
+        answer.json()["secrets"]["shortest_limit_ms"] == json!(3_000)
+    };
+    edge.client().until("/api/v1/edge/status", short).await;
+    hub.kill();
+    edge.kill();
+    edge.start().await;
+    locked(&edge, "offline_limit").await;
+    let keys = EdgeKeys::load(edge.data()).unwrap();
+    eventually("the key is off the disk", async || {
+        let left = limit_keys_on_disk(edge.data(), &keys.replica);
+        if left.keys().all(|subtree| subtree.as_str() == "edges/e1") { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tpm_is_not_promised_where_there_is_none() {
+    let scratch = Scratch::new("offline-tpm");
+    let hub = Hub::dev(&scratch).await;
+    let token = hub.open_token("e1").await;
+    let said = llm_config_tests::edge::try_join(&scratch, "e1", &token, &["--offline-restart", "tpm"]).await;
+    assert!(said.code == 2 && said.err.contains("TPM"), "{}: {}", said.code, said.err);
+    let said = llm_config_tests::edge::try_join(&scratch, "e1", &token, &[]).await;
+    assert!(said.err.contains("offline_restart = never"), "{}", said.err);
+}
+
+/// Whoever took the disk of an edge that was switched off: every secret that anything on it opens.
+fn steal(image: &Path) -> Vec<String> {
+    let identity = EdgeIdentity::load(image).unwrap();
+    let keys = EdgeKeys::load(image).unwrap();
+    let owner = Owner { tenant: identity.tenant.clone(), edge: identity.edge.0 };
+    let opened = store::open(&image.join("replica"), &keys.replica, &owner, StoreOptions::default()).unwrap();
+    let (private, _) = keys.sealing_pair();
+    let limit_keys = limit_keys_on_disk(image, &keys.replica);
+    let (tenant, name) = (&identity.tenant, identity.edge.0.to_string());
+    let mut found: Vec<SubtreeKey> = Vec::new();
+    for record in &opened.records {
+        let Record::Grant(grant) = record else { continue };
+        found.extend(open_grant(grant, tenant, &name, &private));
+        if let Some(limit_key) = limit_keys.get(&grant.subtree) {
+            found.extend(open_limited_grant(grant, tenant, &name, &private, limit_key));
+        }
+    }
+    let rows = opened.records.iter().filter_map(|record| match record {
+        Record::Row(row) | Record::Staged(row) => Some(row),
+        _ => None,
+    });
+    let mut stolen = Vec::new();
+    for row in rows {
+        if let Content::Secret(sealed) = &row.content {
+            let plain = found.iter().find_map(|key| open_secret(key, &row.at, sealed).ok());
+            stolen.extend(plain.map(|plain| String::from_utf8(plain.to_vec()).unwrap()));
+        }
+    }
+    stolen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_disk_opens_secrets_only_where_the_key_was_put_on_it() {
+    for (restart, expected) in [("never", vec![]), ("file", vec![SECRET.to_owned()])] {
+        let test = format!("theft-{restart}");
+        let (scratch, _hub, mut edge) = world(&test, Database::Sqlite, "20h", restart).await;
+        edge.stop();
+        let image = scratch.path("image");
+        copy_folder(edge.data(), &image);
+        assert_eq!(steal(&image), expected, "{restart}");
+    }
+}
