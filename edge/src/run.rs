@@ -38,6 +38,7 @@ use crate::status::Reporter;
 use crate::store::{self, OpenError, Opened, Owner, SledStore, StoreOptions};
 use crate::telemetry;
 use crate::view::{Keyring, View};
+use crate::wipe;
 
 /// Requests under way at the end get this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -117,6 +118,9 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
     let socket = options.socket.clone().unwrap_or_else(|| directory.join(SOCKET));
     unix::check_length(&socket)?;
     let token = token(&options)?;
+    if wipe::is_pending(directory) {
+        return Ok(wipe::finish(directory).await?);
+    }
     if !join_first(&options, &stop).await? {
         return Ok(());
     }
@@ -128,6 +132,9 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
     let edge = Edge::start(&options, identity, keys).await?;
     let windows = Windows::open(&socket, options.listen.zip(token)).await?;
     edge.run(windows, stop).await?;
+    if wipe::is_pending(directory) {
+        wipe::finish(directory).await?;
+    }
     // It would be found stale and removed at the next start all the same.
     let _ = std::fs::remove_file(&socket);
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use http::StatusCode;
@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+mod carried;
 mod events;
 mod forward;
 pub(crate) mod guard;
@@ -42,6 +43,7 @@ pub(crate) fn router(service: Arc<EdgeService>, gate: Gate, tenant: Tenant) -> R
 fn edge_routes() -> Router<Arc<EdgeService>> {
     Router::new()
         .route("/api/v1/edge/status", get(status))
+        .route("/api/v1/edge/apply", post(carried::apply))
         .route("/health/data", get(health_data))
         .route("/health/hub", get(health_hub))
 }

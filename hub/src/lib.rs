@@ -8,6 +8,7 @@ pub mod data_directory;
 pub mod fanout;
 pub mod guard;
 pub mod http;
+pub mod hygiene;
 pub mod identity;
 pub mod journal;
 pub mod processes;

@@ -18,12 +18,14 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::registry::Registry;
 
+mod aging;
 mod grants;
 mod keys;
 mod limit;
 mod local;
 mod sealer;
 
+pub use aging::keep_young;
 use keys::Roots;
 pub use local::{KeyringError, LocalKeyring, NewKeyring};
 pub use sealer::PreparedSealer;

@@ -18,6 +18,7 @@ use crate::processes::Processes;
 use crate::regions::Reader;
 use crate::registry::Registry;
 use crate::retention;
+use crate::secrets;
 use crate::secrets::{LocalKeyring, SecretError, keyring_of};
 use crate::sync::listener::{self, ListenError};
 use crate::telemetry::Metrics;
@@ -119,6 +120,8 @@ pub async fn run<S: Journal + Registry + Processes>(
     }
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
+    let aging = secrets::keep_young(Arc::clone(&edges.secrets), edges.writer.clone(), stop.clone());
+    let aging = tokio::spawn(aging);
     let upkeep = tokio::spawn(metrics.keep_up());
     let door = tokio::spawn(listeners.door.serve(router, stop.clone(), config.limits.drain));
     let (names, stopped) = (address::names(config), stop.clone().cancelled_owned());
@@ -133,6 +136,7 @@ pub async fn run<S: Journal + Registry + Processes>(
     tracing::info!("stopping: what runs may finish");
     stop.cancel();
     upkeep.abort();
+    aging.abort();
     finish("the API", door, config.limits.drain + MARGIN).await;
     if !sync.is_finished() {
         finish("the sync port", sync, config.limits.drain + MARGIN).await;

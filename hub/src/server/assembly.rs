@@ -64,6 +64,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         mode: config.mode,
         edge_address: address::for_edges(config),
         ca_fingerprint: identity.ca().fingerprint(),
+        identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
         stop: stop.clone(),
     }));
