@@ -12,6 +12,7 @@ mod entries;
 mod exec;
 mod exit;
 mod export;
+mod exposure;
 mod fleet;
 mod follow;
 mod hygiene;
@@ -105,6 +106,9 @@ enum Command {
     /// The hub's edges
     #[command(subcommand)]
     Fleet(fleet::FleetCommand),
+    /// What a lost edge could read, as its hub stated it
+    #[command(subcommand)]
+    Receipt(exposure::ReceiptCommand),
     /// The edge on this machine
     #[command(subcommand)]
     Edge(edge::EdgeCommand),
@@ -136,6 +140,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     }
     if let Command::ExecStep(args) = &cli.command {
         return Ok(exec::step(args));
+    }
+    if let Command::Receipt(command) = &cli.command {
+        return exposure::run(command, cli.json).map(|()| ExitCode::SUCCESS);
     }
     if let Command::Edge(command) = &cli.command {
         return edge::run(command, &cli.target, cli.json).map(|()| ExitCode::SUCCESS);
@@ -190,6 +197,7 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,
         Command::Status => doctor::status(connection, json).await,
         Command::Edge(_)
+        | Command::Receipt(_)
         | Command::Doctor
         | Command::Exec(_)
         | Command::ExecStep(_)
@@ -228,6 +236,14 @@ mod tests {
             "llm-config edge join --token-file t --offline-restart file",
             "llm-config edge status --json",
             "llm-config edge leave --data d",
+            "llm-config fleet ls --removed",
+            "llm-config fleet lost kiosk-7 --dry-run",
+            "llm-config fleet lost kiosk-7 -o receipt.json",
+            "llm-config fleet exposed",
+            "llm-config fleet carry kiosk-7 -o stick",
+            "llm-config edge apply stick --data d",
+            "llm-config receipt verify receipt.json --ca ca.pem",
+            "llm-config edge wipe --data d --force",
             "llm-config fleet ls",
             "llm-config fleet token --name kiosk-7 --namespaces app,edges/kiosk-7 --environments prod --ttl 15m",
             "llm-config fleet remove kiosk-7 --hub https://h:8443 --token-file t",

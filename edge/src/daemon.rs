@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use llm_config_proto::rest::service::{Clash, HeldAtHub, Told};
-use llm_config_proto::sync::{Dial, SyncError};
+use llm_config_proto::sync::{Dial, RefusalKind, SyncError};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::offline::SessionMark;
 use llm_config_shared::replication::edge::{Alert, EdgeReplica, Input, LocalWrite, Output, WriteRefused};
-use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response};
+use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Response};
 use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::store::replica::{ReplicaStore, StoreError};
 use llm_config_shared::time::Instant;
@@ -238,6 +238,8 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             HubFrame::Segment { bytes, .. } => {
                 metrics::counter!("sync_received_bytes_total").increment(bytes.len() as u64);
             }
+            // Whether it is so the hub says signed, to a renewal.
+            HubFrame::Refused { refusal: Refusal::Removed, .. } => self.around.renew.notify_one(),
             HubFrame::Refused { .. }
             | HubFrame::UploadResult { .. }
             | HubFrame::Taken { .. }
@@ -276,7 +278,12 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
                 self.around.renew.notify_one();
                 "certificate"
             }
-            SyncError::Refused(_) => "refused",
+            SyncError::Refused(refusal) => {
+                if refusal.kind == RefusalKind::Removed {
+                    self.around.renew.notify_one();
+                }
+                "refused"
+            }
             SyncError::UntrustedHub(_) | SyncError::Tls(_) => "untrusted",
             SyncError::Invalid(_) => "invalid",
             SyncError::Unreachable { .. } | SyncError::Lost(_) => "unreachable",

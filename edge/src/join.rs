@@ -8,10 +8,11 @@ use bytes::Bytes;
 use llm_config_proto::join_token::{InvalidJoinToken, JoinToken};
 use llm_config_proto::key_statement::{InvalidStatement, KeyStatement};
 use llm_config_proto::possession::{join_message, renew_message};
-use llm_config_proto::sync::{Client, Credentials, Dial, EnrollRequest, RenewRequest, SyncError};
+use llm_config_proto::sync::{Client, Credentials, Dial, EnrollRequest, RenewReply, RenewRequest, SyncError};
 use llm_config_proto::tls::{Identity, TlsError, Trust, fingerprint};
 use llm_config_shared::name::{EdgeName, Subtree};
-use llm_config_shared::segment::VerificationKeys;
+use llm_config_shared::removal::verify_removal;
+use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -20,8 +21,9 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::identity::{EdgeIdentity, IdentityError, StoredCredentials, UnreadableCertificate};
 use crate::keys::{EdgeKeys, FILE_WARNING, KeyError, KeyProvider};
-use crate::offline::{self, OfflineRestart, destroy};
+use crate::offline::OfflineRestart;
 use crate::serve::unix::{DirectoryLock, SocketError};
+use crate::wipe;
 
 /// A token file is never larger.
 const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
@@ -80,6 +82,8 @@ pub enum JoinError {
     Statement(#[from] InvalidStatement),
     #[error("the hub's list of signing keys is older than the one that this edge has")]
     OldStatement,
+    #[error("the hub's word that this edge was removed is not taken: {0}")]
+    Removal(Rejected),
     #[error("the hub sent another CA certificate than the one that was verified")]
     CaChanged,
     #[error(transparent)]
@@ -120,6 +124,11 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
 
 pub(crate) async fn join_locked(options: &JoinOptions) -> Result<Joined, JoinError> {
     let directory = &options.directory;
+    // What was wiped here before is gone to the last file before anything new begins.
+    if wipe::is_pending(directory) {
+        wipe::destroy_all(directory)?;
+        wipe::forget(directory)?;
+    }
     if EdgeIdentity::exists(directory) {
         let name = EdgeIdentity::load(directory)?.name;
         return Err(JoinError::AlreadyJoined { directory: directory.clone(), name });
@@ -179,6 +188,13 @@ fn warnings(options: &JoinOptions, identity: &EdgeIdentity) -> Vec<String> {
     warnings
 }
 
+/// What a renewal came to.
+pub(crate) enum Renewed {
+    Credentials(Box<StoredCredentials>),
+    /// The hub has removed this edge, and signed that.
+    Removed,
+}
+
 /// A new certificate for the same keys, over a connection that shows none: the old one may have expired long ago.
 ///
 /// # Errors
@@ -187,7 +203,7 @@ pub(crate) async fn renew(
     identity: &EdgeIdentity,
     keys: &EdgeKeys,
     now: UnixMillis,
-) -> Result<StoredCredentials, JoinError> {
+) -> Result<Renewed, JoinError> {
     let credentials = &identity.credentials;
     let trust = Trust::Ca { pem: credentials.ca_pem.clone() };
     let mut client =
@@ -197,12 +213,40 @@ pub(crate) async fn renew(
     let proof = keys.sign(&renew_message(&nonce, identity.edge.0, &sealing_key))?;
     let request = RenewRequest {
         edge: identity.edge,
-        nonce,
+        nonce: nonce.clone(),
         sealing_key: Bytes::copy_from_slice(&sealing_key),
         proof: proof.into(),
     };
-    let reply = client.renew(request).await?;
-    believe(reply.credentials, &credentials.ca_pem, Some(credentials.keys_stated_at), now)
+    let stated_before = Some(credentials.keys_stated_at);
+    match client.renew(request).await? {
+        RenewReply::Renewed(sent) => {
+            let credentials = believe(sent, &credentials.ca_pem, stated_before, now)?;
+            Ok(Renewed::Credentials(Box::new(credentials)))
+        }
+        RenewReply::Removed(removal) => {
+            let (body, signature) = (&removal.key_statement, &removal.key_statement_signature);
+            let (keys, _) = signers(&credentials.ca_pem, body, signature, stated_before)?;
+            verify_removal(&removal.statement, &keys, &identity.tenant, identity.edge, &nonce)
+                .map_err(JoinError::Removal)?;
+            Ok(Renewed::Removed)
+        }
+    }
+}
+
+/// Which keys the hub signs with, as its CA says, and when that was said.
+fn signers(
+    ca_pem: &str,
+    body: &[u8],
+    signature: &[u8],
+    stated_before: Option<UnixMillis>,
+) -> Result<(VerificationKeys, UnixMillis), JoinError> {
+    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| InvalidStatement::Certificate)?;
+    let statement = KeyStatement::verify(&ca, body, signature)?;
+    if stated_before.is_some_and(|before| statement.issued_at < before) {
+        return Err(JoinError::OldStatement);
+    }
+    let keys = VerificationKeys::new(statement.keys.iter().map(|key| (key.id(), *key.as_bytes())));
+    Ok((keys, statement.issued_at))
 }
 
 /// Checks what the hub sent against the CA that was verified, and reads it.
@@ -215,14 +259,10 @@ fn believe(
     if fingerprint(&sent.ca_pem)? != fingerprint(ca_pem)? {
         return Err(JoinError::CaChanged);
     }
-    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| InvalidStatement::Certificate)?;
-    let statement = KeyStatement::verify(&ca, &sent.key_statement, &sent.key_statement_signature)?;
-    if stated_before.is_some_and(|before| statement.issued_at < before) {
-        return Err(JoinError::OldStatement);
-    }
-    let keys = VerificationKeys::new(statement.keys.iter().map(|key| (key.id(), *key.as_bytes())));
+    let (keys, stated_at) =
+        signers(ca_pem, &sent.key_statement, &sent.key_statement_signature, stated_before)?;
     let certificate = sent.certificate_chain_pem;
-    Ok(StoredCredentials::new(ca_pem.to_owned(), certificate, keys, statement.issued_at, now)?)
+    Ok(StoredCredentials::new(ca_pem.to_owned(), certificate, keys, stated_at, now)?)
 }
 
 /// Whom the edge connects to, and as whom.
@@ -238,42 +278,26 @@ pub(crate) fn dial(identity: &EdgeIdentity, keys: &EdgeKeys) -> Result<Dial, Joi
     })
 }
 
-/// Forgets the hub: identity, keys and replica go, in an order that never leaves a replica that looks joined. Writes that
+/// Forgets the hub: keys, identity and replica are destroyed, in an order that never leaves a replica that looks joined. Writes that
 /// the hub has not admitted go with it, so the caller asks first.
 ///
 /// # Errors
 /// When a daemon is running here, or a file cannot be removed.
 pub fn leave(directory: &Path) -> Result<(), JoinError> {
     let lock = DirectoryLock::take(directory)?;
-    for name in [
-        offline::LIMIT_KEYS,
-        crate::identity::FILE,
-        crate::keys::FILE,
-        offline::CONTACT,
-        offline::RESTART_FILE,
-    ] {
-        let path = directory.join(name);
-        gone(&path, destroy(&path))?;
-    }
-    let entries = fs::read_dir(directory).map_err(|source| file(directory, source))?;
-    for entry in entries.flatten() {
-        let ours = entry.file_name().to_string_lossy().starts_with(REPLICA);
-        if ours && entry.path().is_dir() {
-            gone(&entry.path(), fs::remove_dir_all(entry.path()))?;
-        }
-    }
+    wipe::destroy_all(directory)?;
     drop(lock);
     Ok(())
 }
 
-fn gone(path: &Path, removed: io::Result<()>) -> Result<(), JoinError> {
+pub(crate) fn gone(path: &Path, removed: io::Result<()>) -> Result<(), JoinError> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file(path, error)),
         _ => Ok(()),
     }
 }
 
-fn file(path: &Path, source: io::Error) -> JoinError {
+pub(crate) fn file(path: &Path, source: io::Error) -> JoinError {
     JoinError::File { path: path.to_owned(), source }
 }
 
@@ -306,7 +330,7 @@ fn trust(options: &JoinOptions, token: &JoinToken) -> Result<Trust, JoinError> {
 }
 
 /// `HOST:PORT` of `https://HOST:PORT`.
-fn address(hub: &str) -> Result<String, JoinError> {
+pub(crate) fn address(hub: &str) -> Result<String, JoinError> {
     let wrong = || JoinError::Address(hub.to_owned());
     let uri: http::Uri = hub.parse().map_err(|_| wrong())?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https")).ok_or_else(wrong)?;

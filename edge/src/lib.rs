@@ -15,3 +15,4 @@ pub mod store;
 pub mod telemetry;
 mod uses;
 pub mod view;
+pub mod wipe;

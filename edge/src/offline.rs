@@ -73,6 +73,21 @@ pub fn limit_keys_on_disk(directory: &std::path::Path, replica_key: &SealKey) ->
     Disk::new(directory.to_owned(), replica_key.clone()).limit_keys()
 }
 
+/// Why what was carried here opens nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCarried {
+    #[error("the file is not this edge's hub's: {0}")]
+    Rejected(#[from] Rejected),
+    #[error("the file was made for another edge")]
+    NotMine,
+    #[error("the file is not newer than what this edge has heard from its hub; make a new one")]
+    NotNewer,
+    #[error("the file is older than the offline limit; make a new one")]
+    TooOld,
+    #[error("this edge was never reached by its hub, and cannot tell how old the file is")]
+    NeverReached,
+}
+
 /// What is to be done after the clocks were looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -215,6 +230,41 @@ impl Offline {
         state.limits = statement.limits;
         state.statement = bytes.clone();
         state.keys = statement.subtrees.into_iter().zip(keys).collect();
+        state.warned = false;
+        self.keep(&mut state, now);
+        Ok(())
+    }
+
+    /// The hub's word has come by another way than its stream: in a file that somebody carried here.
+    ///
+    /// # Errors
+    /// When it is another's, not newer than what was heard before, or too old by now. Nothing is changed then.
+    pub fn carried(&self, bytes: &Bytes, keys: &VerificationKeys) -> Result<(), NotCarried> {
+        let statement = verify_limit(bytes, keys)?;
+        let mine = statement.tenant == self.receiver.tenant && statement.edge == self.receiver.edge;
+        if !mine || statement.session.is_some() {
+            return Err(NotCarried::NotMine);
+        }
+        let now = (self.clocks)();
+        let mut state = self.state();
+        let mut contact = state.contact.clone().ok_or(NotCarried::NeverReached)?;
+        if !contact.carried(statement.issued_at, now) {
+            return Err(NotCarried::NotNewer);
+        }
+        if contact.silent_ms(now) >= statement.limits.extremes().0 {
+            return Err(NotCarried::TooOld);
+        }
+        let name = self.receiver.edge.0.to_string();
+        let opened = open_limit_keys(&statement.keys, &self.receiver.tenant, &name, &self.receiver.private);
+        let opened = opened.map_err(|_| NotCarried::NotMine)?;
+        if opened.len() != statement.subtrees.len() {
+            return Err(NotCarried::NotMine);
+        }
+        state.contact = Some(contact);
+        state.answered = false;
+        state.limits = statement.limits;
+        state.statement = bytes.clone();
+        state.keys = statement.subtrees.into_iter().zip(opened).collect();
         state.warned = false;
         self.keep(&mut state, now);
         Ok(())

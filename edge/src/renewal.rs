@@ -16,8 +16,9 @@ use crate::clock::Clock;
 use crate::daemon::handle::Handle;
 use crate::daemon::notes::{Notes, Topic};
 use crate::identity::{EdgeIdentity, IdentityError};
-use crate::join::{self, JoinError};
+use crate::join::{self, JoinError, Renewed};
 use crate::keys::EdgeKeys;
+use crate::wipe;
 
 /// However long a certificate is good, it is renewed after so long, in milliseconds.
 const HALF_LIFE_MS_MAX: u64 = 12 * 3_600_000;
@@ -49,7 +50,7 @@ impl Renewal {
                 () = tokio::time::sleep(wait) => {}
                 () = self.wake.notified() => {}
             }
-            wait = match self.renew().await {
+            wait = match self.renew(&stop).await {
                 Ok(()) => {
                     backoff.reset();
                     self.until_due()
@@ -62,9 +63,20 @@ impl Renewal {
         }
     }
 
-    async fn renew(&self) -> Result<(), JoinError> {
+    /// The hub has removed this edge and signed that: from here on a start of the daemon finishes what was begun.
+    fn wipe(&self, identity: &EdgeIdentity, stop: &CancellationToken) -> Result<(), JoinError> {
+        wipe::begin(&self.directory, identity, &self.keys, self.clock.wall())?;
+        tracing::warn!("the hub has removed this edge; its data is destroyed now");
+        stop.cancel();
+        Ok(())
+    }
+
+    async fn renew(&self, stop: &CancellationToken) -> Result<(), JoinError> {
         let before = self.identity.load_full();
-        let credentials = join::renew(&before, &self.keys, self.clock.wall()).await?;
+        let credentials = match join::renew(&before, &self.keys, self.clock.wall()).await? {
+            Renewed::Credentials(credentials) => *credentials,
+            Renewed::Removed => return self.wipe(&before, stop),
+        };
         let new_keys = credentials.verification_keys != before.credentials.verification_keys;
         let identity = EdgeIdentity { credentials, ..EdgeIdentity::clone(&before) };
         let directory = self.directory.clone();

@@ -39,6 +39,7 @@ use crate::store::{self, OpenError, Opened, Owner, SledStore, StoreOptions};
 use crate::telemetry;
 use crate::uses::{Teller, Uses};
 use crate::view::{Keyring, View};
+use crate::wipe;
 
 /// Requests under way at the end get this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -118,6 +119,9 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
     let socket = options.socket.clone().unwrap_or_else(|| directory.join(SOCKET));
     unix::check_length(&socket)?;
     let token = token(&options)?;
+    if wipe::is_pending(directory) {
+        return Ok(wipe::finish(directory).await?);
+    }
     if !join_first(&options, &stop).await? {
         return Ok(());
     }
@@ -129,6 +133,9 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
     let edge = Edge::start(&options, identity, keys).await?;
     let windows = Windows::open(&socket, options.listen.zip(token)).await?;
     edge.run(windows, stop).await?;
+    if wipe::is_pending(directory) {
+        wipe::finish(directory).await?;
+    }
     // It would be found stale and removed at the next start all the same.
     let _ = std::fs::remove_file(&socket);
     Ok(())

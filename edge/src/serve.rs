@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use http::StatusCode;
@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+mod carried;
 mod events;
 mod forward;
 pub(crate) mod guard;
@@ -45,6 +46,7 @@ fn edge_routes() -> Router<Arc<EdgeService>> {
         .route("/api/v1/edge/status", get(status))
         .route("/api/v1/edge/uses", get(uses::list).post(uses::say))
         .route("/api/v1/edge/uses/{consumer}", delete(uses::forget))
+        .route("/api/v1/edge/apply", post(carried::apply))
         .route("/health/data", get(health_data))
         .route("/health/hub", get(health_hub))
 }

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Mode;
 use crate::guard::{self, Guard};
+use crate::identity::Identity;
 use crate::identity::repeats::RepeatMac;
 use crate::registry::Registry;
 use crate::secrets::SecretStore;
@@ -68,6 +69,8 @@ pub struct Parts<S> {
     /// Where edges find this hub, as join tokens say it: `https://HOST:PORT`.
     pub edge_address: String,
     pub ca_fingerprint: [u8; 32],
+    /// Signs what is stated about lost edges.
+    pub identity: Arc<Identity>,
     /// The connected edges: told when what they receive may have changed.
     pub roster: Arc<Roster>,
     /// The number of the last warning about a secret that expires.

@@ -9,6 +9,7 @@ pub mod expiry;
 pub mod fanout;
 pub mod guard;
 pub mod http;
+pub mod hygiene;
 pub mod identity;
 pub mod journal;
 pub mod key_commands;

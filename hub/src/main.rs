@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use llm_config_hub::backup::{self, RecoveryKey};
 use llm_config_hub::config::{Config, Database as DatabaseSetting, Mode};
 use llm_config_hub::data_directory::{self, DataDirectory};
+use llm_config_hub::hygiene;
 use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
 use llm_config_hub::key_commands::{self, KeyCommand};
@@ -252,6 +253,7 @@ async fn with_database(config: Config, task: Task) -> anyhow::Result<ExitCode> {
     let rust_log = std::env::var("RUST_LOG").ok();
     if matches!(task, Task::Serve) {
         start_logging(&config.telemetry, rust_log.as_deref()).map_err(anyhow::Error::from_boxed)?;
+        hygiene::leave_no_traces();
     }
     match &config.database {
         DatabaseSetting::Sqlite(path) => {

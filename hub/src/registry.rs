@@ -156,7 +156,7 @@ pub enum SetPolicyError {
 
 mod losses;
 
-pub use losses::Losses;
+pub use losses::{KeptVersion, Loss, Losses, ToRotate};
 
 type Answer<T> = Result<T, JournalError>;
 

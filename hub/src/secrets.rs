@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::registry::{Registry, WrappedRoot};
 
+mod aging;
 mod grants;
 mod keys;
 mod limit;
@@ -33,6 +34,7 @@ mod stored;
 mod types;
 pub mod vault;
 
+pub use aging::keep_young;
 use keys::Roots;
 pub use local::{KeyringError, LocalKeyring, NewKeyring, Passphrase};
 pub use open::{existing_providers, keyring_of, providers_of};

@@ -18,6 +18,7 @@ use crate::processes::Processes;
 use crate::regions::Reader;
 use crate::registry::Registry;
 use crate::retention;
+use crate::secrets;
 use crate::secrets::{Providers, SecretError, providers_of};
 use crate::sync::listener::{self, ListenError};
 use crate::telemetry::Metrics;
@@ -131,6 +132,8 @@ pub async fn run<S: Journal + Registry + Processes>(
     let purger = tokio::spawn(purger);
     let rotator = tokio::spawn(rotator.keep(clock::now, stop.clone()));
     let watchman = tokio::spawn(watchman.keep(clock::now, stop.clone()));
+    let aging = secrets::keep_young(Arc::clone(&edges.secrets), edges.writer.clone(), stop.clone());
+    let aging = tokio::spawn(aging);
     let upkeep = tokio::spawn(metrics.keep_up());
     let door = tokio::spawn(listeners.door.serve(router, stop.clone(), config.limits.drain));
     let (names, stopped) = (address::names(config), stop.clone().cancelled_owned());
@@ -145,6 +148,7 @@ pub async fn run<S: Journal + Registry + Processes>(
     tracing::info!("stopping: what runs may finish");
     stop.cancel();
     upkeep.abort();
+    aging.abort();
     finish("the API", door, config.limits.drain + MARGIN).await;
     if !sync.is_finished() {
         finish("the sync port", sync, config.limits.drain + MARGIN).await;

@@ -6,6 +6,7 @@
 pub mod join_token;
 pub mod key_statement;
 pub mod possession;
+pub mod receipt;
 pub mod rest;
 pub mod sync;
 pub mod tls;

@@ -35,6 +35,11 @@ pub fn renew_message(nonce: &[u8], edge: Uuid, sealing_key: &[u8]) -> Vec<u8> {
     labelled(b"llm-config renew 1\0", &[nonce, edge.as_bytes(), sealing_key])
 }
 
+/// What an edge signs when its data is destroyed: its id and when that was.
+pub fn wipe_message(edge: Uuid, wiped_at_ms: u64) -> Vec<u8> {
+    labelled(b"llm-config wiped 1\0", &[edge.as_bytes(), &wiped_at_ms.to_be_bytes()])
+}
+
 /// Checks `signature` over `message` with a public key (SubjectPublicKeyInfo, DER) of one of the two kinds allowed.
 ///
 /// # Errors

@@ -14,7 +14,9 @@ mod server;
 mod status;
 
 pub use client::{Client, Dial, HubFrames, SyncError};
-pub use enrol::{Challenge, Credentials, EnrollReply, EnrollRequest, RenewReply, RenewRequest};
+pub use enrol::{
+    Challenge, Credentials, EnrollReply, EnrollRequest, RenewReply, RenewRequest, SignedRemoval, WipeReport,
+};
 pub use entry::InvalidMessage;
 pub use hubs::{Asker, PassedRequest};
 pub use hubs_client::HubsClient;

@@ -84,6 +84,8 @@ pub const OFFLINE_LIMIT_MS_MIN: u64 = 1_000;
 pub const OFFLINE_LIMITS_MAX: usize = 256;
 /// Starts of the machine without contact after which secrets lock: how long it was off, nobody can know.
 pub const OFFLINE_REBOOTS_MAX: u32 = 1;
+/// After so long new secrets are sealed with new keys.
+pub const KEY_EPOCH_MS_MAX: u64 = 90 * 86_400_000;
 /// A connected edge is told at least this often that the hub is there, in milliseconds.
 pub const CONTACT_EVERY_MS_MAX: u64 = 60_000;
 

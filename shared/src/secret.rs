@@ -289,6 +289,9 @@ pub fn open_grant(
 }
 
 #[cfg(test)]
+pub(crate) use tests::Counting;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::name::{Key, Namespace, Scope};
@@ -394,7 +397,7 @@ mod tests {
     }
 
     /// No randomness at all: enough for a test, and the same each time.
-    pub(super) struct Counting(pub(super) u8);
+    pub(crate) struct Counting(pub(crate) u8);
 
     impl hpke::rand_core::TryRng for Counting {
         type Error = std::convert::Infallible;

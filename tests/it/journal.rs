@@ -169,6 +169,7 @@ suite! {
             a_secret_opens_after_a_restart,
             an_edge_opens_what_it_was_granted_and_nothing_else,
             a_new_key_epoch_shuts_old_keys_out,
+            keys_that_are_old_are_replaced_once,
             a_database_knows_its_keyring,
         }
     }

@@ -32,6 +32,7 @@ mod hubs;
 mod journal;
 mod kills;
 mod long_absence;
+mod lost;
 mod newer;
 mod offline_limit;
 mod outage;

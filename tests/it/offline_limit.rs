@@ -12,6 +12,7 @@ use llm_config_shared::store::replica::Record;
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::{Database, Hub};
+use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::{Scratch, copy_folder};
 use llm_config_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -161,6 +162,31 @@ async fn a_tpm_is_not_promised_where_there_is_none() {
     assert!(said.code == 2 && said.err.contains("TPM"), "{}: {}", said.code, said.err);
     let said = llm_config_tests::edge::try_join(&scratch, "e1", &token, &[]).await;
     assert!(said.err.contains("offline_restart = never"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_carried_opens_secrets_once_and_only_at_its_edge() {
+    let (scratch, hub, other) = world("offline-carried", Database::Sqlite, "6s", "never").await;
+    let proxy = Proxy::start(hub.sync, 1).await;
+    let token = json!({"name": "e2", "namespaces": ["app"], "environments": ["development"]});
+    let edge = Edge::join_through(&scratch, "e2", &hub.join_token(token).await, &proxy).await;
+    edge.client().until_value(&secret(), SECRET).await;
+    proxy.suffer(Fault::Cut);
+    locked(&edge, "offline_limit").await;
+    let stick = scratch.path("stick");
+    let said = hub.cli(&scratch, &["fleet", "carry", "e2", "-o", stick.to_str().unwrap()]).await.done();
+    assert!(said.contains("llm-config edge apply"), "{said}");
+    let file = std::fs::read_to_string(&stick).unwrap();
+    assert!(!file.contains(SECRET));
+    let apply = async |edge: &Edge| edge.cli(&["edge", "apply", stick.to_str().unwrap()]).await;
+    let refused = apply(&other).await;
+    assert!(refused.code == 1 && refused.err.contains("another edge"), "{}: {}", refused.code, refused.err);
+    let said = apply(&edge).await.done();
+    assert!(said.contains("secrets are open"), "{said}");
+    edge.client().get(&secret()).await.expect(200);
+    let refused = apply(&edge).await;
+    assert!(refused.code == 1 && refused.err.contains("not newer"), "{}: {}", refused.code, refused.err);
+    locked(&edge, "offline_limit").await;
 }
 
 /// Whoever took the disk of an edge that was switched off: every secret that anything on it opens.

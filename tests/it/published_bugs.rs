@@ -23,7 +23,7 @@ async fn hub_and_edge(test: &str, database: Database) -> (Scratch, Hub, Edge) {
     let scratch = Scratch::new(test);
     let hub = Hub::on(database, &scratch).await;
     let token = hub.open_token("e1").await;
-    let edge = Edge::join(&scratch, "e1", &token).await;
+    let edge = Edge::join_with(&scratch, "e1", &token, &["--offline-restart", "file"]).await;
     (scratch, hub, edge)
 }
 

@@ -25,7 +25,8 @@ impl World {
     async fn new(test: &str) -> Self {
         let scratch = Scratch::new(test);
         let hub = Hub::dev(&scratch).await;
-        let edge = Edge::join(&scratch, "e1", &hub.open_token("e1").await).await;
+        let token = hub.open_token("e1").await;
+        let edge = Edge::join_with(&scratch, "e1", &token, &["--offline-restart", "file"]).await;
         let world = Self { scratch, hub, edge };
         world.put("model", json!("one"), false).await;
         world.put("key", json!(CANARY), true).await;

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use http::Method;
+use llm_config_edge::clock::Clock;
 use llm_config_edge::identity::EdgeIdentity;
 use llm_config_edge::join::{self, JoinError, JoinOptions, REPLICA};
 use llm_config_edge::keys::{EdgeKeys, KeyProvider};
 use llm_config_edge::offline::OfflineRestart;
 use llm_config_edge::run::{self, RunError, RunOptions, SOCKET};
+use llm_config_edge::serve::unix::DirectoryLock;
 use llm_config_edge::store::{self, Owner, StoreOptions};
 use llm_config_edge::telemetry;
+use llm_config_edge::wipe;
 use llm_config_shared::name::{EdgeName, Subtree};
 use llm_config_shared::store::replica::Record;
 use serde::Deserialize;
@@ -20,6 +23,7 @@ use serde_json::json;
 use super::address::Address;
 use super::connection::{Answer, Connection};
 use super::exit::{Exit, Failure};
+use super::hygiene;
 use super::output;
 use super::target::{self, Surroundings, Target, TargetArgs};
 
@@ -33,6 +37,10 @@ pub(crate) enum EdgeCommand {
     Status(StatusArgs),
     /// Leave the hub and delete the replica
     Leave(LeaveArgs),
+    /// Open secrets again with a file of `fleet carry`, without the hub
+    Apply(ApplyArgs),
+    /// Destroy keys and replica at once, whatever still waits, and tell the hub
+    Wipe(WipeArgs),
 }
 
 /// Where the edge keeps its data.
@@ -112,6 +120,23 @@ pub(crate) struct LeaveArgs {
     force: bool,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// The file that was carried here
+    file: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WipeArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Yes, destroy it: nothing brings it back
+    #[arg(long, required = true)]
+    force: bool,
+}
+
 /// Runs a command about this machine's edge.
 pub(crate) fn run(command: &EdgeCommand, target: &TargetArgs, json: bool) -> Result<(), Failure> {
     match command {
@@ -119,6 +144,8 @@ pub(crate) fn run(command: &EdgeCommand, target: &TargetArgs, json: bool) -> Res
         EdgeCommand::Join(args) => one_task()?.block_on(join(args, json)),
         EdgeCommand::Status(args) => one_task()?.block_on(status(args, target, json)),
         EdgeCommand::Leave(args) => leave(args, json),
+        EdgeCommand::Apply(args) => one_task()?.block_on(apply(args, target, json)),
+        EdgeCommand::Wipe(args) => one_task()?.block_on(wipe(args, json)),
     }
 }
 
@@ -173,6 +200,7 @@ fn not_joined(error: &JoinError) -> Failure {
         | JoinError::Identity(_)
         | JoinError::Statement(_)
         | JoinError::OldStatement
+        | JoinError::Removal(_)
         | JoinError::CaChanged
         | JoinError::Certificate(_)
         | JoinError::Running(_) => Exit::Failed,
@@ -182,6 +210,9 @@ fn not_joined(error: &JoinError) -> Failure {
 
 fn serve(args: &RunArgs) -> Result<(), Failure> {
     telemetry::init_log();
+    if let Err(failure) = hygiene::leave_no_traces() {
+        tracing::warn!(%failure, "core dumps would hold keys");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let options = RunOptions {
         directory: args.data.folder(),
@@ -250,15 +281,35 @@ struct Subscription {
     secrets: bool,
 }
 
-async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
-    let target = match &args.data.data {
+/// The edge of this machine, whichever way it was named.
+fn this_edge(data: &DataArgs, target: &TargetArgs) -> Result<Connection, Failure> {
+    let target = match &data.data {
         Some(data) if target.socket.is_none() => Target::Edge { socket: data.join(SOCKET) },
         _ => target::resolve(target, &Surroundings::real())?,
     };
     if let Target::Hub { url, .. } = &target {
         return Err(Failure::usage(format!("{url} is a hub; give the edge's --data DIR or --socket PATH")));
     }
-    let connection = Connection::open(target)?;
+    Connection::open(target)
+}
+
+async fn apply(args: &ApplyArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    let connection = this_edge(&args.data, target)?;
+    let carried = std::fs::read_to_string(&args.file)
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
+    let answer = connection.ask(Method::POST, &Address::new(&["edge", "apply"]), Some(carried)).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    #[derive(Deserialize)]
+    struct Applied {
+        secrets: Secrets,
+    }
+    output::line(answer.parsed::<Applied>()?.secrets.told())
+}
+
+async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    let connection = this_edge(&args.data, target)?;
     let answer = connection.ask(Method::GET, &Address::new(&["edge", "status"]), None).await?;
     if json { output::line(answer.text()) } else { tell(&answer) }
 }
@@ -334,6 +385,27 @@ fn leave(args: &LeaveArgs, json: bool) -> Result<(), Failure> {
         output::note(format!("the hub still knows it; there: llm-config fleet remove {name}"));
     }
     output::line(format!("{name} has left; its replica and keys are gone"))
+}
+
+async fn wipe(args: &WipeArgs, json: bool) -> Result<(), Failure> {
+    let directory = args.data.folder();
+    let failed = |error: JoinError| Failure::failed(error.to_string());
+    let _lock = DirectoryLock::take(&directory).map_err(|error| Failure::failed(error.to_string()))?;
+    if !wipe::is_pending(&directory) {
+        let identity = EdgeIdentity::load(&directory).map_err(|error| Failure::usage(error.to_string()))?;
+        let keys = EdgeKeys::load(&directory).map_err(|error| Failure::failed(error.to_string()))?;
+        wipe::begin(&directory, &identity, &keys, Clock::start().wall()).map_err(failed)?;
+    }
+    wipe::finish(&directory).await.map_err(failed)?;
+    let confirmed = !wipe::is_pending(&directory);
+    if json {
+        return output::line(json!({"wiped": true, "confirmed": confirmed}).to_string());
+    }
+    output::line(if confirmed {
+        "keys and replica are destroyed, and the hub knows"
+    } else {
+        "keys and replica are destroyed; the hub could not be told: run this again when it can be reached"
+    })
 }
 
 /// How many writes of a stopped edge wait for the hub.

@@ -16,11 +16,17 @@ use super::entries;
 use super::exit::Failure;
 use super::output;
 
+mod lost;
+
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum FleetCommand {
     /// All edges, how far each is and when it was last seen
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// Removed ones instead, and whether each has said that its data is destroyed
+        #[arg(long)]
+        removed: bool,
+    },
     /// One edge
     Show {
         /// Its name
@@ -31,12 +37,18 @@ pub(crate) enum FleetCommand {
     Token(TokenArgs),
     /// Change what an edge receives and where it may write; what is left out stays as it is
     Set(SetArgs),
-    /// Shut an edge out; what it holds it keeps until its offline limit
+    /// Shut an edge out; it destroys its data at its next contact, and its secrets lock at the offline limit without one
     Remove {
         /// Its name
         #[arg(value_parser = edge_name)]
         name: String,
     },
+    /// An edge is lost: shut it out, and state every version of a secret that it could read
+    Lost(lost::LostArgs),
+    /// Into a file what opens an edge's secrets again that cannot reach the hub: llm-config edge apply FILE there
+    Carry(lost::CarryArgs),
+    /// Secrets that lost edges could read, those that wait to be replaced first
+    Exposed,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -84,7 +96,7 @@ pub(crate) struct TokenArgs {
     out: Option<PathBuf>,
 }
 
-fn edge_name(text: &str) -> Result<String, String> {
+pub(super) fn edge_name(text: &str) -> Result<String, String> {
     EdgeName::parse(text).map(|name| name.to_string()).map_err(|why| why.to_string())
 }
 
@@ -129,7 +141,11 @@ pub(crate) async fn fleet(
     json: bool,
 ) -> Result<(), Failure> {
     match command {
-        FleetCommand::Ls => ls(connection, json).await,
+        FleetCommand::Ls { removed: false } => ls(connection, json).await,
+        FleetCommand::Ls { removed: true } => lost::removed(connection, json).await,
+        FleetCommand::Carry(args) => lost::carry(connection, args, json).await,
+        FleetCommand::Lost(args) => lost::lost(connection, args, json).await,
+        FleetCommand::Exposed => lost::exposed(connection, json).await,
         FleetCommand::Show { name } => {
             let answer = connection.ask(Method::GET, &Address::new(&["edges", name]), None).await?;
             if json { output::line(answer.text()) } else { output::line(answer.indented()?) }
@@ -141,7 +157,9 @@ pub(crate) async fn fleet(
             if json {
                 return output::line(json!({"removed": name}).to_string());
             }
-            output::line(format!("{name} is shut out: it gets nothing more from the hub"))
+            output::line(format!(
+                "{name} is shut out: it gets nothing more from the hub, and destroys its data when it comes back"
+            ))
         }
     }
 }

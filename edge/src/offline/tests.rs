@@ -45,6 +45,10 @@ impl Hub {
     }
 
     fn says(&self, issued_at: u64, session: u64, limits: &[(&str, u64)]) -> Bytes {
+        self.states(issued_at, Some(mark(session)), limits)
+    }
+
+    fn states(&self, issued_at: u64, session: Option<SessionMark>, limits: &[(&str, u64)]) -> Bytes {
         let mut set = OfflineLimits::default();
         limits.iter().for_each(|(path, ms)| set.set(Subtree::parse(path).unwrap(), *ms));
         let statement = LimitStatement {
@@ -52,7 +56,7 @@ impl Hub {
             edge: EDGE,
             issued_at: UnixMillis(issued_at),
             not_after: UnixMillis(issued_at + OFFLINE_LIMIT_MS),
-            session: Some(mark(session)),
+            session,
             limits: set,
             subtrees: vec![Subtree::parse("app").unwrap()],
             keys: limit_keys(1),
@@ -194,4 +198,24 @@ fn a_second_start_of_the_machine_without_the_hub_locks_however_short_each_was() 
     file.asked(mark(5));
     file.heard(&Hub::new().says(NOW, 5, &[("app", 3_600_000)]), &Hub::new().keys()).unwrap();
     assert_eq!(by(&file, "app"), None);
+}
+
+#[test]
+fn what_is_carried_opens_until_its_limit_and_not_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let (dials, offline) = heard(&directory, OfflineRestart::Never);
+    let carried = |at: u64| Hub::new().states(at, None, &[("app", 10_000)]);
+    dials.set(1, 115_000, NOW);
+    offline.look();
+    assert_eq!(by(&offline, "app"), Some(LockedBy::Limit));
+    let keys = Hub::new().keys();
+    assert_eq!(offline.carried(&carried(NOW), &keys), Err(NotCarried::NotNewer));
+    assert_eq!(offline.carried(&carried(NOW + 5_000), &keys), Err(NotCarried::TooOld));
+    let of_session = Hub::new().says(NOW + 12_000, 3, &[("app", 10_000)]);
+    assert_eq!(offline.carried(&of_session, &keys), Err(NotCarried::NotMine));
+    offline.carried(&carried(NOW + 12_000), &keys).unwrap();
+    assert_eq!((by(&offline, "app"), offline.report().silent_ms), (None, Some(3_000)));
+    assert_eq!(offline.carried(&carried(NOW + 12_000), &keys), Err(NotCarried::NotNewer));
+    dials.set(1, 122_000, 0);
+    assert_eq!(by(&offline, "app"), Some(LockedBy::Limit), "whatever the wall clock says");
 }

@@ -1,5 +1,7 @@
 //! The fleet: edges that joined, how far behind they are, and tokens that let others join.
 
+use std::collections::BTreeMap;
+
 use llm_config_proto::rest::admin::{EdgeInfo, Fleet, NewJoinToken, ShownJoinToken};
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::Caller;
@@ -7,6 +9,7 @@ use llm_config_shared::access::Permission;
 use llm_config_shared::feed::Binding;
 use llm_config_shared::limits::TEXT_BYTES_MAX;
 use llm_config_shared::name::EdgeName;
+use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::Journal;
 use llm_config_shared::time::UnixMillis;
 use ring::rand::SystemRandom;
@@ -71,28 +74,31 @@ impl<S: Journal + Registry> Api<S> {
     pub(super) async fn all_edges(&self, caller: &Caller) -> Result<Vec<EdgeInfo>, ApiError> {
         guard::may_read_all(caller)?;
         let edges = self.parts.store.edges(&caller.tenant).await?;
-        Ok(edges.into_iter().map(|edge| self.info(edge)).collect())
+        let wipes = self.parts.store.wipes(&caller.tenant).await?;
+        Ok(edges.into_iter().map(|edge| self.wiped(edge, &wipes)).collect())
     }
 
     pub(super) async fn one_edge(&self, caller: &Caller, name: &EdgeName) -> Result<EdgeInfo, ApiError> {
         guard::may_read_all(caller)?;
-        let edge = self.parts.store.edge_named(&caller.tenant, name).await?;
-        edge.map(|edge| self.info(edge)).ok_or_else(|| no_edge(name))
+        let edge = self.latest(caller, name).await?;
+        let wipes = self.parts.store.wipes(&caller.tenant).await?;
+        Ok(self.wiped(edge, &wipes))
     }
 
     pub(super) async fn drop_edge(&self, caller: &Caller, name: &EdgeName) -> Result<(), ApiError> {
         guard::may(caller, Permission::Administer)?;
-        if !self.parts.store.remove_edge(&caller.tenant, name, clock::now()).await? {
-            return Err(no_edge(name));
-        }
-        tracing::info!(caller = %caller.name, edge = %name, "an edge was removed");
-        self.parts.roster.recheck();
-        Ok(())
+        let edge = self.parts.store.edge_named(&caller.tenant, name).await?.ok_or_else(|| no_edge(name))?;
+        self.shut_out(caller, &edge).await
     }
 
     pub(super) async fn whole_fleet(&self, caller: &Caller) -> Result<Fleet, ApiError> {
         let edges = self.all_edges(caller).await?;
         Ok(Fleet { edges: edges.into_iter().filter(|edge| edge.removed_at.is_none()).collect() })
+    }
+
+    fn wiped(&self, edge: Edge, wipes: &BTreeMap<ActorId, UnixMillis>) -> EdgeInfo {
+        let wiped_at = wipes.get(&edge.id).copied();
+        EdgeInfo { wiped_at, ..self.info(edge) }
     }
 
     pub(super) fn info(&self, edge: Edge) -> EdgeInfo {
@@ -104,6 +110,7 @@ impl<S: Journal + Registry> Api<S> {
             labels: edge.labels,
             joined_at: edge.joined_at,
             removed_at: edge.removed_at,
+            wiped_at: None,
             last_seen_at: edge.last_seen_at,
             connected: self.parts.roster.is_connected(edge.id),
             behind: head.saturating_sub(edge.acked_seq),

@@ -51,6 +51,7 @@ async fn hub() -> Hub {
         mode: Mode::Dev,
         edge_address: "https://127.0.0.1:8443".to_owned(),
         ca_fingerprint: [1; 32],
+        identity: Arc::new(Identity::fresh(UnixMillis(1_795_000_000_000)).unwrap()),
         roster: Arc::default(),
         rotation_commands: BTreeSet::new(),
         rotate: Arc::default(),

@@ -79,6 +79,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         mode: config.mode,
         edge_address: address::for_edges(config),
         ca_fingerprint: identity.ca().fingerprint(),
+        identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
         expiry_warnings: watchman.newest(),
         rotation_commands: config.secrets.rotation.commands.keys().cloned().collect(),

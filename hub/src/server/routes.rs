@@ -33,14 +33,15 @@ pub(super) fn public<S: Journal + Registry>(
 /// Every route, for requests that carry their caller already. What goes through the writer is passed on where another
 /// process leads.
 pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>, passing: Passing) -> Router {
+    let losses = router::loss_routes::<Api<S>>().route_layer(from_fn(administrators));
     let written = router::value_routes::<Api<S>>()
         .merge(router::conflict_routes::<Api<S>>())
-        .merge(router::rotation_routes::<Api<S>>());
+        .merge(router::rotation_routes::<Api<S>>())
+        .merge(losses);
     let routes = router::health_routes::<Api<S>>()
         .merge(written.route_layer(from_fn_with_state(passing, pass_on)))
         .merge(router::receipt_routes::<Api<S>>())
         .merge(router::admin_routes::<Api<S>>().route_layer(from_fn(administrators)))
-        .merge(router::loss_routes::<Api<S>>().route_layer(from_fn(administrators)))
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use llm_config_proto::possession::{self, InvalidProof};
 use llm_config_proto::sync::{
-    Challenge, Credentials, EnrollReply, EnrollRequest, RefusalKind, RenewReply, RenewRequest, SyncRefusal,
+    Challenge, Credentials, EnrollReply, EnrollRequest, RefusalKind, RenewReply, RenewRequest, SignedRemoval,
+    SyncRefusal, WipeReport,
 };
 use llm_config_shared::name::Environment;
+use llm_config_shared::removal::Removal;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
@@ -107,14 +109,48 @@ impl<R: Registry> Enrolment<R> {
         possession::check_sealing_key(&request.sealing_key)?;
         self.nonces.check(&request.nonce, now)?;
         let edge = self.registry.edge(request.edge).await?;
-        let edge = edge.filter(|edge| edge.removed_at.is_none()).ok_or(EnrolError::Removed)?;
+        let edge = edge.ok_or(EnrolError::Removed)?;
         let message = possession::renew_message(&request.nonce, request.edge.0, &request.sealing_key);
         possession::verify(&edge.public_key, &message, &request.proof)?;
         self.nonces.take(&request.nonce, now)?;
+        if let Some(removed_at) = edge.removed_at {
+            return Ok(RenewReply::Removed(self.removal(&edge, removed_at, request.nonce.clone())));
+        }
         if edge.sealing_key != request.sealing_key {
             self.registry.set_sealing_key(edge.id, &request.sealing_key).await?;
         }
-        Ok(RenewReply { credentials: self.credentials(&edge, now)? })
+        Ok(RenewReply::Renewed(self.credentials(&edge, now)?))
+    }
+
+    /// Keeps the word of an edge that its data is destroyed. One that was not removed before is now: it says that it is
+    /// gone.
+    ///
+    /// # Errors
+    /// When the edge is not known, or the word another's.
+    pub async fn wiped(&self, report: &WipeReport, now: UnixMillis) -> Result<(), EnrolError> {
+        let edge = self.registry.edge(report.edge).await?.ok_or(EnrolError::Removed)?;
+        let message = possession::wipe_message(edge.id.0, report.wiped_at.0);
+        possession::verify(&edge.public_key, &message, &report.proof)?;
+        if edge.removed_at.is_none() {
+            self.registry.remove_edge(&edge.tenant, &edge.name, now).await?;
+        }
+        self.registry.record_wipe(edge.id, report.wiped_at, &report.proof).await?;
+        tracing::info!(edge = %edge.name, tenant = %edge.tenant, "an edge has destroyed its data, and is gone");
+        Ok(())
+    }
+
+    /// Said to whoever has just proved the enrolled key, bound to that exchange.
+    fn removal(&self, edge: &Edge, removed_at: UnixMillis, nonce: Bytes) -> SignedRemoval {
+        let removal = Removal { tenant: edge.tenant.clone(), edge: edge.id, removed_at, nonce };
+        let signing = self.identity.signing();
+        let draft = removal.draft(signing.id());
+        let signature = signing.sign(&draft.message());
+        let statement = self.identity.statement();
+        SignedRemoval {
+            statement: draft.signed(&signature),
+            key_statement: Bytes::copy_from_slice(&statement.body),
+            key_statement_signature: Bytes::copy_from_slice(&statement.signature),
+        }
     }
 
     fn credentials(&self, edge: &Edge, now: UnixMillis) -> Result<Credentials, EnrolError> {

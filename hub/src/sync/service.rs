@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use llm_config_proto::sync::{
     Challenge, EdgeFrames, EnrollReply, EnrollRequest, HubOut, Peer, RefusalKind, RenewReply, RenewRequest,
-    SyncEndpoint, SyncRefusal,
+    SyncEndpoint, SyncRefusal, WipeReport,
 };
 use llm_config_shared::feed::Environments;
 use llm_config_shared::replication::frame::Refusal;
@@ -149,6 +149,13 @@ impl<J: Journal, R: Registry> SyncEndpoint for SyncService<J, R> {
     async fn renew(&self, _peer: Peer, request: RenewRequest) -> Result<RenewReply, SyncRefusal> {
         self.admit_anonymous()?;
         Ok(self.enrolment.renew(&request, clock::now()).await?)
+    }
+
+    async fn report_wipe(&self, _peer: Peer, report: WipeReport) -> Result<(), SyncRefusal> {
+        self.admit_anonymous()?;
+        self.enrolment.wiped(&report, clock::now()).await?;
+        self.parts.roster.recheck();
+        Ok(())
     }
 
     async fn stream(&self, peer: Peer, frames: EdgeFrames) -> Result<HubOut, SyncRefusal> {

@@ -9,18 +9,19 @@ use llm_config_proto::join_token::JoinToken;
 use llm_config_proto::key_statement::KeyStatement;
 use llm_config_proto::possession;
 use llm_config_proto::sync::{
-    Client, Dial, EnrollReply, EnrollRequest, HubFrames, RefusalKind, RenewRequest, SyncError,
+    Client, Dial, EnrollReply, EnrollRequest, HubFrames, RefusalKind, RenewReply, RenewRequest, SyncError,
 };
 use llm_config_proto::tls::{Identity as TlsIdentity, Trust};
 use llm_config_shared::entry::{Author, ChangeId, Row};
 use llm_config_shared::feed::Binding;
 use llm_config_shared::name::{EdgeName, EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::removal::verify_removal;
 use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation, SetValue};
 use llm_config_shared::replication::frame::{
     EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request, Welcome,
 };
 use llm_config_shared::segment::{Checkpoint, VerificationKeys, verify, verify_checkpoint};
-use llm_config_shared::stamp::{Hlc, WriteId};
+use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::Vector;
 use llm_config_shared::write::{Action, Verdict, Write};
@@ -326,8 +327,10 @@ async fn renewal_takes_the_enrolled_key_and_ends_with_removal() {
         RenewRequest { edge: edge.reply.edge, nonce, sealing_key: keys.sealing_key.clone().into(), proof }
     };
     let renewal = request(&mut client, &edge.keys).await;
-    let renewed = client.renew(renewal.clone()).await.unwrap();
-    assert_ne!(renewed.credentials.certificate_chain_pem, edge.reply.credentials.certificate_chain_pem);
+    let RenewReply::Renewed(renewed) = client.renew(renewal.clone()).await.unwrap() else {
+        panic!("removed")
+    };
+    assert_ne!(renewed.certificate_chain_pem, edge.reply.credentials.certificate_chain_pem);
     let kind = |result: Result<_, SyncError>| match result {
         Err(SyncError::Refused(refusal)) => refusal.kind,
         Err(other) => panic!("{other:?}"),
@@ -340,7 +343,15 @@ async fn renewal_takes_the_enrolled_key_and_ends_with_removal() {
     let name = EdgeName::parse("kiosk").unwrap();
     assert!(hub.parts.registry.remove_edge(&tenant(), &name, clock::now()).await.unwrap());
     let late = request(&mut client, &edge.keys).await;
-    assert_eq!(kind(client.renew(late).await), RefusalKind::Removed);
+    let nonce = late.nonce.clone();
+    let RenewReply::Removed(removal) = client.renew(late).await.unwrap() else { panic!("renewed") };
+    let signing = hub.parts.identity.signing();
+    let keys = VerificationKeys::new([(signing.id(), *signing.verification_key().as_bytes())]);
+    assert!(verify_removal(&removal.statement, &keys, &tenant(), edge.reply.edge, &nonce).is_ok());
+    let stranger = request(&mut client, &Keys::new()).await;
+    assert_eq!(kind(client.renew(stranger).await), RefusalKind::Unauthenticated, "told to nobody else");
+    let unknown = RenewRequest { edge: ActorId(Uuid::new_v4()), ..request(&mut client, &edge.keys).await };
+    assert_eq!(kind(client.renew(unknown).await), RefusalKind::Removed);
     match edge.connect().await {
         Err(SyncError::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::Removed),
         Err(other) => panic!("{other:?}"),

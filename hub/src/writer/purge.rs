@@ -1,9 +1,14 @@
 //! Purging between two commits. Only the leader does it, and for its sake nobody takes the lead.
 
+use std::time::Duration;
+
 use llm_config_shared::time::UnixMillis;
 use tokio::sync::oneshot;
 
 use super::{WriteError, WriterHandle, refused};
+
+/// Another wish is served first.
+const TURN: Duration = Duration::from_millis(20);
 
 /// A wish to purge, and who waits for what came of it.
 pub(crate) struct PurgeJob {
@@ -23,5 +28,21 @@ impl WriterHandle {
         let (reply, answer) = oneshot::channel();
         self.purges.try_send(PurgeJob { admitted_by, limit, reply }).map_err(refused)?;
         answer.await.unwrap_or(Err(WriteError::Stopping))
+    }
+
+    /// Returns when no commit is under way any more that was planned before the call: what follows sees its keys and rows
+    /// as they are now.
+    ///
+    /// # Errors
+    /// As [`WriterHandle::purge`].
+    pub async fn settled(&self) -> Result<(), WriteError> {
+        loop {
+            // Nothing was deleted in 1970; the wish takes its turn between two commits all the same.
+            match self.purge(UnixMillis(0), 1).await {
+                Ok(_) => return Ok(()),
+                Err(WriteError::Busy) => tokio::time::sleep(TURN).await,
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -92,6 +92,8 @@ pub struct EdgeInfo {
     pub labels: BTreeMap<String, String>,
     pub joined_at: UnixMillis,
     pub removed_at: Option<UnixMillis>,
+    /// When it destroyed its data, by its own word, signed with its key.
+    pub wiped_at: Option<UnixMillis>,
     pub last_seen_at: Option<UnixMillis>,
     pub connected: bool,
     /// How many changes of the hub it has not acknowledged; 0 is current.

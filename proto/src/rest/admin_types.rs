@@ -264,6 +264,9 @@ pub(super) struct EdgeBody {
     joined_at: String,
     last_seen_at: Option<String>,
     removed_at: Option<String>,
+    /// Of a removed edge: `confirmed` where it has said, signed with its key, that its data is destroyed; else `unconfirmed`.
+    wipe: Option<&'static str>,
+    wiped_at: Option<String>,
 }
 
 impl From<EdgeInfo> for EdgeBody {
@@ -288,6 +291,8 @@ impl From<EdgeInfo> for EdgeBody {
             joined_at: edge.joined_at.to_rfc3339(),
             last_seen_at: edge.last_seen_at.map(UnixMillis::to_rfc3339),
             removed_at: edge.removed_at.map(UnixMillis::to_rfc3339),
+            wipe: edge.removed_at.map(|_| if edge.wiped_at.is_some() { "confirmed" } else { "unconfirmed" }),
+            wiped_at: edge.wiped_at.map(UnixMillis::to_rfc3339),
         }
     }
 }

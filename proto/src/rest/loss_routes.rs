@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Json, Router};
-use llm_config_shared::name::Namespace;
+use llm_config_shared::name::{EdgeName, Namespace};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,7 +12,7 @@ use super::answer::ErrorBody;
 use super::duration::parse_ms;
 use super::error::ApiError;
 use super::extract::{Names, json};
-use super::losses::{LossService, OfflineLimitInfo};
+use super::losses::{ExposedInfo, LossService, OfflineLimitInfo};
 use super::router::routed;
 use super::service::{Call, Caller};
 
@@ -24,6 +24,10 @@ pub fn loss_routes<A: LossService>() -> Router<Arc<A>> {
     routed::<__path_get_offline_limit, _, Arc<A>>(get_offline_limit::<A>)
         .merge(routed::<__path_put_offline_limit, _, Arc<A>>(put_offline_limit::<A>))
         .merge(routed::<__path_remove_offline_limit, _, Arc<A>>(remove_offline_limit::<A>))
+        .merge(routed::<__path_lose_edge, _, Arc<A>>(lose_edge::<A>))
+        .merge(routed::<__path_get_receipt, _, Arc<A>>(get_receipt::<A>))
+        .merge(routed::<__path_carry, _, Arc<A>>(carry::<A>))
+        .merge(routed::<__path_list_exposed, _, Arc<A>>(list_exposed::<A>))
 }
 
 /// How long secrets may stay open.
@@ -91,4 +95,89 @@ async fn remove_offline_limit<A: LossService>(
     caller: Caller,
 ) -> Result<Json<OfflineLimitBody>> {
     Ok(Json(service.set_offline_limit(&caller, Namespace::parse(&namespace)?, None).await?.into()))
+}
+
+/// An edge is lost.
+#[derive(Deserialize, ToSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LostRequest {
+    /// Only say what it could read; change nothing.
+    dry_run: bool,
+}
+
+/// A secret that a lost edge could read.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExposedBody {
+    environment: String,
+    namespace: String,
+    key: String,
+    /// What the edge could read; later versions are safe from it.
+    version: u64,
+    edge: String,
+    lost_at: String,
+    /// Whether it was replaced since, or is gone.
+    rotated: bool,
+}
+
+impl From<ExposedInfo> for ExposedBody {
+    fn from(info: ExposedInfo) -> Self {
+        let scope = info.at.scope;
+        Self {
+            environment: scope.environment.to_string(),
+            namespace: scope.namespace.to_string(),
+            key: info.at.key.to_string(),
+            version: info.version,
+            edge: info.edge.to_string(),
+            lost_at: info.lost_at.to_rfc3339(),
+            rotated: info.rotated,
+        }
+    }
+}
+
+#[utoipa::path(post, path = "/api/v1/edges/{name}/lost", operation_id = "loseEdge", tag = "fleet",
+    params(("name" = String, Path)), request_body = LostRequest,
+    responses((status = 200, body = Object, description = "The signed receipt: every version of a secret that it could read"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn lose_edge<A: LossService>(
+    State(service): Service<A>,
+    Names(name): Names<String>,
+    call: Call,
+) -> Result<Json<serde_json::Value>> {
+    let body = &call.original.body;
+    let request: LostRequest = if body.is_empty() { LostRequest::default() } else { json(body)? };
+    Ok(Json(service.lose_edge(&call.caller, EdgeName::parse(&name)?, request.dry_run).await?))
+}
+
+#[utoipa::path(post, path = "/api/v1/edges/{name}/carry", operation_id = "carry", tag = "fleet",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Object, description = "For `llm-config edge apply`; sealed to the edge, good until its offline limit"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn carry<A: LossService>(
+    State(service): Service<A>,
+    Names(name): Names<String>,
+    caller: Caller,
+) -> Result<Json<serde_json::Value>> {
+    Ok(Json(service.carry(&caller, EdgeName::parse(&name)?).await?))
+}
+
+#[utoipa::path(get, path = "/api/v1/edges/{name}/receipt", operation_id = "getReceipt", tag = "fleet",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Object, description = "Of the edge of that name that was lost last"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn get_receipt<A: LossService>(
+    State(service): Service<A>,
+    Names(name): Names<String>,
+    caller: Caller,
+) -> Result<Json<serde_json::Value>> {
+    Ok(Json(service.receipt(&caller, EdgeName::parse(&name)?).await?))
+}
+
+#[utoipa::path(get, path = "/api/v1/exposed-secrets", operation_id = "listExposed", tag = "fleet",
+    responses((status = 200, body = Vec<ExposedBody>, description = "Those that wait to be replaced first"),
+        (status = 403, body = ErrorBody)))]
+async fn list_exposed<A: LossService>(
+    State(service): Service<A>,
+    caller: Caller,
+) -> Result<Json<Vec<ExposedBody>>> {
+    Ok(Json(service.exposed(&caller).await?.into_iter().map(ExposedBody::from).collect()))
 }

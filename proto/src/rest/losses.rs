@@ -1,8 +1,10 @@
-//! What the routes about lost edges ask of the hub: how long secrets stay open without it.
+//! What the routes about lost edges ask of the hub: how long secrets stay open without it, what a lost one could read.
 
 use std::future::Future;
 
-use llm_config_shared::name::{Namespace, Subtree};
+use llm_config_shared::name::{EdgeName, EntryKey, Namespace, Subtree};
+use llm_config_shared::time::UnixMillis;
+use serde_json::Value as Json;
 
 use super::error::ApiError;
 use super::service::Caller;
@@ -14,6 +16,17 @@ pub struct OfflineLimitInfo {
     pub limit_ms: u64,
     /// Where it was set: for this namespace or one above. None: nobody set one.
     pub set_in: Option<Subtree>,
+}
+
+/// A secret that a lost edge could read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposedInfo {
+    pub at: EntryKey,
+    pub version: u64,
+    pub edge: EdgeName,
+    pub lost_at: UnixMillis,
+    /// Whether the entry shows another version by now, or is gone.
+    pub rotated: bool,
 }
 
 /// An answer, or why there is none.
@@ -34,4 +47,19 @@ pub trait LossService: Send + Sync + 'static {
         namespace: Namespace,
         limit_ms: Option<u64>,
     ) -> impl Future<Output = Answer<OfflineLimitInfo>> + Send;
+
+    /// Shuts an edge out for good and states what it could read: the signed receipt. With `dry_run` nothing is changed, and
+    /// what would be stated is not signed.
+    fn lose_edge(
+        &self,
+        caller: &Caller,
+        name: EdgeName,
+        dry_run: bool,
+    ) -> impl Future<Output = Answer<Json>> + Send;
+    /// What somebody can carry to an edge that cannot reach the hub, so that its secrets open again; 404.
+    fn carry(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<Json>> + Send;
+    /// The receipt of the edge of that name that was lost last; 404.
+    fn receipt(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<Json>> + Send;
+    /// Secrets that lost edges could read, those that still wait to be replaced first.
+    fn exposed(&self, caller: &Caller) -> impl Future<Output = Answer<Vec<ExposedInfo>>> + Send;
 }

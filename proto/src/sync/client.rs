@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest};
+use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest, WipeReport};
 use super::entry::InvalidMessage;
 use super::status::{SyncRefusal, refusal};
 use super::wire;
@@ -153,6 +153,16 @@ impl Client {
     pub async fn renew(&mut self, request: RenewRequest) -> Result<RenewReply, SyncError> {
         let call = self.wire.renew(wire::RenewRequest::from(request));
         Ok(answer(call).await?.try_into()?)
+    }
+
+    /// Says that this edge's data is destroyed.
+    ///
+    /// # Errors
+    /// When the hub refuses or the connection is lost.
+    pub async fn report_wipe(&mut self, report: WipeReport) -> Result<(), SyncError> {
+        let call = self.wire.report_wipe(wire::WipeReport::from(report));
+        answer(call).await?;
+        Ok(())
     }
 
     /// Begins a session. `frames` ending ends the edge's half.

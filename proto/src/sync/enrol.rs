@@ -5,9 +5,11 @@ use llm_config_shared::feed::Binding;
 use llm_config_shared::limits::FEEDS_MAX;
 use llm_config_shared::name::{EdgeName, Environment, Tenant};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::time::UnixMillis;
 
 use super::entry::{
-    InvalidMessage, Parsed, at_most, list, required, subtrees_from_wire, subtrees_to_wire, uuid, uuid_bytes,
+    InvalidMessage, Parsed, at_most, list, number, required, subtrees_from_wire, subtrees_to_wire, uuid,
+    uuid_bytes,
 };
 use super::wire;
 use crate::join_token::JoinSecret;
@@ -70,10 +72,31 @@ pub struct RenewRequest {
     pub proof: Bytes,
 }
 
-/// The renewed credentials.
+/// What comes of a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RenewReply {
-    pub credentials: Credentials,
+pub enum RenewReply {
+    Renewed(Credentials),
+    /// The edge was removed: told only to whoever holds its enrolled key.
+    Removed(SignedRemoval),
+}
+
+/// The hub's signed [`Removal`](llm_config_shared::removal::Removal), and the CA's word on the keys that sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedRemoval {
+    pub statement: Bytes,
+    /// [`KeyStatement`](crate::key_statement::KeyStatement), encoded.
+    pub key_statement: Bytes,
+    /// By the CA's key.
+    pub key_statement_signature: Bytes,
+}
+
+/// An edge has destroyed its data, and says so with the last use of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WipeReport {
+    pub edge: ActorId,
+    pub wiped_at: UnixMillis,
+    /// By the enrolled key over [`possession::wipe_message`](crate::possession::wipe_message).
+    pub proof: Bytes,
 }
 
 fn key(field: &'static str, bytes: Bytes) -> Parsed<Bytes> {
@@ -235,7 +258,17 @@ impl TryFrom<wire::RenewRequest> for RenewRequest {
 
 impl From<RenewReply> for wire::RenewReply {
     fn from(reply: RenewReply) -> Self {
-        Self { credentials: Some(reply.credentials.into()) }
+        match reply {
+            RenewReply::Renewed(credentials) => Self { credentials: Some(credentials.into()), removal: None },
+            RenewReply::Removed(removal) => Self {
+                credentials: None,
+                removal: Some(wire::Removal {
+                    statement: removal.statement,
+                    key_statement: removal.key_statement,
+                    key_statement_signature: removal.key_statement_signature,
+                }),
+            },
+        }
     }
 }
 
@@ -243,6 +276,31 @@ impl TryFrom<wire::RenewReply> for RenewReply {
     type Error = InvalidMessage;
 
     fn try_from(part: wire::RenewReply) -> Parsed<Self> {
-        Ok(Self { credentials: required("credentials", part.credentials)?.try_into()? })
+        let Some(removal) = part.removal else {
+            return Ok(Self::Renewed(required("credentials", part.credentials)?.try_into()?));
+        };
+        Ok(Self::Removed(SignedRemoval {
+            statement: key("statement", removal.statement)?,
+            key_statement: key("key statement", removal.key_statement)?,
+            key_statement_signature: key("signature of the key statement", removal.key_statement_signature)?,
+        }))
+    }
+}
+
+impl From<WipeReport> for wire::WipeReport {
+    fn from(report: WipeReport) -> Self {
+        Self { edge: uuid_bytes(report.edge.0), wiped_at_ms: report.wiped_at.0, proof: report.proof }
+    }
+}
+
+impl TryFrom<wire::WipeReport> for WipeReport {
+    type Error = InvalidMessage;
+
+    fn try_from(part: wire::WipeReport) -> Parsed<Self> {
+        Ok(Self {
+            edge: ActorId(uuid("edge", &part.edge)?),
+            wiped_at: UnixMillis(number("time of the wipe", part.wiped_at_ms)?),
+            proof: key("proof", part.proof)?,
+        })
     }
 }

@@ -23,7 +23,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::client::SyncError;
-use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest};
+use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest, WipeReport};
 use super::entry::InvalidMessage;
 use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
 use super::status::SyncRefusal;
@@ -64,6 +64,12 @@ pub trait SyncEndpoint: Send + Sync + 'static {
         peer: Peer,
         request: RenewRequest,
     ) -> impl Future<Output = Result<RenewReply, SyncRefusal>> + Send;
+    /// A removed edge says that its data is destroyed; without a certificate.
+    fn report_wipe(
+        &self,
+        peer: Peer,
+        report: WipeReport,
+    ) -> impl Future<Output = Result<(), SyncRefusal>> + Send;
     /// One session; only with the certificate of an edge that was not removed.
     fn stream(
         &self,
@@ -218,6 +224,15 @@ impl<E: SyncEndpoint> WireService for Adapter<E> {
         let peer = peer(&request);
         let reply = self.endpoint.renew(peer, parse(request.into_inner())?).await?;
         Ok(Response::new(reply.into()))
+    }
+
+    async fn report_wipe(
+        &self,
+        request: Request<wire::WipeReport>,
+    ) -> Result<Response<wire::WipeNoted>, Status> {
+        let peer = peer(&request);
+        self.endpoint.report_wipe(peer, parse(request.into_inner())?).await?;
+        Ok(Response::new(wire::WipeNoted {}))
     }
 
     type StreamStream = Pin<Box<dyn Stream<Item = Result<wire::HubMessage, Status>> + Send>>;

@@ -353,6 +353,10 @@ impl SyncEndpoint for Echo {
         Err(SyncRefusal::busy("not now", Duration::from_millis(1_500)))
     }
 
+    async fn report_wipe(&self, _: Peer, _: WipeReport) -> Result<(), SyncRefusal> {
+        Ok(())
+    }
+
     async fn stream(&self, peer: Peer, mut frames: EdgeFrames) -> Result<HubOut, SyncRefusal> {
         if peer.certificates.is_none() {
             return Err(SyncRefusal::new(RefusalKind::Unauthenticated, "a client certificate is required"));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use llm_config_hub::registry::{Edge, Registry};
 use llm_config_hub::secrets::{LocalKeyring, SecretStore, keyring_of};
 use llm_config_shared::feed::Feed;
+use llm_config_shared::limits::KEY_EPOCH_MS_MAX;
 use llm_config_shared::name::{EntryKey, Subtree, Tenant};
 use llm_config_shared::offline::OfflineLimits;
 use llm_config_shared::replication::admit::Sealer as _;
@@ -14,6 +15,7 @@ use llm_config_shared::secret::{
     KeyGrant, SealedSecret, SubtreeKey, open_grant, open_limit_keys, open_limited_grant, open_secret,
     sealing_keypair,
 };
+use llm_config_shared::time::UnixMillis;
 
 use super::book::{NOW, at, feed, tenant};
 use super::registry::{join_token, joined};
@@ -122,6 +124,22 @@ pub(super) async fn a_new_key_epoch_shuts_old_keys_out<R: Registry>(registry: &A
     let grants = store.grants_for(&edge, &[feed("app")], NOW).await.unwrap();
     let epochs: Vec<u64> = grants.iter().map(|grant| grant.key_epoch).collect();
     assert_eq!(epochs, [1, 2], "who stays gets all epochs");
+}
+
+pub(super) async fn keys_that_are_old_are_replaced_once<R: Registry>(registry: &Arc<R>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SecretStore::new(Arc::clone(registry), keyring(&folder));
+    registry.create_tenant(&tenant("acme"), NOW).await.unwrap();
+    let db = at("app", "db");
+    let old = seal(&store, &db, 1, "old").await;
+    let made = registry.roots(&tenant("acme")).await.unwrap()[0].created_at;
+    let due = UnixMillis(made.0 + KEY_EPOCH_MS_MAX);
+    assert_eq!(store.renew_old(UnixMillis(due.0 - 1)).await.unwrap(), 0);
+    assert_eq!(store.renew_old(due).await.unwrap(), 1);
+    let new = seal(&store, &db, 2, "new").await;
+    assert_eq!((old.key_epoch, new.key_epoch), (1, 2));
+    assert_eq!(store.open(&db, &old).await.unwrap().as_slice(), b"old");
+    assert_eq!(store.renew_old(UnixMillis(made.0 + 1_000)).await.unwrap(), 0, "the new one is young");
 }
 
 pub(super) async fn a_database_knows_its_keyring<R: Registry>(registry: &Arc<R>) {

@@ -25,7 +25,8 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0006 processes",
             "0007 newer",
             "0008 regions",
-            "0013 offline limits"
+            "0013 offline limits",
+            "0014 losses"
         ]
     );
     let missing = journal.head().await.unwrap_err();

@@ -7,7 +7,7 @@ use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
 
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
-use crate::journal::failure::corrupt;
+use crate::journal::failure::{corrupt, unavailable};
 use crate::journal::rows::{name, uuid};
 use crate::registry::{GrantRow, WrappedRoot};
 
@@ -37,6 +37,16 @@ const GRANTS: Sql = Sql::same(
     "SELECT edge, tenant, environment, subtree, key_epoch, granted_at FROM grant_ledger WHERE edge = $1
      ORDER BY granted_at, environment, subtree, key_epoch",
 );
+
+const ALL_GRANTS: Sql = Sql::same(
+    "SELECT edge, tenant, environment, subtree, key_epoch, granted_at FROM grant_ledger WHERE tenant = $1
+     ORDER BY edge, environment, subtree, key_epoch",
+);
+/// Locked, so that whoever removes the edge waits or is seen.
+const REMOVED: Sql = Sql {
+    sqlite: "SELECT removed_at FROM edge WHERE id = $1",
+    postgres: "SELECT removed_at FROM edge WHERE id = $1 FOR SHARE",
+};
 
 pub(super) async fn wrapped<T: Transact>(tx: &mut T, key: &str) -> Answer<Option<Vec<u8>>> {
     let found = tx.fetch(WRAPPED, vec![key.into()]).await?;
@@ -77,7 +87,19 @@ fn root(row: &impl Cells) -> Answer<WrappedRoot> {
     })
 }
 
+/// An edge that was removed is given nothing any more: what it ever got is complete from that moment.
+async fn refuse_removed<T: Transact>(tx: &mut T, edges: &BTreeSet<ActorId>) -> Answer<()> {
+    for edge in edges {
+        let found = tx.fetch(REMOVED, vec![edge.0.as_bytes().as_slice().into()]).await?;
+        if found.first().is_some_and(|row| !matches!(row.int_or_null(0), Ok(None))) {
+            return Err(unavailable("it says that the edge was removed"));
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn record_grants<T: Transact>(tx: &mut T, grants: &[GrantRow]) -> Answer<()> {
+    refuse_removed(tx, &grants.iter().map(|grant| grant.edge).collect()).await?;
     let order = |row: &&GrantRow| (row.edge, row.environment.clone(), row.subtree.clone(), row.key_epoch);
     let mut seen = BTreeSet::new();
     let mut rows: Vec<&GrantRow> = grants.iter().filter(|row| seen.insert(order(row))).collect();
@@ -95,16 +117,20 @@ pub(super) async fn record_grants<T: Transact>(tx: &mut T, grants: &[GrantRow]) 
 }
 
 pub(super) async fn grants<T: Transact>(tx: &mut T, edge: ActorId) -> Answer<Vec<GrantRow>> {
-    let found = tx.fetch(GRANTS, vec![edge.0.as_bytes().as_slice().into()]).await?;
-    let row = |row: &T::Row| {
-        Ok(GrantRow {
-            edge: ActorId(uuid(row, 0)?),
-            tenant: name(Tenant::parse(row.text(1)?))?,
-            environment: name(Environment::parse(row.text(2)?))?,
-            subtree: name(Subtree::parse(row.text(3)?))?,
-            key_epoch: row.int(4)?,
-            granted_at: UnixMillis(row.int(5)?),
-        })
-    };
-    found.iter().map(row).collect()
+    tx.fetch(GRANTS, vec![edge.0.as_bytes().as_slice().into()]).await?.iter().map(grant).collect()
+}
+
+pub(super) async fn all_grants<T: Transact>(tx: &mut T, tenant: &Tenant) -> Answer<Vec<GrantRow>> {
+    tx.fetch(ALL_GRANTS, vec![tenant.as_str().into()]).await?.iter().map(grant).collect()
+}
+
+fn grant(row: &impl Cells) -> Answer<GrantRow> {
+    Ok(GrantRow {
+        edge: ActorId(uuid(row, 0)?),
+        tenant: name(Tenant::parse(row.text(1)?))?,
+        environment: name(Environment::parse(row.text(2)?))?,
+        subtree: name(Subtree::parse(row.text(3)?))?,
+        key_epoch: row.int(4)?,
+        granted_at: UnixMillis(row.int(5)?),
+    })
 }

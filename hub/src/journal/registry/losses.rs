@@ -1,14 +1,21 @@
-//! The tables for lost edges: offline limits.
+//! The tables for lost edges: offline limits, what was exposed, who said that it has destroyed its data.
 
+use std::collections::BTreeMap;
+
+use llm_config_shared::exposure::SecretVersion;
 use llm_config_shared::limits::OFFLINE_LIMITS_MAX;
 use llm_config_shared::name::{Namespace, Subtree, Tenant};
 use llm_config_shared::offline::OfflineLimits;
+use llm_config_shared::stamp::ActorId;
+use llm_config_shared::time::UnixMillis;
 
 use crate::journal::Database;
 use crate::journal::dialect::{Answer, Cells, Dialect, Sql, Transact};
 use crate::journal::failure::unavailable;
-use crate::journal::rows::name;
-use crate::registry::{Losses, SetPolicyError};
+use crate::journal::rows::{name, uuid};
+use crate::registry::{GrantRow, KeptVersion, Loss, Losses, SetPolicyError, ToRotate};
+
+mod exposed;
 
 const LOCK: Sql = Sql {
     sqlite: "SELECT name FROM tenant WHERE name = $1",
@@ -19,6 +26,10 @@ const PUT_LIMIT: Sql = Sql::same(
     "INSERT INTO offline_limit (tenant, namespace, limit_ms) VALUES ($1, $2, $3)
      ON CONFLICT (tenant, namespace) DO UPDATE SET limit_ms = excluded.limit_ms",
 );
+const PUT_WIPE: Sql =
+    Sql::same("INSERT INTO wipe (edge, wiped_at, proof) VALUES ($1, $2, $3) ON CONFLICT (edge) DO NOTHING");
+const WIPES: Sql =
+    Sql::same("SELECT w.edge, w.wiped_at FROM wipe w JOIN edge e ON e.id = w.edge WHERE e.tenant = $1");
 const REMOVE_LIMIT: Sql = Sql::same("DELETE FROM offline_limit WHERE tenant = $1 AND namespace = $2");
 
 impl<D: Dialect> Losses for Database<D> {
@@ -39,6 +50,56 @@ impl<D: Dialect> Losses for Database<D> {
         let limits = set_limit(&mut tx, tenant, namespace, limit_ms).await?;
         tx.commit().await?;
         Ok(limits)
+    }
+
+    async fn secret_versions(&self, tenant: &Tenant) -> Answer<Vec<KeptVersion>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let versions = exposed::versions(&mut tx, tenant).await?;
+        tx.commit().await?;
+        Ok(versions)
+    }
+
+    async fn all_grants(&self, tenant: &Tenant) -> Answer<Vec<GrantRow>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let grants = super::keys::all_grants(&mut tx, tenant).await?;
+        tx.commit().await?;
+        Ok(grants)
+    }
+
+    async fn record_loss(&self, loss: &Loss, to_rotate: &[SecretVersion]) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        exposed::record(&mut tx, loss, to_rotate).await?;
+        tx.commit().await
+    }
+
+    async fn loss(&self, edge: ActorId) -> Answer<Option<Loss>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let loss = exposed::loss(&mut tx, edge).await?;
+        tx.commit().await?;
+        Ok(loss)
+    }
+
+    async fn to_rotate(&self, tenant: &Tenant) -> Answer<Vec<ToRotate>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let marked = exposed::to_rotate(&mut tx, tenant).await?;
+        tx.commit().await?;
+        Ok(marked)
+    }
+
+    async fn record_wipe(&self, edge: ActorId, wiped_at: UnixMillis, proof: &[u8]) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        let args = vec![edge.0.as_bytes().as_slice().into(), wiped_at.0.into(), proof.into()];
+        tx.execute(PUT_WIPE, args).await?;
+        tx.commit().await
+    }
+
+    async fn wipes(&self, tenant: &Tenant) -> Answer<BTreeMap<ActorId, UnixMillis>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let found = tx.fetch(WIPES, vec![tenant.as_str().into()]).await?;
+        let wipe = |row: &_| Ok((ActorId(uuid(row, 0)?), UnixMillis(Cells::int(row, 1)?)));
+        let wipes = found.iter().map(wipe).collect::<Answer<_>>()?;
+        tx.commit().await?;
+        Ok(wipes)
     }
 }
 
