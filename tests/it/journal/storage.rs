@@ -24,7 +24,10 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0005 restores",
             "0006 processes",
             "0007 newer",
-            "0008 regions"
+            "0008 regions",
+            "0016 expiry",
+            "0017 in use",
+            "0018 rotation"
         ]
     );
     let missing = journal.head().await.unwrap_err();
