@@ -46,8 +46,8 @@ impl UnixMillis {
         let (clock, offset) = time.split_at(end);
         let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
         let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
-        let last_day = days_in(year, month)?;
-        let fits = day >= 1 && day <= last_day && hour < 24 && minute < 60 && second <= 60 && year >= 1970;
+        let last_day = (year >= 1970).then(|| days_in(year, month)).flatten()?;
+        let fits = (1..=last_day).contains(&day) && hour < 24 && minute < 60 && second <= 60;
         let decimal = fraction.bytes().all(|byte| byte.is_ascii_digit()) && !fraction.is_empty();
         if !fits || !decimal {
             return None;

@@ -6,7 +6,7 @@ mod filters;
 mod source;
 mod template;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -192,8 +192,8 @@ impl Work<'_> {
 
     /// What the edge calls these files.
     fn consumer(&self) -> String {
-        let out = self.pairs.first().map(|pair| pair.out.as_path()).unwrap_or(Path::new(""));
-        let path = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+        let out = self.pairs.first().map_or_else(PathBuf::new, |pair| pair.out.clone());
+        let path = std::path::absolute(&out).unwrap_or(out);
         let plain: String = path.to_string_lossy().chars().filter(|c| !c.is_control()).collect();
         // The end of a long path tells more than its beginning.
         let cut = plain.char_indices().rev().take(CONSUMER_CHARS_MAX).last().map_or(0, |(at, _)| at);

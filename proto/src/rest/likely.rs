@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn keys_of_services_private_keys_and_random_texts_under_telling_names_are_noticed() {
         for (key, json) in [
-            ("a", r#""sk-ant-REDACTED""#),
+            ("a", r#""sk-ant-api03-0123456789abcdefghij""#),
             ("a", r#""ghp_0123456789abcdefghijklmnopqrstuvwxyz""#),
             ("a", r#"{"deep":["AKIAIOSFODNN7EXAMPLE"]}"#),
             ("a", r#""-----BEGIN EC PRIVATE KEY-----\nx\n-----END EC PRIVATE KEY-----""#),

@@ -26,7 +26,10 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0007 newer",
             "0008 regions",
             "0013 offline limits",
-            "0014 losses"
+            "0014 losses",
+            "0016 expiry",
+            "0017 in use",
+            "0018 rotation"
         ]
     );
     let missing = journal.head().await.unwrap_err();

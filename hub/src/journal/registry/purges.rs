@@ -1,7 +1,5 @@
 //! Removing the value of one version, and what still holds it.
 
-use std::sync::Arc;
-
 use llm_config_shared::entry::Content;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::seal::Suite;
@@ -111,6 +109,6 @@ fn backup(row: &impl Cells) -> Answer<MadeBackup> {
         id: uuid(row, 0)?,
         made_at: UnixMillis(row.int(1)?),
         seq: row.int(2)?,
-        file: Arc::clone(&written(row.blob(3)?)?),
+        file: written(row.blob(3)?)?,
     })
 }
