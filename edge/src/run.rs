@@ -322,14 +322,12 @@ impl Edge {
             handle: self.handle.clone(),
             clock: around.clock.clone(),
         };
-        let stopped = stop.clone();
+        let (stopped, notes) = (stop.clone(), around.notes.clone());
         servers.spawn(async move {
             teller.run(stopped).await;
             Ok(())
         });
-        let watching =
-            offline::watch(around.offline.clone(), around.view.clone(), around.notes.clone(), stop.clone());
-        tokio::spawn(watching);
+        tokio::spawn(offline::watch(around.offline.clone(), around.view.clone(), notes, stop.clone()));
         let renewal = tokio::spawn(self.renewal.run(stop.clone()));
         let replication = Replication {
             owner: self.owner,

@@ -276,7 +276,7 @@ impl<R: Registry> SecretStore<R> {
     async fn all_of(&self, tenant: &Tenant, environment: &Environment) -> Result<(), SecretError> {
         let stored = self.registry.roots(tenant).await?;
         if keys::newest(&stored, environment).is_none() {
-            self.create(tenant, environment, 1).await?;
+            self.create(tenant, environment, self.next_epoch(0)).await?;
         }
         for root in stored.iter().filter(|root| root.environment == *environment) {
             self.take_in_if_possible(root).await?;

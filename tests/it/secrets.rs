@@ -78,7 +78,8 @@ async fn types_are_checked_and_what_is_told_stays_beside_the_value(database: Dat
 async fn an_edge_tells_the_same_without_its_hub_and_sets_typed_secrets_through_it() {
     let scratch = Scratch::new("typed-edge");
     let mut hub = Hub::dev(&scratch).await;
-    let mut edge = Edge::join(&scratch, "e1", &hub.open_token("e1").await).await;
+    let token = hub.open_token("e1").await;
+    let mut edge = Edge::join_with(&scratch, "e1", &token, &["--offline-restart", "file"]).await;
     hub.client().put(&entry("app", "first"), json!({"value": 1, "env": "base"})).await.expect(200);
     edge.client().until_value(&(entry("app", "first") + "?env=base"), 1).await;
     let document = json!({"username": "app", "password": CANARY}).to_string();

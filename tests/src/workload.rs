@@ -1,12 +1,12 @@
 //! Writers and readers that go on whatever happens, and record all that they are told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -210,17 +210,24 @@ pub fn converge<'a>(hub: &Hub, edges: &'a [Edge], deadline: Duration) -> impl Fu
     }
 }
 
-/// Waits until two regions show the same values.
+/// Waits until two regions show the same values, and each knows of every write of the other.
 pub fn same_values(one: &Hub, other: &Hub, deadline: Duration) -> impl Future<Output = ()> {
     let (one, other) = (one.client(), other.client());
     async move {
-        let values = async |client: &Client| {
+        let known = async |client: &Client| {
             let rows = client.everything(NAMESPACE, ENVIRONMENT).await;
-            rows.into_iter().map(|(key, (value, _))| (key, value)).collect::<Vec<_>>()
+            let values: BTreeMap<String, Value> =
+                rows.into_iter().map(|(key, (value, _))| (key, value)).collect();
+            let mut tags = BTreeSet::new();
+            for key in (0..KEYS).map(key) {
+                tags.extend(history(client, &key).await.into_iter().map(|past| past.tag));
+            }
+            (values, tags)
         };
         within(deadline, "two regions hold the same", async || {
-            let (one, other) = (values(&one).await, values(&other).await);
-            if one == other { Ok(()) } else { Err(format!("{one:?}\n{other:?}")) }
+            let (one, other) = (known(&one).await, known(&other).await);
+            let differ: Vec<&String> = one.1.symmetric_difference(&other.1).collect();
+            if one == other { Ok(()) } else { Err(format!("{:?}\n{:?}\n{differ:?}", one.0, other.0)) }
         })
         .await;
     }

@@ -21,14 +21,14 @@ use crate::processes::service::HubsService;
 use crate::processes::{ProcessAt, Processes};
 use crate::registry::Registry;
 use crate::rotation::Rotator;
-use crate::secrets::SecretStore;
+use crate::secrets::{Providers, SecretStore};
 use crate::sources::Follower;
 use crate::sync::call::Calls;
 use crate::sync::presence::Presence;
 use crate::sync::roster::Roster;
 use crate::sync::service;
 use crate::telemetry::Metrics;
-use crate::writer;
+use crate::writer::{self, WriterHandle};
 
 /// What the two listeners serve, and the writer behind them.
 pub(super) struct Assembled<S> {
@@ -52,13 +52,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     stop: &CancellationToken,
 ) -> Result<Assembled<S>, ServerError> {
     let Keys { providers, identity } = keys;
-    let secrets = SecretStore::new(Arc::clone(store), providers.clone());
-    let secrets = Arc::new(secrets.among_regions(!config.regions.is_empty()));
-    if let Some(vault) = providers.vault() {
-        tokio::spawn(Arc::clone(vault).keep(stop.clone()));
-    }
-    let (warming, until) = (Arc::clone(&secrets), stop.clone());
-    tokio::spawn(async move { warming.warm_up(until).await });
+    let secrets = secrets(config, store, &providers, stop);
     let me = ProcessAt::new(address::for_processes(config));
     let process = me.process;
     let started = writer::start(Arc::clone(store), Arc::clone(store), Arc::clone(&secrets), me).await?;
@@ -86,12 +80,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));
-    for source in config.sources.iter().cloned() {
-        // The settings give sources only beside a Vault.
-        let Some(vault) = providers.vault().cloned() else { break };
-        let (journal, secrets, writer) = (Arc::clone(store), Arc::clone(&secrets), writer.clone());
-        tokio::spawn(Follower { source, vault, journal, secrets, writer }.keep(stop.clone()));
-    }
+    follow_sources(config, store, &providers, (&secrets, &writer), stop);
     let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
     let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
     let known_callers = routes::known_callers(api, passing);
@@ -118,13 +107,39 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         roster,
         presence: Presence::default(),
     };
-    Ok(Assembled {
-        process,
-        router,
-        edges: Arc::new(edges),
-        hubs: Arc::new(hubs),
-        writer_task,
-        watchman,
-        rotator,
-    })
+    let (edges, hubs) = (Arc::new(edges), Arc::new(hubs));
+    Ok(Assembled { process, router, edges, hubs, writer_task, watchman, rotator })
+}
+
+/// What seals and opens secrets, with every key that can be had in memory soon.
+fn secrets<S: Registry>(
+    config: &Config,
+    store: &Arc<S>,
+    providers: &Providers,
+    stop: &CancellationToken,
+) -> Arc<SecretStore<S>> {
+    let secrets = SecretStore::new(Arc::clone(store), providers.clone());
+    let secrets = Arc::new(secrets.among_regions(!config.regions.is_empty()));
+    if let Some(vault) = providers.vault() {
+        tokio::spawn(Arc::clone(vault).keep(stop.clone()));
+    }
+    let (warming, until) = (Arc::clone(&secrets), stop.clone());
+    tokio::spawn(async move { warming.warm_up(until).await });
+    secrets
+}
+
+/// The settings give sources only beside a Vault.
+fn follow_sources<S: Journal + Registry>(
+    config: &Config,
+    store: &Arc<S>,
+    providers: &Providers,
+    (secrets, writer): (&Arc<SecretStore<S>>, &WriterHandle),
+    stop: &CancellationToken,
+) {
+    let Some(vault) = providers.vault() else { return };
+    for source in config.sources.iter().cloned() {
+        let (vault, journal) = (Arc::clone(vault), Arc::clone(store));
+        let (secrets, writer) = (Arc::clone(secrets), writer.clone());
+        tokio::spawn(Follower { source, vault, journal, secrets, writer }.keep(stop.clone()));
+    }
 }

@@ -119,7 +119,6 @@ async fn a_hub_moves_from_its_keyring_to_vault_and_back_and_survives_a_kill_at_e
     let scratch = Scratch::new("move");
     let bao = Bao::start(&scratch).await;
     let (mut hub, config) = hub_with_secrets(&scratch, "").await;
-    let total: u64 = status(&config).await.values().sum();
     hub.configure(&bao.tables(&scratch).await);
     hub.stop();
     hub.start().await;
@@ -127,6 +126,7 @@ async fn a_hub_moves_from_its_keyring_to_vault_and_back_and_survives_a_kill_at_e
     let edge = Edge::join(&scratch, "e1", &hub.open_token("e1").await).await;
 
     hub.stop();
+    let total: u64 = status(&config).await.values().sum();
     // Each kill is at another of its writes to the disk, and the next run goes on from what the last one left.
     let mut kills: u64 = 0;
     for nth in 1_u16.. {

@@ -73,14 +73,8 @@ fn row(n: u64, content: Content) -> Row {
 }
 
 fn secret(n: u64) -> Content {
-    let body = Bytes::from(vec![n as u8; 60]);
-    Content::Secret(SealedSecret {
-        key_epoch: 4,
-        version: n,
-        about: Default::default(),
-        body,
-        wrap: Bytes::from(vec![1; 72]),
-    })
+    let (body, wrap) = (Bytes::from(vec![n as u8; 60]), Bytes::from(vec![1; 72]));
+    Content::Secret(SealedSecret { key_epoch: 4, version: n, about: Default::default(), body, wrap })
 }
 
 /// A hub with one feed.
