@@ -159,6 +159,7 @@ impl<R: Registry> SecretStore<R> {
     /// # Errors
     /// Of what may come back by itself; a root that is lost for good does not hold up the others.
     async fn take_in_all(&self) -> Result<(), SecretError> {
+        self.of_limits.get_or_try_init(|| self.load_limit_key()).await?;
         for tenant in self.registry.tenants().await? {
             for root in self.registry.roots(&tenant.name).await? {
                 self.take_in_if_possible(&root).await?;

@@ -63,7 +63,7 @@ impl<R: Registry> SecretStore<R> {
         })
     }
 
-    async fn load_limit_key(&self) -> Result<SealKey, SecretError> {
+    pub(super) async fn load_limit_key(&self) -> Result<SealKey, SecretError> {
         if let Some(wrapped) = self.registry.wrapped_key(NAME).await? {
             return Ok(SealKey::from_slice(&self.providers.unwrap_key(NAME, &wrapped).await?)?);
         }
