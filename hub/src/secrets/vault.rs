@@ -1,6 +1,6 @@
 //! The key-encryption key in Vault or OpenBao: transit wraps and unwraps, and the key itself never leaves it.
 //!
-//! Every request goes through one [`Connection`], which asks one thing at a time and knows when not to ask.
+//! Every request goes through one `Connection`, which asks one thing at a time and knows when not to ask.
 
 use std::sync::Arc;
 
