@@ -187,7 +187,7 @@ mod tests {
         let row = row(&RawValue::from_string(text.into()).unwrap()).unwrap();
         assert_eq!(
             row,
-            ["a/b k", "base", "3", "1.50", "update", "superseded_concurrent", "t", "token:admin", ""]
+            ["a/b k", "base", "3", "1.50", "update", "superseded_concurrent", "t", "token:admin", "", ""]
         );
     }
 }
