@@ -20,6 +20,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod agent;
 mod bad_input;
 mod canaries;
 mod clones;
