@@ -22,7 +22,7 @@ mod uses;
 
 pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
 pub use purges::{MadeBackup, PurgedVersion, Purges};
-pub use rotations::{Rotation, RotationPolicy, Rotations, Source, Step};
+pub use rotations::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
 pub use uses::{Consumer, Use, Uses};
 
 /// SHA-256 of a token; the token itself is never stored.

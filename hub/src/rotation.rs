@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::processes::Role;
 use crate::receipts;
-use crate::registry::{Registry, Rotation, RotationPolicy, Source, Step};
+use crate::registry::{ExposedPlan, Registry, Rotation, RotationPolicy, Source, Step};
 use crate::secrets::{SecretError, SecretStore, examined};
 use crate::sync::roster::Roster;
 use crate::writer::{RenderAnswer, WriteError, WriterHandle, Written};
@@ -132,6 +132,11 @@ impl<S: Journal + Registry> Rotator<S> {
     }
 
     async fn pass(&self, now: UnixMillis) -> Result<(), JournalError> {
+        // First of all what a stranger may hold.
+        for ExposedPlan { at, version, edge } in self.store.exposed_plans().await? {
+            let rotation = begun(at, format!("loss of edge {edge}").into(), version, now);
+            self.store.begin_rotation(&rotation).await?;
+        }
         for policy in self.store.timed_rotation_policies().await? {
             if let Some(rotation) = self.due(&policy, now).await? {
                 self.store.begin_rotation(&rotation).await?;

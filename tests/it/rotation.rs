@@ -18,6 +18,7 @@ const FIRST: &str = "first-value-9c1e52";
 on_both_databases! {
     a_secret_is_rotated_by_its_plan_and_the_old_version_retires,
     a_command_makes_the_new_value,
+    what_a_lost_edge_could_read_is_replaced_by_its_plan,
 }
 
 fn tables(scratch: &Scratch, database: Database) -> String {
@@ -115,6 +116,42 @@ async fn a_secret_is_rotated_by_its_plan_and_the_old_version_retires(database: D
     let over = |answer: &Answer| answer.json()["rotations"][0]["why"] == "the grace period is over";
     hub.client().until(&format!("{other}rotation?env=base"), over).await;
     assert!(!hub.log().contains(FIRST));
+}
+
+async fn what_a_lost_edge_could_read_is_replaced_by_its_plan(database: Database) {
+    let scratch = Scratch::new("rotation-lost");
+    let hub = Hub::serve(
+        &scratch,
+        &format!("{}\n[secrets.rotation]\ncheck_seconds = 1", tables(&scratch, database)),
+    )
+    .await;
+    for key in ["key", "by-hand", "other"] {
+        set(&hub, key, json!({"value": FIRST, "secret": true})).await;
+    }
+    hub.client().put(&at("rotation"), json!({"generate": {}, "grace": "1h"})).await.expect(200);
+    let edge = Edge::join(&scratch, "e1", &hub.open_token("e1").await).await;
+    edge.client().until(&(entry("app", "key") + "?env=base"), |answer| answer.status == 200).await;
+    assert_eq!(revealed(&hub, "&version=1").await, FIRST, "a plan alone replaces nothing");
+
+    hub.cli(&scratch, &["fleet", "lost", "e1"]).await.done();
+    let rotations = until_step(&hub, "written").await;
+    assert_eq!((rotations.len(), &rotations[0]["by"]), (1, &json!("loss of edge e1")));
+    assert_ne!(revealed(&hub, "").await, FIRST);
+    let exposed = hub.cli(&scratch, &["fleet", "exposed", "--json"]).await.done();
+    let exposed: Value = serde_json::from_str(&exposed).unwrap();
+    let state = |secret: &Value| {
+        (secret["key"].as_str().unwrap().to_owned(), secret["rotated"] == true, secret["planned"] == true)
+    };
+    let states: Vec<_> = exposed.as_array().unwrap().iter().map(state).collect();
+    let expected = [("by-hand", false, false), ("other", false, false), ("key", true, true)];
+    assert_eq!(states, expected.map(|(key, rotated, planned)| (key.to_owned(), rotated, planned)));
+
+    // A plan that comes later takes up what still waits, and only that.
+    let by_hand = "/api/v1/secrets/app/by-hand/rotation?env=base";
+    hub.client().put(by_hand, json!({"generate": {}, "grace": "1h"})).await.expect(200);
+    let is_written = |answer: &Answer| answer.json()["rotations"][0]["step"] == "written";
+    hub.client().until(by_hand, is_written).await;
+    assert_eq!(until_step(&hub, "written").await.len(), 1, "it is replaced once");
 }
 
 fn script(scratch: &Scratch, text: &str) -> PathBuf {

@@ -105,6 +105,7 @@ impl<S: Journal + Registry> LossService for Api<S> {
             edge: secret.edge,
             lost_at: secret.lost_at,
             rotated: secret.rotated,
+            planned: secret.planned,
         };
         Ok(marked.into_iter().map(info).collect())
     }
@@ -148,10 +149,11 @@ impl<S: Journal + Registry> Api<S> {
             receipt: document.to_string().into_bytes(),
         };
         store.record_loss(&loss, &stated.to_rotate).await?;
+        self.parts.rotate.notify_one();
         metrics::counter!("fleet_edges_lost_total").increment(1);
         tracing::warn!(
             caller = %caller.name, edge = %name, to_rotate = stated.to_rotate.len(),
-            "an edge was reported lost; secrets that it could read should be replaced"
+            "an edge was reported lost; secrets that it could read should be replaced; those that have plans are"
         );
         Ok(document)
     }

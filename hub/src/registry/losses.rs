@@ -78,4 +78,6 @@ pub struct ToRotate {
     pub lost_at: UnixMillis,
     /// Whether the entry shows another version by now, or is gone.
     pub rotated: bool,
+    /// Whether it has a plan, which replaces it then.
+    pub planned: bool,
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use llm_config_shared::entry::ChangeId;
-use llm_config_shared::name::EntryKey;
+use llm_config_shared::name::{EdgeName, EntryKey};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -29,6 +29,15 @@ pub struct RotationPolicy {
     pub grace_ms: u64,
     pub set_by: Arc<str>,
     pub set_at: UnixMillis,
+}
+
+/// A secret that a lost edge could read, that shows that version still, and that has a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposedPlan {
+    pub at: EntryKey,
+    /// What the edge could read.
+    pub version: u64,
+    pub edge: EdgeName,
 }
 
 /// How far a rotation has come.
@@ -99,6 +108,8 @@ pub trait Rotations: Send + Sync + 'static {
     fn rotation_policy(&self, at: &EntryKey) -> impl Future<Output = Answer<Option<RotationPolicy>>> + Send;
     /// Every one by which something is rotated without being asked.
     fn timed_rotation_policies(&self) -> impl Future<Output = Answer<Vec<RotationPolicy>>> + Send;
+    /// What plans have to replace because an edge was lost, the first loss first.
+    fn exposed_plans(&self) -> impl Future<Output = Answer<Vec<ExposedPlan>>> + Send;
     /// Sets it. The entry has been written at some time.
     fn set_rotation_policy(&self, policy: &RotationPolicy) -> impl Future<Output = Answer<()>> + Send;
     /// False when there was none.

@@ -117,6 +117,8 @@ pub(super) struct ExposedBody {
     lost_at: String,
     /// Whether it was replaced since, or is gone.
     rotated: bool,
+    /// Whether it has a plan of rotation, which replaces it without being asked.
+    planned: bool,
 }
 
 impl From<ExposedInfo> for ExposedBody {
@@ -130,6 +132,7 @@ impl From<ExposedInfo> for ExposedBody {
             edge: info.edge.to_string(),
             lost_at: info.lost_at.to_rfc3339(),
             rotated: info.rotated,
+            planned: info.planned,
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct ExposedInfo {
     pub lost_at: UnixMillis,
     /// Whether the entry shows another version by now, or is gone.
     pub rotated: bool,
+    /// Whether its plan of rotation replaces it.
+    pub planned: bool,
 }
 
 /// An answer, or why there is none.

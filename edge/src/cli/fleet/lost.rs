@@ -87,6 +87,9 @@ pub(super) async fn lost(connection: &Connection, args: &LostArgs, json: bool) -
         "{} {done}; it could read {count} versions of secrets, of which {to_rotate} are in use and should be replaced",
         args.name
     ))?;
+    if !args.dry_run && to_rotate > 0 {
+        output::hint("those that have a plan are replaced now; what is left: llm-config fleet exposed");
+    }
     if args.out.is_none() && !args.dry_run {
         output::hint(format!("the signed receipt: llm-config fleet lost {} -o FILE", args.name));
     }
@@ -121,9 +124,14 @@ pub(super) async fn exposed(connection: &Connection, json: bool) -> Result<(), F
         edge: String,
         lost_at: String,
         rotated: bool,
+        planned: bool,
     }
     let row = |line: Line| {
-        let state = if line.rotated { "replaced or gone" } else { "replace it" };
+        let state = match (line.rotated, line.planned) {
+            (true, _) => "replaced or gone",
+            (false, true) => "its plan replaces it",
+            (false, false) => "replace it",
+        };
         let entry = format!("{}/{}", line.namespace, line.key);
         vec![entry, line.environment, line.version.to_string(), state.into(), line.edge, line.lost_at]
     };

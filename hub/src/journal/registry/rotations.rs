@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llm_config_shared::name::{EntryKey, Key};
+use llm_config_shared::name::{EdgeName, EntryKey, Key};
 use llm_config_shared::time::UnixMillis;
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::journal::Database;
 use crate::journal::dialect::{Answer, Arg, Cells, Dialect, Sql, Transact, bound};
 use crate::journal::failure::corrupt;
 use crate::journal::rows::{self, name, uuid, written, written_or_null};
-use crate::registry::{Rotation, RotationPolicy, Rotations, Source, Step};
+use crate::registry::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
 
 macro_rules! policies {
     ($condition:literal) => {
@@ -23,6 +23,14 @@ macro_rules! policies {
 }
 const ONE: Sql = policies!("WHERE s.tenant = $1 AND s.environment = $2 AND s.namespace = $3 AND p.key = $4");
 const TIMED: Sql = policies!("WHERE p.every_days IS NOT NULL");
+const EXPOSED: Sql = Sql::same(
+    "SELECT s.tenant, s.environment, s.namespace, p.key, x.version, l.name
+     FROM rotation_policy p JOIN scope s ON s.id = p.scope JOIN entry e ON e.scope = p.scope AND e.key = p.key
+     JOIN exposed_secret x ON x.tenant = s.tenant AND x.environment = s.environment AND x.namespace = s.namespace
+         AND x.key = p.key AND x.version = e.version
+     JOIN edge_loss l ON l.edge = x.edge
+     WHERE e.kind = 2 ORDER BY l.lost_at",
+);
 const SET: Sql = Sql::same(
     "INSERT INTO rotation_policy (scope, key, source, every_days, grace_ms, set_by, set_at)
      SELECT s.id, $4, $5, $6, $7, $8, $9 FROM scope s WHERE s.tenant = $1 AND s.environment = $2 AND s.namespace = $3
@@ -59,6 +67,11 @@ const STEP: Sql = Sql::same(
      WHERE id = $1 AND step = $2",
 );
 
+fn exposed(row: &impl Cells) -> Answer<ExposedPlan> {
+    let at = EntryKey { scope: rows::scope(row, 0)?, key: name(Key::parse(row.text(3)?))? };
+    Ok(ExposedPlan { at, version: row.int(4)?, edge: name(EdgeName::parse(row.text(5)?))? })
+}
+
 fn place(at: &EntryKey) -> Vec<Arg<'_>> {
     let scope = &at.scope;
     let names =
@@ -79,6 +92,13 @@ impl<D: Dialect> Rotations for Database<D> {
         let found = tx.fetch(TIMED, vec![]).await?;
         tx.commit().await?;
         found.iter().map(policy).collect()
+    }
+
+    async fn exposed_plans(&self) -> Answer<Vec<ExposedPlan>> {
+        let mut tx = self.dialect().begin_read().await?;
+        let found = tx.fetch(EXPOSED, vec![]).await?;
+        tx.commit().await?;
+        found.iter().map(exposed).collect()
     }
 
     async fn set_rotation_policy(&self, policy: &RotationPolicy) -> Answer<()> {

@@ -34,10 +34,11 @@ const MARK: Sql = Sql {
                ON CONFLICT DO NOTHING",
 };
 const MARKED: Sql = Sql::same(
-    "SELECT x.tenant, x.environment, x.namespace, x.key, x.version, l.name, l.lost_at, e.version, e.kind
+    "SELECT x.tenant, x.environment, x.namespace, x.key, x.version, l.name, l.lost_at, e.version, e.kind, p.key
      FROM exposed_secret x JOIN edge_loss l ON l.edge = x.edge
      LEFT JOIN scope s ON s.tenant = x.tenant AND s.environment = x.environment AND s.namespace = x.namespace
      LEFT JOIN entry e ON e.scope = s.id AND e.key = x.key
+     LEFT JOIN rotation_policy p ON p.scope = s.id AND p.key = x.key
      WHERE x.tenant = $1 ORDER BY l.lost_at, x.environment, x.namespace, x.key",
 );
 
@@ -113,6 +114,7 @@ pub(super) async fn to_rotate<T: Transact>(tx: &mut T, tenant: &Tenant) -> Answe
             edge: name(EdgeName::parse(row.text(5)?))?,
             lost_at: UnixMillis(row.int(6)?),
             rotated: !shows(row, 7, version)?,
+            planned: row.text_or_null(9)?.is_some(),
         })
     };
     let found = tx.fetch(MARKED, vec![tenant.as_str().into()]).await?;
