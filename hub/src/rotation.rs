@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use llm_config_shared::entry::{Author, Content, HubRow, Status};
+use llm_config_shared::entry::{Author, Content, HubRow, Row, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::admit::{
     ApiSubmission, NewSecret, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SetValue,
@@ -91,6 +91,12 @@ pub fn begun(at: EntryKey, by: Arc<str>, old_version: u64, now: UnixMillis) -> R
     }
 }
 
+/// When a plan rotates its secret: so many days after the current version was written, by whomever.
+pub fn due_at(policy: &RotationPolicy, row: &Row) -> Option<UnixMillis> {
+    let days = policy.every_days.filter(|_| row.content.is_secret())?;
+    Some(UnixMillis(row.metadata.updated_at.0.saturating_add(days * DAY_MS)))
+}
+
 impl<S: Journal + Registry> Rotator<S> {
     /// Over the hub's parts; `wake` is told when somebody asks for a rotation.
     pub fn new(
@@ -160,12 +166,10 @@ impl<S: Journal + Registry> Rotator<S> {
         Ok(self.store.entries(std::slice::from_ref(at)).await?.value.into_iter().flatten().next())
     }
 
-    /// A rotation whose time has come: so many days after the current version was written, by whomever.
+    /// A rotation whose time has come.
     async fn due(&self, policy: &RotationPolicy, now: UnixMillis) -> Result<Option<Rotation>, JournalError> {
-        let Some(days) = policy.every_days else { return Ok(None) };
         let Some(HubRow { row, .. }) = self.row(&policy.at).await? else { return Ok(None) };
-        let due_at = row.metadata.updated_at.0.saturating_add(days * DAY_MS);
-        let due = row.content.is_secret() && due_at <= now.0;
+        let due = due_at(policy, &row).is_some_and(|at| at <= now);
         Ok(due.then(|| begun(policy.at.clone(), "schedule".into(), row.version, now)))
     }
 

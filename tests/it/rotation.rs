@@ -58,6 +58,7 @@ async fn a_secret_is_rotated_by_its_plan_and_the_old_version_retires(database: D
     assert!(hub.client().post(&at("rotate"), json!({})).await.refusal(409).contains("secrets plan"));
     let cli = async |args: &[&str]| hub.cli(&scratch, &[&["secrets"], args].concat()).await;
     cli(&["plan", "app", "key", "--env", "base", "--length", "40", "--grace", "1h"]).await.done();
+    every_plan_is_listed(&hub, &scratch).await;
     let said = cli(&["rotate", "app", "key", "--env", "base"]).await.done();
     assert!(said.contains("version 2 is written; version 1 is kept"), "{said}");
     let rotations = until_step(&hub, "written").await;
@@ -152,6 +153,23 @@ async fn what_a_lost_edge_could_read_is_replaced_by_its_plan(database: Database)
     let is_written = |answer: &Answer| answer.json()["rotations"][0]["step"] == "written";
     hub.client().until(by_hand, is_written).await;
     assert_eq!(until_step(&hub, "written").await.len(), 1, "it is replaced once");
+}
+
+/// Beside the plan of `app key`, which is by hand.
+async fn every_plan_is_listed(hub: &Hub, scratch: &Scratch) {
+    set(hub, "timed", json!({"value": FIRST, "secret": true})).await;
+    let timed = "/api/v1/secrets/app/timed/rotation?env=base";
+    hub.client().put(timed, json!({"generate": {}, "every_days": 90})).await.expect(200);
+    let listed = hub.client().get("/api/v1/secrets/rotations").await.expect(200);
+    let history = hub.client().get(&(entry("app", "timed") + "/history?env=base")).await.expect(200);
+    let written = history[0]["created_at"].as_str().unwrap();
+    let due = listed[0]["due_at"].as_str().unwrap();
+    assert_eq!((&listed[0]["key"], &listed[1]["key"]), (&json!("timed"), &json!("key")));
+    assert!(due > written && listed[1]["due_at"].is_null() && listed[0]["last"].is_null(), "{listed}");
+    let said = hub.cli(scratch, &["secrets", "rotations"]).await.done();
+    assert!(said.contains("app timed") && said.contains(due) && said.contains("when asked for"), "{said}");
+    hub.client().delete(timed).await.expect(204);
+    assert_eq!(hub.client().get("/api/v1/secrets/rotations").await.expect(200).as_array().unwrap().len(), 1);
 }
 
 fn script(scratch: &Scratch, text: &str) -> PathBuf {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::address::Address;
 use super::connection::{Answer, Connection};
-use super::entries::Place;
+use super::entries::{self, Place};
 use super::exit::{Exit, Failure};
 use super::output;
 use super::pace::length;
@@ -31,10 +31,17 @@ pub(crate) enum SecretsCommand {
     Plan(PlanArgs),
     /// Rotate a secret now, as its plan says
     Rotate(RotateArgs),
-    /// How a secret is rotated, and how far its rotations have come
+    /// Every secret with a plan, or how one is rotated and how far its rotations have come
     Rotations {
-        #[command(flatten)]
-        place: Place,
+        /// Folder path, as app/llm
+        #[arg(value_parser = entries::namespace, requires = "key")]
+        namespace: Option<String>,
+        /// Name of the entry
+        #[arg(value_parser = entries::key)]
+        key: Option<String>,
+        /// Environment; without it, the default of what is asked
+        #[arg(long, short, value_name = "ENV", value_parser = entries::environment, requires = "key")]
+        env: Option<String>,
     },
     /// Remove the value of one old version for good; its place in the history stays
     Purge {
@@ -138,7 +145,11 @@ pub(crate) async fn secrets(
         SecretsCommand::Expiring { within, limit } => expiring(connection, within, *limit, json).await,
         SecretsCommand::Plan(args) => plan(connection, args, json).await,
         SecretsCommand::Rotate(args) => rotate(connection, args, json).await,
-        SecretsCommand::Rotations { place } => rotations(connection, place, json).await,
+        SecretsCommand::Rotations { namespace: Some(namespace), key: Some(key), env } => {
+            let place = Place { namespace: namespace.clone(), key: key.clone(), env: env.clone() };
+            rotations(connection, &place, json).await
+        }
+        SecretsCommand::Rotations { .. } => planned(connection, json).await,
         SecretsCommand::Purge { place, version } => purge(connection, place, *version, json).await,
         SecretsCommand::Cipher { name } => cipher(connection, name.as_deref(), json).await,
         SecretsCommand::Retire { place } => {
@@ -268,6 +279,28 @@ async fn rotate(connection: &Connection, args: &RotateArgs, json: bool) -> Resul
             }
         }
     }
+}
+
+async fn planned(connection: &Connection, json: bool) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Planned {
+        environment: String,
+        namespace: String,
+        key: String,
+        due_at: Option<String>,
+        last: Option<Rotation>,
+    }
+    let answer = connection.ask(Method::GET, &Address::new(&["secrets", "rotations"]), None).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    let rows = answer.parsed::<Vec<Planned>>()?.into_iter().map(|secret| {
+        let entry = format!("{} {}", secret.namespace, secret.key);
+        let due = secret.due_at.unwrap_or_else(|| "when asked for".to_owned());
+        let (step, began) = secret.last.map(|last| (last.step, last.began_at)).unwrap_or_default();
+        vec![due, entry, secret.environment, step, began]
+    });
+    output::table(&["due", "entry", "environment", "last rotation", "began"], rows)
 }
 
 async fn rotations(connection: &Connection, place: &Place, json: bool) -> Result<(), Failure> {

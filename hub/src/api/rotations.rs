@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::rotations::{
-    Answer, HoldingBackup, NewValueSource, RotationInfo, RotationPlan, RotationService, RotationState,
+    Answer, HoldingBackup, NewValueSource, PlannedSecret, RotationInfo, RotationPlan, RotationService,
+    RotationState,
 };
 use llm_config_proto::rest::service::{Caller, Target};
 use llm_config_shared::access::Permission;
@@ -25,6 +26,21 @@ const LENGTH: u32 = 48;
 const SHOWN_MAX: usize = 50;
 
 impl<S: Journal + Registry> RotationService for Api<S> {
+    async fn planned(&self, caller: &Caller) -> Answer<Vec<PlannedSecret>> {
+        guard::may_read_all(caller)?;
+        let store = &self.parts.store;
+        let policies = store.rotation_policies(&caller.tenant).await?;
+        let places: Vec<EntryKey> = policies.iter().map(|(policy, _)| policy.at.clone()).collect();
+        let rows = store.entries(&places).await?.value;
+        let planned = policies.into_iter().zip(rows).map(|((policy, last), row)| {
+            let due_at = row.and_then(|row| rotation::due_at(&policy, &row.row));
+            PlannedSecret { at: policy.at.clone(), plan: plan(policy), due_at, last: last.map(info) }
+        });
+        let mut planned: Vec<PlannedSecret> = planned.collect();
+        planned.sort_by_key(|secret| (secret.due_at.is_none(), secret.due_at));
+        Ok(planned)
+    }
+
     async fn rotation(&self, caller: &Caller, target: Target) -> Answer<RotationState> {
         let (_, environment) = self.environment(caller, target.environment.as_ref()).await?;
         let at = target.at(&caller.tenant, &environment);

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use llm_config_shared::entry::ChangeId;
-use llm_config_shared::name::{EdgeName, EntryKey};
+use llm_config_shared::name::{EdgeName, EntryKey, Tenant};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -106,6 +106,11 @@ type Answer<T> = Result<T, JournalError>;
 pub trait Rotations: Send + Sync + 'static {
     /// How a secret is rotated.
     fn rotation_policy(&self, at: &EntryKey) -> impl Future<Output = Answer<Option<RotationPolicy>>> + Send;
+    /// Every one of a tenant, with the newest rotation of its secret.
+    fn rotation_policies(
+        &self,
+        tenant: &Tenant,
+    ) -> impl Future<Output = Answer<Vec<(RotationPolicy, Option<Rotation>)>>> + Send;
     /// Every one by which something is rotated without being asked.
     fn timed_rotation_policies(&self) -> impl Future<Output = Answer<Vec<RotationPolicy>>> + Send;
     /// What plans have to replace because an edge was lost, the first loss first.

@@ -12,7 +12,8 @@ use super::error::ApiError;
 use super::extract::{Names, json};
 use super::query::Query;
 use super::rotation_types::{
-    HoldingBackupBody, PurgeBody, PurgedBody, RotationBody, RotationPlanBody, RotationStateBody, SealingBody,
+    HoldingBackupBody, PlannedSecretBody, PurgeBody, PurgedBody, RotationBody, RotationPlanBody,
+    RotationStateBody, SealingBody,
 };
 use super::rotations::RotationService;
 use super::router::routed;
@@ -25,7 +26,8 @@ type Pair = Names<(String, String)>;
 
 /// The routes, to be given their service.
 pub fn rotation_routes<A: RotationService>() -> Router<Arc<A>> {
-    routed::<__path_get_rotation, _, Arc<A>>(get_rotation::<A>)
+    routed::<__path_list_planned, _, Arc<A>>(list_planned::<A>)
+        .merge(routed::<__path_get_rotation, _, Arc<A>>(get_rotation::<A>))
         .merge(routed::<__path_put_rotation, _, Arc<A>>(put_rotation::<A>))
         .merge(routed::<__path_remove_rotation, _, Arc<A>>(remove_rotation::<A>))
         .merge(routed::<__path_rotate, _, Arc<A>>(rotate::<A>))
@@ -39,6 +41,19 @@ fn asked(names: (String, String), mut query: Query) -> Result<Target> {
     let target = target(names, &mut query)?;
     query.end()?;
     Ok(target)
+}
+
+#[utoipa::path(get, path = "/api/v1/secrets/rotations", operation_id = "listRotations", tag = "secrets",
+    responses((status = 200, body = Vec<PlannedSecretBody>,
+        description = "Every secret with a plan, what is due first at the top")))]
+async fn list_planned<A: RotationService>(
+    State(service): Service<A>,
+    query: Query,
+    caller: Caller,
+) -> Result<Json<Vec<PlannedSecretBody>>> {
+    query.end()?;
+    let planned = service.planned(&caller).await?;
+    Ok(Json(planned.into_iter().map(PlannedSecretBody::from).collect()))
 }
 
 #[utoipa::path(get, path = "/api/v1/secrets/{namespace}/{key}/rotation", operation_id = "getRotation", tag = "secrets",

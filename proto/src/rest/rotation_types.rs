@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use super::duration;
 use super::error::ApiError;
-use super::rotations::{HoldingBackup, NewValueSource, RotationInfo, RotationPlan, RotationState};
+use super::rotations::{
+    HoldingBackup, NewValueSource, PlannedSecret, RotationInfo, RotationPlan, RotationState,
+};
 
 /// A day, unless another time is said.
 const GRACE_MS: u64 = 86_400_000;
@@ -101,6 +103,33 @@ pub(super) struct RotationStateBody {
     plan: Option<RotationPlanBody>,
     /// Newest first.
     rotations: Vec<RotationBody>,
+}
+
+/// A secret with a plan.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PlannedSecretBody {
+    environment: String,
+    namespace: String,
+    key: String,
+    plan: RotationPlanBody,
+    /// When its plan rotates it next; null for a plan by hand, and for a secret that is gone.
+    due_at: Option<String>,
+    /// Its newest rotation.
+    last: Option<RotationBody>,
+}
+
+impl From<PlannedSecret> for PlannedSecretBody {
+    fn from(planned: PlannedSecret) -> Self {
+        let scope = planned.at.scope;
+        Self {
+            environment: scope.environment.to_string(),
+            namespace: scope.namespace.to_string(),
+            key: planned.at.key.to_string(),
+            plan: planned.plan.into(),
+            due_at: planned.due_at.map(UnixMillis::to_rfc3339),
+            last: planned.last.map(RotationBody::from),
+        }
+    }
 }
 
 /// One rotation and how far it has come.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use llm_config_shared::name::EntryKey;
 use llm_config_shared::seal::Suite;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -53,6 +54,17 @@ pub struct RotationState {
     pub rotations: Vec<RotationInfo>,
 }
 
+/// A secret with a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedSecret {
+    pub at: EntryKey,
+    pub plan: RotationPlan,
+    /// When its plan rotates it next; none for plans by hand, and for secrets that are gone.
+    pub due_at: Option<UnixMillis>,
+    /// Its newest rotation.
+    pub last: Option<RotationInfo>,
+}
+
 /// A backup that still holds a value that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldingBackup {
@@ -66,6 +78,8 @@ pub type Answer<T> = Result<T, ApiError>;
 
 /// The routes about rotation: hub only. Every method judges the caller's role itself.
 pub trait RotationService: Send + Sync + 'static {
+    /// Every secret with a plan, what is due first at the top.
+    fn planned(&self, caller: &Caller) -> impl Future<Output = Answer<Vec<PlannedSecret>>> + Send;
     /// 404 for what is no secret.
     fn rotation(&self, caller: &Caller, target: Target)
     -> impl Future<Output = Answer<RotationState>> + Send;

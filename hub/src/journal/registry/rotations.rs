@@ -1,8 +1,9 @@
 //! Rotations of secrets' values, and what they are made by.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use llm_config_shared::name::{EdgeName, EntryKey, Key};
+use llm_config_shared::name::{EdgeName, EntryKey, Key, Tenant};
 use llm_config_shared::time::UnixMillis;
 use serde_json::json;
 
@@ -22,6 +23,7 @@ macro_rules! policies {
     };
 }
 const ONE: Sql = policies!("WHERE s.tenant = $1 AND s.environment = $2 AND s.namespace = $3 AND p.key = $4");
+const OF_TENANT: Sql = policies!("WHERE s.tenant = $1 ORDER BY s.environment, s.namespace, p.key");
 const TIMED: Sql = policies!("WHERE p.every_days IS NOT NULL");
 const EXPOSED: Sql = Sql::same(
     "SELECT s.tenant, s.environment, s.namespace, p.key, x.version, l.name
@@ -56,6 +58,9 @@ const UNDER_WAY: Sql = rotations!("WHERE r.step IN ('begun', 'written') ORDER BY
 const OF_ENTRY: Sql = rotations!(
     "WHERE s.tenant = $1 AND s.environment = $2 AND s.namespace = $3 AND r.key = $4 ORDER BY r.n DESC LIMIT $5"
 );
+const NEWEST: Sql = rotations!(
+    "WHERE s.tenant = $1 AND r.n = (SELECT MAX(q.n) FROM rotation q WHERE q.scope = r.scope AND q.key = r.key)"
+);
 const BEGIN: Sql = Sql::same(
     "INSERT INTO rotation (id, scope, key, step, started_by, old_version, began_at, again_at)
      SELECT $5, s.id, $4, 'begun', $6, $7, $8, $9 FROM scope s
@@ -68,8 +73,7 @@ const STEP: Sql = Sql::same(
 );
 
 fn exposed(row: &impl Cells) -> Answer<ExposedPlan> {
-    let at = EntryKey { scope: rows::scope(row, 0)?, key: name(Key::parse(row.text(3)?))? };
-    Ok(ExposedPlan { at, version: row.int(4)?, edge: name(EdgeName::parse(row.text(5)?))? })
+    Ok(ExposedPlan { at: entry(row)?, version: row.int(4)?, edge: name(EdgeName::parse(row.text(5)?))? })
 }
 
 fn place(at: &EntryKey) -> Vec<Arg<'_>> {
@@ -85,6 +89,21 @@ impl<D: Dialect> Rotations for Database<D> {
         let found = tx.fetch(ONE, place(at)).await?;
         tx.commit().await?;
         found.first().map(policy).transpose()
+    }
+
+    async fn rotation_policies(&self, tenant: &Tenant) -> Answer<Vec<(RotationPolicy, Option<Rotation>)>> {
+        let mut tx = self.dialect().begin_read().await?;
+        let policies = tx.fetch(OF_TENANT, vec![tenant.as_str().into()]).await?;
+        let newest = tx.fetch(NEWEST, vec![tenant.as_str().into()]).await?;
+        tx.commit().await?;
+        let newest = newest.iter().map(rotation).collect::<Answer<Vec<_>>>()?;
+        let mut newest: HashMap<_, _> = newest.into_iter().map(|last| (last.at.clone(), last)).collect();
+        let with_last = |row: &_| {
+            let policy = policy(row)?;
+            let last = newest.remove(&policy.at);
+            Ok((policy, last))
+        };
+        policies.iter().map(with_last).collect()
     }
 
     async fn timed_rotation_policies(&self) -> Answer<Vec<RotationPolicy>> {
