@@ -18,11 +18,13 @@ use uuid::Uuid;
 mod expiries;
 mod purges;
 mod rotations;
+mod source_keys;
 mod uses;
 
 pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
 pub use purges::{MadeBackup, PurgedVersion, Purges};
 pub use rotations::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
+pub use source_keys::{SourceKeys, Versions};
 pub use uses::{Consumer, Use, Uses};
 
 /// SHA-256 of a token; the token itself is never stored.
@@ -161,7 +163,9 @@ pub use losses::{KeptVersion, Loss, Losses, ToRotate};
 type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
-pub trait Registry: Expiries + Losses + Purges + Rotations + Uses + Send + Sync + 'static {
+pub trait Registry:
+    Expiries + Losses + Purges + Rotations + SourceKeys + Uses + Send + Sync + 'static
+{
     /// False when the tenant existed. A new one gets [`Environments::standard`].
     fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> impl Future<Output = Answer<bool>> + Send;
     /// By name.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use llm_config_shared::entry::{Author, Content, HubRow};
 use llm_config_shared::name::{EntryKey, Key, Scope, Subtree};
-use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation, SetValue};
+use llm_config_shared::replication::admit::{ApiSubmission, OpAction, OpOutcome, Operation, SetValue};
 use llm_config_shared::store::{Journal, JournalError, Listing};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,11 @@ use crate::secrets::vault::Vault;
 use crate::secrets::vault::kv::{KvError, KvVersion};
 use crate::secrets::{SecretError, SecretStore};
 use crate::writer::{WriteError, WriterHandle, Written};
+
+mod through;
+
+/// Entries of a namespace.
+type Rows = BTreeMap<Key, HubRow>;
 
 /// Most rows that are looked at to find what a source wrote before.
 const ROWS_MAX: usize = 2_000;
@@ -53,7 +58,7 @@ impl LookError {
             Self::Kv(KvError::Vault(_)) => "Vault cannot be used",
             Self::Kv(KvError::Denied(_)) => "Vault denies the hub what it is to follow",
             Self::Empty(_) => "there is nothing in Vault any more, and nothing is deleted here for that",
-            Self::Kv(KvError::TooMany(_) | KvError::NoKv2(_))
+            Self::Kv(KvError::TooMany(_) | KvError::NoKv2(_) | KvError::NoText(_))
             | Self::Journal(_)
             | Self::Secret(_)
             | Self::Write(_)
@@ -96,7 +101,7 @@ impl<S: Journal + Registry> Follower<S> {
             self.secrets.note_trouble(&self.source.name, None);
             return;
         }
-        let outcome = self.look(seen).await;
+        let outcome = if self.source.write_through { self.reconcile().await } else { self.look(seen).await };
         let status = if outcome.is_ok() { "success" } else { "error" };
         metrics::counter!("vault_source_looks_total", "status" => status).increment(1);
         let trouble = outcome.err().map(|error| {
@@ -171,8 +176,15 @@ impl<S: Journal + Registry> Follower<S> {
     }
 
     /// What this source wrote before and is still there.
-    async fn own_rows(&self) -> Result<BTreeMap<Key, HubRow>, LookError> {
-        let (author, mut after, mut own) = (self.author(), None, BTreeMap::new());
+    async fn own_rows(&self) -> Result<Rows, LookError> {
+        let (author, mut rows) = (self.author(), self.rows().await?);
+        rows.retain(|_, row| *row.row.metadata.updated_by == *author);
+        Ok(rows)
+    }
+
+    /// What there is in the namespace.
+    async fn rows(&self) -> Result<Rows, LookError> {
+        let (mut after, mut all) = (None, BTreeMap::new());
         loop {
             let listing = Listing {
                 tenant: self.source.tenant.clone(),
@@ -186,10 +198,9 @@ impl<S: Journal + Registry> Follower<S> {
             let rows = self.journal.list(&listing).await?.value;
             let last = rows.last().map(|row| (row.row.at.scope.namespace.clone(), row.row.at.key.clone()));
             let whole = rows.len() < ROWS_MAX;
-            let ours = rows.into_iter().filter(|row| *row.row.metadata.updated_by == *author);
-            own.extend(ours.map(|row| (row.row.at.key.clone(), row)));
+            all.extend(rows.into_iter().map(|row| (row.row.at.key.clone(), row)));
             if whole {
-                return Ok(own);
+                return Ok(all);
             }
             after = last;
         }
@@ -206,34 +217,43 @@ impl<S: Journal + Registry> Follower<S> {
     }
 
     async fn write(&self, mut operations: Vec<Operation>) -> Result<(), LookError> {
+        let mut refused = BTreeSet::new();
+        while !operations.is_empty() {
+            let later = operations.split_off(operations.len().min(BATCH));
+            let written = self.write_batch(operations).await?;
+            refused.extend(written.into_iter().filter_map(|(key, version)| version.is_none().then_some(key)));
+            operations = later;
+        }
+        if refused.is_empty() { Ok(()) } else { Err(LookError::Refused(refused.len())) }
+    }
+
+    /// The version that each became; none where it was refused, which the log says.
+    async fn write_batch(&self, operations: Vec<Operation>) -> Result<Vec<(Key, Option<u64>)>, LookError> {
         let Source { tenant, environment, .. } = &self.source;
         if operations.iter().any(|operation| !matches!(operation.action, OpAction::Delete)) {
             self.secrets.ready_to_seal(tenant, environment).await?;
         }
-        let mut refused = BTreeSet::new();
-        while !operations.is_empty() {
-            let later = operations.split_off(operations.len().min(BATCH));
-            let keys: Vec<Key> = operations.iter().map(|operation| operation.at.key.clone()).collect();
-            let submission = ApiSubmission {
-                tenant: tenant.clone(),
-                author: Author { name: self.author().into(), claimed: None },
-                change: None,
-                message: None,
-                operations,
-                atomic: false,
-                dry_run: false,
-                repeat: None,
-            };
-            if let Written::Now { outcomes, .. } = self.writer.write(submission, None).await? {
-                for (key, error) in
-                    keys.iter().zip(outcomes).filter_map(|(key, done)| Some((key, done.err()?)))
-                {
-                    tracing::warn!(source = %self.source.name, %key, %error, "a secret was not taken over");
-                    refused.insert(key.clone());
-                }
+        let keys: Vec<Key> = operations.iter().map(|operation| operation.at.key.clone()).collect();
+        let submission = ApiSubmission {
+            tenant: tenant.clone(),
+            author: Author { name: self.author().into(), claimed: None },
+            change: None,
+            message: None,
+            operations,
+            atomic: false,
+            dry_run: false,
+            repeat: None,
+        };
+        let Written::Now { outcomes, .. } = self.writer.write(submission, None).await? else {
+            return Ok(Vec::new());
+        };
+        let version = |(key, outcome): (Key, OpOutcome)| match outcome {
+            Ok(row) => (key, Some(row.row.version)),
+            Err(error) => {
+                tracing::warn!(source = %self.source.name, %key, %error, "a secret was not taken over");
+                (key, None)
             }
-            operations = later;
-        }
-        if refused.is_empty() { Ok(()) } else { Err(LookError::Refused(refused.len())) }
+        };
+        Ok(keys.into_iter().zip(outcomes).map(version).collect())
     }
 }

@@ -147,6 +147,7 @@ suite! {
             edges_are_listed_removed_and_touched,
             wrapped_keys_and_roots_stay_what_they_were_first,
             grants_are_recorded_once,
+            what_was_the_same_on_both_sides_is_kept_for_each_source,
         }
         keys {
             a_join_token_is_used_once,

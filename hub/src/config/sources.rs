@@ -21,6 +21,8 @@ pub struct Source {
     pub environment: Environment,
     /// About how often it is looked at.
     pub every: Duration,
+    /// Whether what people write here is written there as well.
+    pub write_through: bool,
 }
 
 pub(super) fn read(settings: &mut Settings, vault: bool) -> Vec<Source> {
@@ -53,6 +55,7 @@ fn source(settings: &mut Settings, name: String) -> Option<Source> {
     let environment =
         environment.and_then(|text| parsed(settings, &key("environment"), Environment::parse(&text)));
     let every = settings.number(&key("every_seconds"), 1..=86_400).unwrap_or(60);
+    let write_through = settings.flag(&key("write_through")).unwrap_or(false);
     Some(Source {
         mount: mount?,
         path: path?,
@@ -60,6 +63,7 @@ fn source(settings: &mut Settings, name: String) -> Option<Source> {
         namespace: namespace?,
         environment: environment?,
         every: Duration::from_secs(every),
+        write_through,
         name,
     })
 }
@@ -105,6 +109,7 @@ mod tests {
         assert_eq!((source.mount.as_str(), source.path.as_str()), ("secret", "team/llm"));
         assert_eq!((source.name.as_str(), source.environment.as_str()), ("team", "production"));
         assert_eq!((source.tenant.as_str(), source.every.as_secs()), ("default", 60));
+        assert!(!source.write_through);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod losses;
 pub(super) mod policies;
 mod purges;
 mod rotations;
+mod source_keys;
 mod tenants;
 mod tokens;
 mod uses;

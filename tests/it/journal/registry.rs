@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use llm_config_hub::registry::{
     ApiToken, Edge, EdgeKeys, GrantRow, JoinOutcome, JoinToken, Registry, SetEnvironmentError,
-    SetPolicyError, WrappedRoot,
+    SetPolicyError, Versions, WrappedRoot,
 };
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::{Binding, Environments, InvalidParent};
 use llm_config_shared::limits::POLICIES_MAX;
-use llm_config_shared::name::{EdgeName, Environment, Namespace, Subtree};
+use llm_config_shared::name::{EdgeName, Environment, Key, Namespace, Subtree};
 use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
@@ -261,4 +261,22 @@ pub(super) async fn grants_are_recorded_once(registry: &Arc<impl Registry>) {
     let found = registry.grants(edge).await.unwrap();
     assert_eq!(found, [grant("", 1, 10), grant("app", 1, 10), grant("app", 2, 99)], "the first time counts");
     assert!(registry.grants(ActorId(Uuid::from_u128(5))).await.unwrap().is_empty());
+}
+
+pub(super) async fn what_was_the_same_on_both_sides_is_kept_for_each_source(registry: &Arc<impl Registry>) {
+    let key = |name: &str| Key::parse(name).unwrap();
+    let (both, here) = (
+        Versions { vault: Some(3), entry: Some(7) },
+        Versions { vault: None, entry: Some(u64::from(u32::MAX)) },
+    );
+    registry.note_source_key("one", &key("a/b"), both).await.unwrap();
+    registry.note_source_key("one", &key("c"), both).await.unwrap();
+    registry.note_source_key("two", &key("c"), both).await.unwrap();
+    registry.note_source_key("one", &key("c"), here).await.unwrap();
+    let expected = BTreeMap::from([(key("a/b"), both), (key("c"), here)]);
+    assert_eq!(registry.source_keys("one").await.unwrap(), expected);
+    registry.note_source_key("one", &key("c"), Versions::default()).await.unwrap();
+    assert_eq!(registry.source_keys("one").await.unwrap(), BTreeMap::from([(key("a/b"), both)]));
+    assert_eq!(registry.source_keys("two").await.unwrap(), BTreeMap::from([(key("c"), both)]));
+    assert!(registry.source_keys("three").await.unwrap().is_empty());
 }

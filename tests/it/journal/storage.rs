@@ -29,7 +29,8 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0014 losses",
             "0016 expiry",
             "0017 in use",
-            "0018 rotation"
+            "0018 rotation",
+            "0023 source"
         ]
     );
     let missing = journal.head().await.unwrap_err();

@@ -1,7 +1,10 @@
-//! Reading a KV store of version 2: which secrets there are below a path, at which version each is, and what is in it.
+//! A KV store of version 2: which secrets there are below a path, at which version each is, and what is in it.
 
 use serde_json::Value as Json;
-use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretMetadataRequest, ReadSecretRequest};
+use vaultrs::api::kv2::requests::{
+    DeleteSecretVersionsRequest, ListSecretsRequest, ReadSecretMetadataRequest, ReadSecretRequest,
+    SetSecretRequest, SetSecretRequestOptions,
+};
 use zeroize::Zeroizing;
 
 use super::connection::AskError;
@@ -24,6 +27,8 @@ pub enum KvError {
     TooMany(String),
     #[error("{0} is no secret of a KV store of version 2")]
     NoKv2(String),
+    #[error("the value for {0} is no text, which is all that a KV store takes")]
+    NoText(String),
 }
 
 /// Where a secret has come to.
@@ -106,6 +111,52 @@ impl Vault {
             }
             None => Json::Object(fields).to_string().into_bytes(),
         })))
+    }
+
+    /// Writes a version after `last`, 0 for none: its number, or none when there is another by now. An entry's value
+    /// becomes fields as [`Vault::kv_read`] makes it of them.
+    ///
+    /// # Errors
+    /// When Vault cannot be asked, or says no.
+    pub async fn kv_write(
+        &self,
+        mount: &str,
+        path: &str,
+        value: &[u8],
+        last: u64,
+    ) -> Result<Option<u64>, KvError> {
+        let place = || format!("{mount}/{path}");
+        let text = std::str::from_utf8(value).map_err(|_| KvError::NoText(place()))?;
+        let fields = match serde_json::from_str(text) {
+            Ok(Json::Object(fields)) => Json::Object(fields),
+            Ok(_) | Err(_) => serde_json::json!({ "value": text }),
+        };
+        let cas = u32::try_from(last).map_err(|_| KvError::NoKv2(place()))?;
+        let options = Some(SetSecretRequestOptions { cas });
+        let request =
+            SetSecretRequest { mount: mount.to_owned(), path: path.to_owned(), data: fields, options };
+        match self.connection.ask_beside("kv_write", &request).await {
+            Ok(told) => {
+                let number = told["data"]["version"].as_u64();
+                number.map(Some).ok_or_else(|| KvError::NoKv2(place()))
+            }
+            // Only a mismatch of what was seen is answered so: the path and the fields are those of a secret that is read.
+            Err(AskError::Refused { status: 400, said }) if said.contains("check-and-set") => Ok(None),
+            Err(AskError::Refused { status: 403, .. }) => Err(KvError::Denied(place())),
+            Err(AskError::Refused { .. }) => Err(KvError::NoKv2(place())),
+            Err(AskError::Away(error)) => Err(error.into()),
+        }
+    }
+
+    /// Deletes a version as Vault does: it can be undeleted there. A later one stays.
+    ///
+    /// # Errors
+    /// When Vault cannot be asked, or says no.
+    pub async fn kv_delete(&self, mount: &str, path: &str, version: u64) -> Result<(), KvError> {
+        let versions = vec![version];
+        let request =
+            DeleteSecretVersionsRequest { mount: mount.to_owned(), path: path.to_owned(), versions };
+        self.kv_ask("kv_delete", &request, mount, path).await.map(drop)
     }
 
     /// None for what is not there. A path that is denied says nothing about the transit key.
