@@ -42,9 +42,7 @@ impl<S: Journal + Registry> Api<S> {
             caller: caller.clone(),
             request: Follow { environment, ..request },
             heads,
-            conflicts,
-            held,
-            warned,
+            marks: [conflicts, held, warned],
             warnings: self.parts.expiry_warnings.clone(),
             tell,
             stop: self.parts.stop.clone(),
@@ -74,18 +72,23 @@ fn beginning(head: &Head, after: Option<&Vector>) -> Beginning {
     }
 }
 
+/// What is told beside changes, each numbered by itself.
+#[derive(Clone, Copy)]
+enum Queue {
+    Conflicts,
+    Held,
+    /// Warnings of secrets that expire.
+    Expiries,
+}
+
 struct Following<S> {
     store: Arc<S>,
     caller: Caller,
     request: Follow,
     heads: watch::Receiver<Arc<Head>>,
-    /// The number of the last conflict that was told.
-    conflicts: u64,
-    /// The same of held writes.
-    held: u64,
-    /// The same of warnings about secrets that expire.
-    warned: u64,
-    /// Changes when there is a new one.
+    /// The number of the last that was told, of each [`Queue`].
+    marks: [u64; 3],
+    /// Changes when there is a new warning.
     warnings: watch::Receiver<u64>,
     tell: mpsc::Sender<Told>,
     stop: CancellationToken,
@@ -116,9 +119,7 @@ impl<S: Journal + Registry> Following<S> {
                 after = self.tell_after(after, up_to).await?;
             }
             self.warnings.borrow_and_update();
-            let all_told =
-                self.tell_conflicts(after).await? && self.tell_held().await? && self.tell_expiries().await?;
-            if !all_told {
+            if !self.tell_queues(after).await? {
                 continue;
             }
             if after >= up_to {
@@ -154,29 +155,32 @@ impl<S: Journal + Registry> Following<S> {
         Some(come_to)
     }
 
-    /// Tells the conflicts that were found since; false when that has to be tried again.
-    async fn tell_conflicts(&mut self, after: u64) -> Option<bool> {
+    /// Tells what came into any queue since; false when that has to be tried again.
+    async fn tell_queues(&mut self, after: u64) -> Option<bool> {
+        for queue in [Queue::Conflicts, Queue::Held, Queue::Expiries] {
+            if !self.tell_queue(queue, after).await? {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// Tells what came into a queue since; false when that has to be tried again.
+    async fn tell_queue(&mut self, queue: Queue, after: u64) -> Option<bool> {
         loop {
-            let found = self.store.conflicts_after(&self.caller.tenant, self.conflicts, READ_MAX).await;
-            let found = match found {
-                Ok(found) => found,
+            let page = match self.page(queue, after).await {
+                Ok(page) => page,
                 Err(error) => {
                     later(&error).await;
                     return Some(false);
                 }
             };
-            let more = found.len() == READ_MAX;
-            for (number, conflict) in found {
-                if self.wanted(&conflict.at) {
-                    match self.clash(conflict, after).await {
-                        Ok(clash) => self.tell.send(Told::Conflict(clash)).await.ok()?,
-                        Err(error) => {
-                            later(&error).await;
-                            return Some(false);
-                        }
-                    }
+            let more = page.len() == READ_MAX;
+            for (number, told) in page {
+                if let Some(told) = told {
+                    self.tell.send(told).await.ok()?;
                 }
-                self.conflicts = number;
+                self.marks[queue as usize] = number;
             }
             if !more {
                 return Some(true);
@@ -184,53 +188,36 @@ impl<S: Journal + Registry> Following<S> {
         }
     }
 
-    /// Tells the writes that wait for a person since; false when that has to be tried again.
-    async fn tell_held(&mut self) -> Option<bool> {
-        loop {
-            let found = match self.store.held_after(&self.caller.tenant, self.held, READ_MAX).await {
-                Ok(found) => found,
-                Err(error) => {
-                    later(&error).await;
-                    return Some(false);
+    /// The next of a queue, by number; nothing to tell of what is not wanted.
+    async fn page(&self, queue: Queue, after: u64) -> Result<Vec<(u64, Option<Told>)>, JournalError> {
+        let (tenant, mark) = (&self.caller.tenant, self.marks[queue as usize]);
+        let mut page = Vec::new();
+        match queue {
+            Queue::Conflicts => {
+                for (number, conflict) in self.store.conflicts_after(tenant, mark, READ_MAX).await? {
+                    let told = if self.wanted(&conflict.at) {
+                        Some(Told::Conflict(self.clash(conflict, after).await?))
+                    } else {
+                        None
+                    };
+                    page.push((number, told));
                 }
-            };
-            let more = found.len() == READ_MAX;
-            for (number, row) in found {
-                if self.wanted(&row.at) {
-                    let reason = row.reason.unwrap_or_default();
-                    self.tell.send(Told::Held(HeldAtHub { at: row.at, reason })).await.ok()?;
-                }
-                self.held = number;
             }
-            if !more {
-                return Some(true);
-            }
-        }
-    }
-
-    /// Tells the warnings that were given since; false when that has to be tried again.
-    async fn tell_expiries(&mut self) -> Option<bool> {
-        loop {
-            let found = self.store.warnings_after(&self.caller.tenant, self.warned, READ_MAX).await;
-            let found = match found {
-                Ok(found) => found,
-                Err(error) => {
-                    later(&error).await;
-                    return Some(false);
+            Queue::Held => {
+                for (number, row) in self.store.held_after(tenant, mark, READ_MAX).await? {
+                    let held = HeldAtHub { at: row.at, reason: row.reason.unwrap_or_default() };
+                    page.push((number, self.wanted(&held.at).then_some(Told::Held(held))));
                 }
-            };
-            let more = found.len() == READ_MAX;
-            for warning in found {
-                if self.wanted(&warning.secret.at) {
+            }
+            Queue::Expiries => {
+                for warning in self.store.warnings_after(tenant, mark, READ_MAX).await? {
+                    let wanted = self.wanted(&warning.secret.at);
                     let notice = ExpiryNotice { secret: warning.secret.into(), days: warning.days };
-                    self.tell.send(Told::Expiry(notice)).await.ok()?;
+                    page.push((warning.number, wanted.then_some(Told::Expiry(notice))));
                 }
-                self.warned = warning.number;
-            }
-            if !more {
-                return Some(true);
             }
         }
+        Ok(page)
     }
 
     async fn clash(&self, conflict: Conflict, after: u64) -> Result<Clash, JournalError> {
