@@ -9,10 +9,13 @@ use llm_config_tests::edge::Edge;
 use llm_config_tests::http::{Answer, Client};
 use llm_config_tests::hub::Hub;
 use llm_config_tests::postgres::Cluster;
+use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
 use serde_json::json;
 
 use super::{at, revealed, set, set_secret};
+
+mod database;
 
 /// What an answer about Vault may take, with room for a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -78,10 +81,29 @@ struct Stand {
 
 impl Stand {
     async fn up(test: &str) -> Self {
+        let (bao, cluster, scratch) = Self::beneath(test).await;
+        let settings = bao.tables(&scratch).await;
+        let database = cluster.database();
+        Self::on(scratch, bao, cluster, database.as_str(), &settings).await
+    }
+
+    /// With a bad line between the hub and Vault.
+    async fn through(test: &str) -> (Self, Proxy) {
+        let (bao, cluster, scratch) = Self::beneath(test).await;
+        let line = Proxy::start(bao.address(), 1).await;
+        let settings = bao.tables(&scratch).await;
+        let settings = settings.replace(&bao.address().to_string(), &line.address().to_string());
+        let database = cluster.database();
+        (Self::on(scratch, bao, cluster, database.as_str(), &settings).await, line)
+    }
+
+    async fn beneath(test: &str) -> (Bao, Cluster, Scratch) {
         let scratch = Scratch::new(test);
-        let (bao, cluster) = (Bao::start(&scratch).await, Cluster::start());
-        let tables =
-            format!("[database]\nurl = \"{}\"\n\n{}", cluster.database(), bao.tables(&scratch).await);
+        (Bao::start(&scratch).await, Cluster::start(), scratch)
+    }
+
+    async fn on(scratch: Scratch, bao: Bao, cluster: Cluster, database: &str, settings: &str) -> Self {
+        let tables = format!("[database]\nurl = \"{database}\"\n\n{settings}");
         let hub = Hub::serve(&scratch, &tables).await;
         for more in ["qa", "lab"] {
             hub.client().put(&format!("/api/v1/environments/{more}"), json!({"parent": "base"})).await.fine();
@@ -176,6 +198,26 @@ async fn edges_notice_nothing_of_a_vault_that_is_stopped_sealed_frozen_or_limits
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn edges_notice_nothing_of_a_vault_that_is_slow_or_closes_its_key_to_the_hub() {
+    let (mut stand, line) = Stand::through("vault-slow").await;
+    let reading = Reading::begin(stand.edge.client());
+    line.suffer(Fault::Late(Duration::from_secs(30)));
+    stand.holds("staging", "Vault does not answer in time").await;
+    line.heal();
+    stand.heals("staging").await;
+
+    let policy = "/v1/sys/policies/acl/hub";
+    let root = stand.bao.client();
+    let granted = root.get(policy).await.expect(200)["data"]["policy"].clone();
+    let without = granted.as_str().unwrap().replace(r#"["update"]"#, r#"["deny"]"#);
+    root.post(policy, json!({"policy": without})).await.fine();
+    stand.holds("production", "Vault denies the hub the use of its transit key").await;
+    root.post(policy, json!({"policy": granted})).await.fine();
+    stand.heals("production").await;
+    reading.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edges_notice_nothing_of_a_hub_that_vault_denies_or_whose_old_key_is_closed() {
     let mut stand = Stand::up("vault-denies").await;
     let reading = Reading::begin(stand.edge.client());
@@ -205,35 +247,4 @@ fn role_id(stand: &Stand) -> String {
     let config = std::fs::read_to_string(stand.scratch.path("hub.toml")).unwrap();
     let line = config.lines().find_map(|line| line.strip_prefix("role_id = ")).unwrap().to_owned();
     line.trim_matches('"').to_owned()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn edges_notice_nothing_of_a_vault_and_a_database_that_are_away_at_once() {
-    let stand = Stand::up("both-away").await;
-    let reading = Reading::begin(stand.edge.client());
-    for way in ["stopped", "paused"] {
-        let before = reading.so_far();
-        stand.bao.seal().await;
-        if way == "stopped" {
-            stand.cluster.stop()
-        } else {
-            stand.cluster.pause()
-        }
-        let down = |answer: &Answer| answer.status == 503;
-        stand.hub.anonymous().until("/health/ready", down).await;
-        let edge = stand.edge.client();
-        edge.until(&at("k", "development"), |_| reading.so_far() > before + 200).await;
-        if way == "stopped" {
-            stand.cluster.resume()
-        } else {
-            stand.cluster.unpause()
-        }
-        let ready = |answer: &Answer| answer.status == 200;
-        stand.hub.anonymous().until("/health/ready", ready).await;
-        stand.holds("staging", "Vault is sealed").await;
-        stand.bao.unseal().await;
-        let healthy = |answer: &Answer| answer.status == 200 && answer.json()["status"] == "healthy";
-        stand.hub.anonymous().until("/health", healthy).await;
-    }
-    reading.end().await;
 }
