@@ -10,6 +10,7 @@ use serde_json::json;
 
 mod backup;
 mod conformance;
+mod kubernetes;
 mod login;
 mod outages;
 mod rotation;
