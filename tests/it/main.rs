@@ -31,6 +31,7 @@ mod faults;
 mod hostile_edge;
 mod hubs;
 mod journal;
+mod keeper;
 mod kills;
 mod long_absence;
 mod lost;
