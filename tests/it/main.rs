@@ -50,5 +50,6 @@ mod rotation;
 mod secrets;
 mod space;
 mod subscriptions;
+mod theft;
 mod tidy;
 mod vault;
