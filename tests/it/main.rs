@@ -47,6 +47,7 @@ mod repair;
 mod replica_store;
 mod restore;
 mod rotation;
+mod sealing;
 mod secrets;
 mod space;
 mod subscriptions;
