@@ -54,3 +54,4 @@ mod subscriptions;
 mod theft;
 mod tidy;
 mod vault;
+mod wiping;
