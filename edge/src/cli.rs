@@ -22,6 +22,7 @@ mod output;
 mod pace;
 mod reading;
 mod receipt;
+mod rekey;
 mod render;
 mod secrets;
 mod target;

@@ -262,8 +262,9 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Err(reason) => {
                 metrics::counter!("sync_rejected_total", "reason" => reason_label(&reason)).increment(1);
                 tracing::warn!(%reason, "the hub's word on the offline limit is not taken");
-                // A key that is not known yet may be in the statement that comes with a renewal.
-                if reason == Rejected::UnknownKey {
+                // A key that is not known yet may be in the statement that comes with a renewal; and a hub that was restored
+                // learns by it what to seal to.
+                if matches!(reason, Rejected::UnknownKey | Rejected::Hash) {
                     self.around.renew.notify_one();
                 }
             }

@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::identity::{EdgeIdentity, IdentityError, StoredCredentials, UnreadableCertificate};
-use crate::keys::{EdgeKeys, FILE_WARNING, KeyError, KeyProvider};
-use crate::offline::OfflineRestart;
+use crate::keeper::{Keeper, KeyChoice};
+use crate::keys::{self, EdgeKeys, KeyError};
+use crate::offline::{NeedsTpm, OfflineRestart};
 use crate::serve::unix::{DirectoryLock, SocketError};
 use crate::wipe;
 
@@ -44,7 +45,8 @@ pub struct JoinOptions {
     pub name: Option<EdgeName>,
     /// What the caller expects to receive.
     pub namespaces: Vec<Subtree>,
-    pub key: KeyProvider,
+    /// Who keeps its keys.
+    pub key: KeyChoice,
     /// What becomes of secrets at a start without the hub.
     pub offline_restart: OfflineRestart,
 }
@@ -90,13 +92,35 @@ pub enum JoinError {
     Certificate(#[from] UnreadableCertificate),
     #[error(transparent)]
     Running(#[from] SocketError),
+    #[error(transparent)]
+    NeedsTpm(#[from] NeedsTpm),
+    #[error("what this edge held is being destroyed; run: llm-config edge wipe --force")]
+    Wiped,
 }
 
 impl JoinError {
     /// Whether the same may work later: nothing was refused, the hub was only not there.
     pub fn may_pass(&self) -> bool {
         use llm_config_proto::sync::RefusalKind;
-        let Self::Hub(error) = self else { return false };
+        let error = match self {
+            Self::Hub(error) => error,
+            Self::Keys(error) => return error.may_pass(),
+            Self::AlreadyJoined { .. }
+            | Self::File { .. }
+            | Self::Token(_)
+            | Self::Address(_)
+            | Self::OtherCa(_)
+            | Self::Tls(_)
+            | Self::Identity(_)
+            | Self::Statement(_)
+            | Self::OldStatement
+            | Self::Removal(_)
+            | Self::CaChanged
+            | Self::Certificate(_)
+            | Self::Running(_)
+            | Self::NeedsTpm(_)
+            | Self::Wiped => return false,
+        };
         match error {
             SyncError::Unreachable { .. } | SyncError::Lost(_) => true,
             SyncError::Refused(refusal) => {
@@ -136,7 +160,7 @@ pub(crate) async fn join_locked(options: &JoinOptions) -> Result<Joined, JoinErr
     let token = read_token(&options.token_file)?;
     let hub = options.hub.clone().unwrap_or_else(|| token.hub.clone());
     let trust = trust(options, &token)?;
-    let keys = EdgeKeys::load_or_generate(directory)?;
+    let keys = kept(options)?;
     let mut client = Client::connect(&Dial { address: address(&hub)?, trust, identity: None }).await?;
     let ca_pem = client.ca_pem().ok_or(JoinError::CaChanged)?.to_owned();
 
@@ -164,15 +188,24 @@ pub(crate) async fn join_locked(options: &JoinOptions) -> Result<Joined, JoinErr
     // Before the identity: an edge that has joined has its choice.
     options.offline_restart.store(directory)?;
     identity.store(directory)?;
-    let warnings = warnings(options, &identity);
+    let warnings = warnings(options, &identity, &keys.keeper);
     Ok(Joined { identity, warnings })
 }
 
-fn warnings(options: &JoinOptions, identity: &EdgeIdentity) -> Vec<String> {
-    let mut warnings = vec![match options.key {
-        KeyProvider::File => FILE_WARNING.to_owned(),
-        KeyProvider::Auto => format!("no safer place for keys is supported yet; {FILE_WARNING}"),
-    }];
+/// The edge's keys, with the keeper that was chosen; those of an attempt before that chose another move to it.
+fn kept(options: &JoinOptions) -> Result<EdgeKeys, JoinError> {
+    let directory = &options.directory;
+    let keeper = options.key.keeper().map_err(KeyError::from)?;
+    options.offline_restart.check(&keeper)?;
+    keys::settle(directory)?;
+    let keys = EdgeKeys::load_or_keep(directory, &keeper)?;
+    if keys.keeper == keeper { Ok(keys) } else { Ok(EdgeKeys::rekey(directory, &keeper)?) }
+}
+
+fn warnings(options: &JoinOptions, identity: &EdgeIdentity, keeper: &Keeper) -> Vec<String> {
+    let nothing_better = options.key == KeyChoice::Auto && keeper.is_on_disk();
+    let why = if nothing_better { "no TPM and no systemd-creds works here; " } else { "" };
+    let mut warnings = vec![format!("{why}{}", keeper.explained())];
     warnings.push(options.offline_restart.explained().to_owned());
     let received = &identity.binding.namespaces;
     let missing = options

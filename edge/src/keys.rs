@@ -1,62 +1,29 @@
-//! The edge's own keys: made on this machine, kept in one file that only its user can read, never sent anywhere.
+//! The edge's own keys: made on this machine, kept in one file that only its user can read, never sent anywhere. Who keeps
+//! what lies in that file is [`crate::keeper`]'s business.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use llm_config_shared::seal::SealKey;
-use llm_config_shared::secret::sealing_keypair;
 use rcgen::PublicKeyData;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
-use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The file's name in the edge's directory.
-pub const FILE: &str = "keys";
+use crate::clock::Clock;
+use crate::keeper::{Keeper, KeeperError};
 
-const FORMAT: u32 = 1;
-/// Read and written by the owner alone.
-const MODE: u32 = 0o600;
+mod disk;
+mod file;
+mod sealing;
 
-/// What the warning at join says about keys in a file.
-pub const FILE_WARNING: &str =
-    "the edge's keys lie in a file that only this user can read; whoever copies the disk has them";
-
-/// Who keeps the edge's keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeyProvider {
-    /// The best that this build has: the file.
-    #[default]
-    Auto,
-    File,
-}
-
-/// A `--key` that cannot be followed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidKeyProvider {
-    #[error("keys in {0} come in a later version; use --key file")]
-    Later(String),
-    #[error("unknown place for keys: {0}; use auto or file")]
-    Unknown(String),
-}
-
-impl std::str::FromStr for KeyProvider {
-    type Err = InvalidKeyProvider;
-
-    fn from_str(text: &str) -> Result<Self, InvalidKeyProvider> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "file" => Ok(Self::File),
-            "tpm" | "systemd-creds" | "keychain" | "vault" => Err(InvalidKeyProvider::Later(text.to_owned())),
-            other => Err(InvalidKeyProvider::Unknown(other.to_owned())),
-        }
-    }
-}
+pub use disk::{read_private, write_private};
+pub use file::{FILE, OLD_FILE, settle};
+pub use sealing::{PublicHalf, SealingKeys};
 
 /// Why the keys could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +36,17 @@ pub enum KeyError {
     Damaged { path: PathBuf, what: &'static str },
     #[error("{} was written by a newer version (format {format})", path.display())]
     Newer { path: PathBuf, format: u32 },
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
     #[error("the operating system gave no random bytes")]
     NoRandomness,
+}
+
+impl KeyError {
+    /// Whether the same may work later: nothing is wrong here.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Keeper(KeeperError::Away { .. }))
+    }
 }
 
 /// Everything that never leaves this machine.
@@ -79,24 +55,10 @@ pub struct EdgeKeys {
     pub replica: SealKey,
     /// Proves who the edge is, PKCS#8 (P-256).
     pub tls: Zeroizing<Vec<u8>>,
-    /// 32 random bytes that the X25519 pair for receiving keys derives from.
-    pub sealing_seed: Zeroizing<[u8; 32]>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeyFile {
-    format: u32,
-    replica: String,
-    tls: String,
-    sealing: String,
-}
-
-impl Drop for KeyFile {
-    fn drop(&mut self) {
-        self.replica.zeroize();
-        self.tls.zeroize();
-        self.sealing.zeroize();
-    }
+    /// What the hub seals keys of subtrees to: replaced now and then, while everything else stays.
+    pub sealing: Arc<SealingKeys>,
+    /// Who keeps all of it.
+    pub keeper: Keeper,
 }
 
 impl std::fmt::Debug for EdgeKeys {
@@ -106,32 +68,39 @@ impl std::fmt::Debug for EdgeKeys {
 }
 
 impl EdgeKeys {
-    /// New keys.
+    /// New keys, which nobody keeps yet.
     ///
     /// # Errors
     /// When the operating system gives no random bytes.
-    pub fn generate() -> Result<Self, KeyError> {
+    pub fn generate(keeper: Keeper) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
         let mut replica = [0; 32];
-        let mut sealing_seed = Zeroizing::new([0; 32]);
         random.fill(&mut replica).map_err(|_| KeyError::NoRandomness)?;
-        random.fill(sealing_seed.as_mut()).map_err(|_| KeyError::NoRandomness)?;
         let tls = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
             .map_err(|_| KeyError::NoRandomness)?;
-        let keys =
-            Self { replica: SealKey::new(replica), tls: Zeroizing::new(tls.as_ref().to_vec()), sealing_seed };
+        let sealing = Arc::new(SealingKeys::generate(Clock::start().wall())?);
+        let tls = Zeroizing::new(tls.as_ref().to_vec());
+        let keys = Self { replica: SealKey::new(replica), tls, sealing, keeper };
         replica.zeroize();
         Ok(keys)
     }
 
-    /// The keys in `directory`, made and written first where there are none.
+    /// The keys in `directory`, made and written to a plain file first where there are none.
     ///
     /// # Errors
     /// When they cannot be made, written or read, or others can read them.
     pub fn load_or_generate(directory: &Path) -> Result<Self, KeyError> {
+        Self::load_or_keep(directory, &Keeper::File)
+    }
+
+    /// The keys in `directory`, whoever keeps them; made and given to `keeper` where there are none.
+    ///
+    /// # Errors
+    /// When they cannot be made, written or read, or others can read them.
+    pub fn load_or_keep(directory: &Path, keeper: &Keeper) -> Result<Self, KeyError> {
         match Self::load(directory) {
             Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let keys = Self::generate()?;
+                let keys = Self::generate(keeper.clone())?;
                 keys.store(directory)?;
                 Ok(keys)
             }
@@ -142,39 +111,34 @@ impl EdgeKeys {
     /// The keys in `directory`.
     ///
     /// # Errors
-    /// When they cannot be read, or others can read them as well.
+    /// When they cannot be read or unwrapped, or others can read them as well.
     pub fn load(directory: &Path) -> Result<Self, KeyError> {
-        let path = directory.join(FILE);
-        let text = read_private(&path)?;
-        let damaged = |what| KeyError::Damaged { path: path.clone(), what };
-        let file: KeyFile = serde_json::from_slice(&text).map_err(|_| damaged("not in its format"))?;
-        if file.format != FORMAT {
-            return Err(KeyError::Newer { path, format: file.format });
-        }
-        let decode = |text: &str| BASE64.decode(text).map(Zeroizing::new).map_err(|_| damaged("not base64"));
-        let replica = SealKey::from_slice(&decode(&file.replica)?).map_err(|_| damaged("replica key"))?;
-        let sealing: [u8; 32] =
-            decode(&file.sealing)?.as_slice().try_into().map_err(|_| damaged("sealing key"))?;
-        let tls = decode(&file.tls)?;
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &tls, &SystemRandom::new())
-            .map_err(|_| damaged("TLS key"))?;
-        Ok(Self { replica, tls, sealing_seed: Zeroizing::new(sealing) })
+        file::load(directory)
     }
 
-    fn store(&self, directory: &Path) -> Result<(), KeyError> {
-        let file = KeyFile {
-            format: FORMAT,
-            replica: BASE64.encode(self.replica.expose()),
-            tls: BASE64.encode(self.tls.as_slice()),
-            sealing: BASE64.encode(self.sealing_seed.as_slice()),
-        };
-        let text = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("strings and a number"));
-        write_private(&directory.join(FILE), &text)
+    /// Writes them, whole or not at all, durable; what lay there before is overwritten. Killed at any moment, what lies there
+    /// is one of both, and [`settle`] does the rest.
+    ///
+    /// # Errors
+    /// When they cannot be wrapped or written; then the keys from before stand.
+    pub fn store(&self, directory: &Path) -> Result<(), KeyError> {
+        file::store(self, directory)
     }
 
-    /// The pair that the hub seals keys of subtrees to: (private, public).
+    /// Gives the keys in `directory` to another keeper.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`store`](Self::store).
+    pub fn rekey(directory: &Path, keeper: &Keeper) -> Result<Self, KeyError> {
+        settle(directory)?;
+        let keys = Self { keeper: keeper.clone(), ..Self::load(directory)? };
+        keys.store(directory)?;
+        Ok(keys)
+    }
+
+    /// The pair that the hub seals to by now: (private, public).
     pub fn sealing_pair(&self) -> (SealKey, [u8; 32]) {
-        sealing_keypair(&self.sealing_seed)
+        self.sealing.newest()
     }
 
     /// The public half of the TLS key: SubjectPublicKeyInfo, DER.
@@ -209,46 +173,11 @@ impl EdgeKeys {
     }
 }
 
-/// Reads a file that nobody but its owner may read.
-///
-/// # Errors
-/// When it cannot be read, or its permissions are wider.
-pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(io)?;
-    let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::Permissions { path: path.to_owned(), mode });
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    io::Read::read_to_end(&mut file, &mut bytes).map_err(io)?;
-    Ok(bytes)
-}
-
-/// Writes a file that nobody but its owner may read: whole or not at all, and durable.
-///
-/// # Errors
-/// When any step fails; then the old file, if there was one, stands.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
-    let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&new).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    fs::rename(&new, path).map_err(io)?;
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -266,7 +195,7 @@ mod tests {
 
     #[test]
     fn signatures_fit_the_public_half() {
-        let keys = EdgeKeys::generate().unwrap();
+        let keys = EdgeKeys::generate(Keeper::File).unwrap();
         let signature = keys.sign(b"message").unwrap();
         let check =
             |message: &[u8]| llm_config_proto::possession::verify(&keys.public_key(), message, &signature);
@@ -291,12 +220,5 @@ mod tests {
         write_private(&path, b"{}").unwrap();
         assert!(matches!(EdgeKeys::load_or_generate(directory.path()), Err(KeyError::Damaged { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"{}");
-    }
-
-    #[test]
-    fn places_for_keys_that_come_later_say_so() {
-        assert_eq!("auto".parse(), Ok(KeyProvider::Auto));
-        assert_eq!("tpm".parse::<KeyProvider>(), Err(InvalidKeyProvider::Later("tpm".into())));
-        assert_eq!("x".parse::<KeyProvider>(), Err(InvalidKeyProvider::Unknown("x".into())));
     }
 }

@@ -1,12 +1,15 @@
 //! The edge: a replica of what it subscribes to, served to the programs beside it, with or without a network.
 
+pub mod authorities;
 pub mod clock;
 pub mod daemon;
 pub mod identity;
 pub mod join;
+pub mod keeper;
 pub mod keys;
 mod link;
 pub mod offline;
+pub mod rekey;
 mod renewal;
 pub mod run;
 pub mod serve;

@@ -10,14 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use llm_config_shared::name::{Namespace, Subtree, Tenant};
 use llm_config_shared::offline::{Clocks, Contact, OfflineLimits, SessionMark, verify_limit};
-use llm_config_shared::seal::SealKey;
-use llm_config_shared::secret::open_limit_keys;
+use llm_config_shared::seal::{CannotOpen, SealKey};
+use llm_config_shared::secret::{SealedLimitKeys, open_limit_keys};
 use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::time::UnixMillis;
 
+use crate::keys::SealingKeys;
+
 mod clocks;
 mod disk;
+mod limit_secret;
 mod report;
 mod restart;
 mod watch;
@@ -25,8 +28,9 @@ mod watch;
 use disk::{Disk, Kept};
 
 pub use disk::{CONTACT, LIMIT_KEYS, destroy};
+pub use limit_secret::{LIMIT_SECRET, limit_secret};
 pub use report::SecretsStatus;
-pub use restart::{FILE as RESTART_FILE, InvalidOfflineRestart, OfflineRestart};
+pub use restart::{FILE as RESTART_FILE, InvalidOfflineRestart, NeedsTpm, OfflineRestart};
 pub(crate) use watch::watch;
 
 /// While the hub is silent, how long already is written down so often, in milliseconds.
@@ -68,9 +72,9 @@ pub struct Lock {
     pub since: UnixMillis,
 }
 
-/// The limit keys as they lie in an edge's directory, for whoever has the replica's key from there too.
-pub fn limit_keys_on_disk(directory: &std::path::Path, replica_key: &SealKey) -> LimitKeys {
-    Disk::new(directory.to_owned(), replica_key.clone()).limit_keys()
+/// The limit keys as they lie in an edge's directory, for whoever has what they lie under: the replica's key or the limit secret.
+pub fn limit_keys_on_disk(directory: &std::path::Path, under: &SealKey) -> LimitKeys {
+    Disk::new(directory.to_owned(), under.clone(), None).limit_keys()
 }
 
 /// Why what was carried here opens nothing.
@@ -104,7 +108,15 @@ pub enum Due {
 pub struct Receiver {
     pub tenant: Tenant,
     pub edge: ActorId,
-    pub private: SealKey,
+    pub sealing: Arc<SealingKeys>,
+}
+
+impl Receiver {
+    fn open(&self, sealed: &SealedLimitKeys) -> Result<Vec<SealKey>, CannotOpen> {
+        let name = self.edge.0.to_string();
+        let opened = self.sealing.open(|private| open_limit_keys(sealed, &self.tenant, &name, private));
+        opened.map(|(keys, _)| keys)
+    }
 }
 
 /// Whether secrets may be opened, shared by all who do.
@@ -134,11 +146,12 @@ struct State {
 }
 
 impl Offline {
-    /// As the daemon before this one left it. `keys` are those that the hub signs with, as this edge knows them.
+    /// As the daemon before this one left it. `under` is what the limit keys lie under, if not the replica's key. `keys` are those that the hub signs with, as this edge knows them.
     pub fn open(
         directory: PathBuf,
         receiver: Receiver,
         replica_key: SealKey,
+        under: Option<SealKey>,
         restart: OfflineRestart,
         keys: &VerificationKeys,
     ) -> Arc<Self> {
@@ -147,6 +160,7 @@ impl Offline {
             directory,
             receiver,
             replica_key,
+            under,
             restart,
             keys,
             Box::new(move || clocks::now(boot)),
@@ -157,11 +171,12 @@ impl Offline {
         directory: PathBuf,
         receiver: Receiver,
         replica_key: SealKey,
+        under: Option<SealKey>,
         restart: OfflineRestart,
         keys: &VerificationKeys,
         clocks: Box<dyn Fn() -> Clocks + Send + Sync>,
     ) -> Arc<Self> {
-        let disk = Disk::new(directory, replica_key);
+        let disk = Disk::new(directory, replica_key, under);
         let now = clocks();
         let mut state = State { started_at: now.wall, ..State::default() };
         if let Some(kept) = disk.contact() {
@@ -173,12 +188,14 @@ impl Offline {
             }
         }
         match restart {
-            OfflineRestart::File => state.keys = disk.limit_keys(),
-            OfflineRestart::Never => {
-                if let Err(error) = disk.destroy_limit_keys() {
-                    tracing::error!(%error, "a key from before, when it was kept in a file, cannot be removed");
-                }
-            }
+            OfflineRestart::File | OfflineRestart::Tpm => state.keys = disk.limit_keys(),
+            OfflineRestart::Never => {}
+        }
+        // Also those that lie under what is not used any more.
+        if state.keys.is_empty()
+            && let Err(error) = disk.destroy_limit_keys()
+        {
+            tracing::error!(%error, "a key from before, when it was kept in a file, cannot be removed");
         }
         // A start of the machine counts from now on, however soon the next one comes.
         state.silent_ms(now);
@@ -209,9 +226,7 @@ impl Offline {
         if !mine || statement.session != Some(mark) {
             return Err(Rejected::Order);
         }
-        let name = self.receiver.edge.0.to_string();
-        let keys = open_limit_keys(&statement.keys, &self.receiver.tenant, &name, &self.receiver.private)
-            .map_err(|_| Rejected::Hash)?;
+        let keys = self.receiver.open(&statement.keys).map_err(|_| Rejected::Hash)?;
         if keys.len() != statement.subtrees.len() {
             return Err(Rejected::Hash);
         }
@@ -254,9 +269,7 @@ impl Offline {
         if contact.silent_ms(now) >= statement.limits.extremes().0 {
             return Err(NotCarried::TooOld);
         }
-        let name = self.receiver.edge.0.to_string();
-        let opened = open_limit_keys(&statement.keys, &self.receiver.tenant, &name, &self.receiver.private);
-        let opened = opened.map_err(|_| NotCarried::NotMine)?;
+        let opened = self.receiver.open(&statement.keys).map_err(|_| NotCarried::NotMine)?;
         if opened.len() != statement.subtrees.len() {
             return Err(NotCarried::NotMine);
         }
@@ -318,7 +331,7 @@ impl Offline {
         state.kept_at_ms = now.since_boot_ms;
         let kept = Kept { contact, statement: state.statement.clone() };
         let written = self.disk.put_contact(&kept).and_then(|()| match self.restart {
-            OfflineRestart::File => self.disk.put_limit_keys(&state.keys),
+            OfflineRestart::File | OfflineRestart::Tpm => self.disk.put_limit_keys(&state.keys),
             OfflineRestart::Never => Ok(()),
         });
         if let Err(error) = written {

@@ -1,4 +1,5 @@
-//! Keeping the certificate young: renewed at half of its life, and at once when the hub does not take it.
+//! Keeping the certificate young: renewed at half of its life, and at once when the hub does not take it. With it goes the
+//! key that the hub seals to, which is replaced every 30 days.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +18,19 @@ use crate::daemon::handle::Handle;
 use crate::daemon::notes::{Notes, Topic};
 use crate::identity::{EdgeIdentity, IdentityError};
 use crate::join::{self, JoinError, Renewed};
-use crate::keys::EdgeKeys;
+use crate::keys::{EdgeKeys, KeyError};
+use crate::view::View;
 use crate::wipe;
 
 /// However long a certificate is good, it is renewed after so long, in milliseconds.
 const HALF_LIFE_MS_MAX: u64 = 12 * 3_600_000;
 /// However short it seems, by a clock that is wrong, not more often than this.
 const HALF_LIFE_MS_MIN: u64 = 60_000;
+/// While an older key is kept for what is sealed to it, whether that is still so is looked at so often; the newest is at least
+/// as old then, so that every process of the hub has heard of it.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A sealing key that could not be replaced is tried again after this time: the certificate does not wait for it.
+const SEALING_PAUSE: Duration = Duration::from_secs(3_600);
 /// A fleet that joined as one does not renew as one: so many percent earlier or later.
 const JITTER_PERCENT: u64 = 10;
 
@@ -36,6 +43,7 @@ pub(crate) struct Renewal {
     pub(crate) handle: Handle,
     pub(crate) notes: Arc<Notes>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) view: Arc<View>,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -43,17 +51,24 @@ impl Renewal {
     /// Renews until told to stop. No failure ends it.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(random());
-        let mut wait = self.until_due();
+        let mut wait = self.until_due(Duration::ZERO);
         loop {
+            let pause = if self.keys.sealing.count() > 1 { wait.min(LOOK_EVERY) } else { wait };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pause) => {
+                    wait -= pause;
+                    self.drop_older_keys().await;
+                    if !wait.is_zero() {
+                        continue;
+                    }
+                }
                 () = self.wake.notified() => {}
             }
             wait = match self.renew(&stop).await {
                 Ok(()) => {
                     backoff.reset();
-                    self.until_due()
+                    self.until_due(SEALING_PAUSE)
                 }
                 Err(error) => {
                     self.note(&error);
@@ -73,6 +88,9 @@ impl Renewal {
 
     async fn renew(&self, stop: &CancellationToken) -> Result<(), JoinError> {
         let before = self.identity.load_full();
+        if let Err(error) = self.begin_sealing_key().await {
+            tracing::warn!(%error, "the key that the hub seals to could not be replaced; it is tried again");
+        }
         let credentials = match join::renew(&before, &self.keys, self.clock.wall()).await? {
             Renewed::Credentials(credentials) => *credentials,
             Renewed::Removed => return self.wipe(&before, stop),
@@ -110,9 +128,50 @@ impl Renewal {
         }
     }
 
-    fn until_due(&self) -> Duration {
-        let credentials = &self.identity.load().credentials;
-        due_in(credentials.obtained_at, credentials.valid_until, self.clock.wall(), random())
+    /// Until the certificate or the sealing key is due; that one not before `pause`.
+    fn until_due(&self, pause: Duration) -> Duration {
+        let (credentials, now) = (&self.identity.load().credentials, self.clock.wall());
+        let certificate = due_in(credentials.obtained_at, credentials.valid_until, now, random());
+        certificate.min(Duration::from_millis(self.keys.sealing.due_in_ms(now)).max(pause))
+    }
+
+    /// Where the newest key is old, another goes before it, durable before the hub hears of it. The hub learns of it by the
+    /// renewal that follows, and seals everything anew to it in the session after that.
+    async fn begin_sealing_key(&self) -> Result<(), KeyError> {
+        if self.keys.sealing.due_in_ms(self.clock.wall()) > 0 {
+            return Ok(());
+        }
+        self.keys.sealing.begin(self.clock.wall())?;
+        if let Err(error) = self.store_keys().await {
+            self.keys.sealing.take_back();
+            return Err(error);
+        }
+        tracing::info!("the key that the hub seals to is replaced");
+        Ok(())
+    }
+
+    /// An older key goes when everything that it opened has come anew.
+    async fn drop_older_keys(&self) {
+        let sealing = &self.keys.sealing;
+        let fresh = u128::from(sealing.age_ms(self.clock.wall())) < LOOK_EVERY.as_millis();
+        if sealing.count() < 2 || fresh || !sealing.retain(|public| self.view.needs_sealing_key(public)) {
+            return;
+        }
+        match self.store_keys().await {
+            Ok(()) => tracing::info!("nothing is sealed to the key from before any more; it is destroyed"),
+            Err(error) => {
+                tracing::warn!(%error, "the key from before is still on the disk; the next change of keys removes it")
+            }
+        }
+    }
+
+    /// By the keeper, which may be slow.
+    async fn store_keys(&self) -> Result<(), KeyError> {
+        let (keys, directory) = (Arc::clone(&self.keys), self.directory.clone());
+        let stored = tokio::task::spawn_blocking(move || keys.store(&directory)).await;
+        stored.unwrap_or_else(|error| {
+            Err(KeyError::Io { path: self.directory.clone(), source: std::io::Error::other(error) })
+        })
     }
 }
 

@@ -26,20 +26,22 @@ use crate::daemon::notes::{Notes, Topic};
 use crate::daemon::{Ended, Loop, Surroundings};
 use crate::identity::{EdgeIdentity, IdentityError};
 use crate::join::{self, JoinError, JoinOptions, REPLICA};
-use crate::keys::{EdgeKeys, FILE_WARNING, KeyError};
-use crate::offline::{self, Offline, OfflineRestart, Receiver};
+use crate::keys::{EdgeKeys, KeyError};
+use crate::offline::{self, NeedsTpm, Offline, OfflineRestart, Receiver, limit_secret};
 use crate::renewal::Renewal;
 use crate::serve::guard::Gate;
 use crate::serve::service::EdgeService;
 use crate::serve::tcp::{self, BearerToken, TcpError};
 use crate::serve::unix::{self, DirectoryLock, SocketError};
 use crate::serve::{router, serve_tcp, serve_unix};
-use crate::status::Reporter;
+use crate::status::{Here, Reporter};
 use crate::store::{self, OpenError, Opened, Owner, SledStore, StoreOptions};
 use crate::telemetry;
 use crate::uses::{Teller, Uses};
 use crate::view::{Keyring, View};
 use crate::wipe;
+
+mod waiting;
 
 /// Requests under way at the end get this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -74,6 +76,8 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Keys(#[from] KeyError),
+    #[error(transparent)]
+    NeedsTpm(#[from] NeedsTpm),
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]
@@ -126,10 +130,11 @@ pub async fn run_until(options: RunOptions, stop: CancellationToken) -> Result<(
         return Ok(());
     }
     let identity = EdgeIdentity::load(directory)?;
+    let Some(keys) = waiting::keys(directory, &socket, &stop).await?.map(Arc::new) else { return Ok(()) };
     if let Some(restart) = options.offline_restart {
+        restart.check(&keys.keeper)?;
         restart.store(directory)?;
     }
-    let keys = Arc::new(EdgeKeys::load(directory)?);
     let edge = Edge::start(&options, identity, keys).await?;
     let windows = Windows::open(&socket, options.listen.zip(token)).await?;
     edge.run(windows, stop).await?;
@@ -223,7 +228,9 @@ impl Edge {
         keys: Arc<EdgeKeys>,
     ) -> Result<Self, RunError> {
         let (clock, notes) = (Arc::new(Clock::start()), Arc::new(Notes::default()));
-        notes.warn(Topic::Keys, FILE_WARNING);
+        if keys.keeper.is_on_disk() {
+            notes.warn(Topic::Keys, keys.keeper.explained());
+        }
         let owner = Owner { tenant: identity.tenant.clone(), edge: identity.edge.0 };
         let replica_directory = options.directory.join(REPLICA);
         let replica_key = keys.replica.clone();
@@ -231,15 +238,16 @@ impl Edge {
             open_store(replica_directory.clone(), replica_key.clone(), owner.clone(), options.store).await?;
         note_recovery(&opened, &notes);
 
-        let (sealing_key, _) = keys.sealing_pair();
+        let sealing = keys.sealing.clone();
         let receiver =
-            Receiver { tenant: identity.tenant.clone(), edge: identity.edge, private: sealing_key.clone() };
+            Receiver { tenant: identity.tenant.clone(), edge: identity.edge, sealing: sealing.clone() };
         let restart = OfflineRestart::load(&options.directory)?;
+        let under = limit_secret(&options.directory, restart, &keys.keeper)?;
         let signers = &identity.credentials.verification_keys;
         let offline =
-            Offline::open(options.directory.clone(), receiver, keys.replica.clone(), restart, signers);
+            Offline::open(options.directory.clone(), receiver, keys.replica.clone(), under, restart, signers);
         let edge_id = identity.edge.0.to_string();
-        let keyring = Keyring::new(identity.tenant.clone(), edge_id, sealing_key, offline.clone());
+        let keyring = Keyring::new(identity.tenant.clone(), edge_id, sealing, offline.clone());
         let view = Arc::new(View::new(
             identity.tenant.clone(),
             identity.name.clone(),
@@ -259,6 +267,7 @@ impl Edge {
             handle: handle.clone(),
             notes: notes.clone(),
             clock: clock.clone(),
+            view: view.clone(),
             wake: renew.clone(),
         };
         let around = Surroundings { view, offline, clock, notes, dial, renew };
@@ -280,8 +289,10 @@ impl Edge {
     async fn run(self, windows: Windows, stop: CancellationToken) -> Result<(), RunError> {
         let own_uid = unix::own_uid()?;
         let around = &self.around;
+        let here =
+            Here { directory: self.renewal.directory.clone(), keeper: self.renewal.keys.keeper.as_str() };
         let reporter = Arc::new(Reporter::new(
-            self.renewal.directory.clone(),
+            here,
             self.identity.clone(),
             around.view.clone(),
             self.handle.clone(),

@@ -49,6 +49,8 @@ pub struct Status {
     pub certificate_expires_at: String,
     pub certificate_expires_in_ms: u64,
     pub secrets: SecretsStatus,
+    /// Who keeps the edge's own keys: `file`, `systemd-creds`, `tpm` or `vault`.
+    pub keys_kept_by: &'static str,
     pub replica_bytes: u64,
     pub uptime_ms: u64,
     pub version: &'static str,
@@ -64,9 +66,15 @@ pub struct Subscription {
     pub secrets: bool,
 }
 
+/// The edge's folder, and who keeps its keys there.
+pub(crate) struct Here {
+    pub(crate) directory: PathBuf,
+    pub(crate) keeper: &'static str,
+}
+
 /// Collects the status from everything that knows a part of it.
 pub struct Reporter {
-    directory: PathBuf,
+    here: Here,
     identity: Arc<ArcSwap<EdgeIdentity>>,
     view: Arc<View>,
     handle: Handle,
@@ -77,7 +85,7 @@ pub struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(
-        directory: PathBuf,
+        here: Here,
         identity: Arc<ArcSwap<EdgeIdentity>>,
         view: Arc<View>,
         handle: Handle,
@@ -85,7 +93,7 @@ impl Reporter {
         clock: Arc<Clock>,
         offline: Arc<Offline>,
     ) -> Self {
-        Self { directory, identity, view, handle, notes, clock, offline }
+        Self { here, identity, view, handle, notes, clock, offline }
     }
 
     /// How things are now.
@@ -116,6 +124,7 @@ impl Reporter {
             certificate_expires_at: valid_until.to_rfc3339(),
             certificate_expires_in_ms: left_ms,
             secrets: self.offline.report(),
+            keys_kept_by: self.here.keeper,
             replica_bytes,
             uptime_ms: self.clock.now().0,
             version: env!("CARGO_PKG_VERSION"),
@@ -176,7 +185,7 @@ impl Reporter {
     }
 
     async fn replica_bytes(&self) -> u64 {
-        let directory = self.directory.join(REPLICA);
+        let directory = self.here.directory.join(REPLICA);
         tokio::task::spawn_blocking(move || bytes_below(&directory)).await.unwrap_or(0)
     }
 }

@@ -165,6 +165,11 @@ impl View {
         self.write().keyring.unlock();
     }
 
+    /// Whether a key here may open with this half of the edge's own keys alone. Cut off, nothing is known to be complete.
+    pub fn needs_sealing_key(&self, public: &[u8; 32]) -> bool {
+        !self.is_connected() || self.read().keyring.needs(public)
+    }
+
     /// The keys of these secrets are forgotten. Whoever follows is told to read anew, and so finds out.
     pub fn lock_secrets(&self, subtrees: &[Subtree]) {
         self.write().keyring.lock(subtrees);

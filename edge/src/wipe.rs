@@ -22,12 +22,15 @@ use uuid::Uuid;
 use crate::identity::{self, EdgeIdentity};
 use crate::join::{self, JoinError, REPLICA, address};
 use crate::keys::{self, EdgeKeys, read_private, write_private};
-use crate::offline::{CONTACT, LIMIT_KEYS, RESTART_FILE, destroy};
+use crate::offline::{CONTACT, LIMIT_KEYS, LIMIT_SECRET, RESTART_FILE, destroy};
 
 /// The file that says that a wipe was begun.
 pub const MARKER: &str = "wiped";
 /// The hub is tried for so long; the next start tries again.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Overwritten and removed, in this order: what opens secrets first.
+const DESTROYED: [&str; 6] = [LIMIT_KEYS, LIMIT_SECRET, keys::FILE, CONTACT, identity::FILE, RESTART_FILE];
 
 /// What is left of an edge that was wiped: enough to say so, and no secret.
 #[derive(Serialize, Deserialize)]
@@ -73,8 +76,11 @@ pub fn begin(
 /// # Errors
 /// When something cannot be removed: what comes after it is still there.
 pub(crate) fn destroy_all(directory: &Path) -> Result<(), JoinError> {
-    for name in [LIMIT_KEYS, keys::FILE, CONTACT, identity::FILE, RESTART_FILE] {
-        let path = directory.join(name);
+    keys::settle(directory)?;
+    // With each what was being written when a daemon was killed.
+    for path in
+        DESTROYED.iter().flat_map(|name| [directory.join(name), directory.join(format!("{name}.new"))])
+    {
         destroy(&path).map_err(|source| join::file(&path, source))?;
     }
     let entries = fs::read_dir(directory).map_err(|source| join::file(directory, source))?;
@@ -141,7 +147,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         EdgeKeys::load_or_generate(directory.path()).unwrap();
-        for name in [LIMIT_KEYS, CONTACT, identity::FILE, RESTART_FILE, MARKER] {
+        for name in
+            ["limit-keys.new", LIMIT_KEYS, LIMIT_SECRET, CONTACT, identity::FILE, RESTART_FILE, MARKER]
+        {
             write_private(&path(name), b"something").unwrap();
         }
         fs::create_dir(path(REPLICA)).unwrap();

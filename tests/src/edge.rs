@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::http::Client;
-use crate::process::{Process, Said, free_address, limited, program, run};
+use crate::process::{Process, Said, free_address, limited, program, run, run_with};
 use crate::proxy::Proxy;
 use crate::scratch::Scratch;
 use crate::strace::Injection;
@@ -28,16 +28,32 @@ pub struct Edge {
     pub file_kib_max: Option<u32>,
     /// What goes wrong in the system calls of the next start.
     pub injection: Option<Injection>,
+    /// What is in its environment beside ours, from the next start on.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Tries to join; `name` is only the name of the folder and of the files.
 pub async fn try_join(scratch: &Scratch, name: &str, token: &str, more: &[&str]) -> Said {
+    try_join_in(&[], scratch, name, token, more).await
+}
+
+/// The same in an environment. Keys go into a file unless the arguments say otherwise: tests know nothing of this machine.
+pub async fn try_join_in(
+    environment: &[(String, String)],
+    scratch: &Scratch,
+    name: &str,
+    token: &str,
+    more: &[&str],
+) -> Said {
     let token_file = scratch.file(&format!("{name}.join"), token);
     let mut args = vec!["edge".into(), "join".into(), "--token-file".into(), token_file.into_os_string()];
     args.push("--data".into());
     args.push(scratch.path(name).into_os_string());
+    if !more.contains(&"--key") {
+        args.extend(["--key", "file"].map(Into::into));
+    }
     args.extend(more.iter().map(Into::into));
-    run("llm-config", args).await
+    run_with("llm-config", args, environment).await
 }
 
 impl Edge {
@@ -59,6 +75,23 @@ impl Edge {
     pub async fn join_with(scratch: &Scratch, name: &str, token: &str, more: &[&str]) -> Self {
         try_join(scratch, name, token, more).await.done();
         let mut edge = Self::at(scratch, name);
+        edge.start().await;
+        edge
+    }
+
+    /// The same in an environment.
+    ///
+    /// # Panics
+    /// When the hub refuses, or the edge does not start.
+    pub async fn join_in(
+        environment: Vec<(String, String)>,
+        scratch: &Scratch,
+        name: &str,
+        token: &str,
+        more: &[&str],
+    ) -> Self {
+        try_join_in(&environment, scratch, name, token, more).await.done();
+        let mut edge = Self { environment, ..Self::at(scratch, name) };
         edge.start().await;
         edge
     }
@@ -86,6 +119,7 @@ impl Edge {
             process: None,
             file_kib_max: None,
             injection: None,
+            environment: Vec::new(),
         }
     }
 
@@ -119,7 +153,8 @@ impl Edge {
             .arg(self.listen.to_string())
             .arg("--token-file")
             .arg(&self.token_file)
-            .args(more);
+            .args(more)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(&mut command, &format!("edge {}", self.name), &self.log_path()));
     }
 
@@ -196,6 +231,12 @@ impl Edge {
         }
         command.arg("--socket").arg(&self.socket);
         command
+    }
+
+    /// `edge rekey`, while it is stopped.
+    pub async fn rekey(&self, key: &str) -> Said {
+        let data = self.data.to_str().expect("test paths are text");
+        run_with("llm-config", ["edge", "rekey", "--data", data, "--key", key], &self.environment).await
     }
 
     /// Runs the CLI against its socket.

@@ -6,12 +6,14 @@ pub mod edge;
 pub mod history;
 pub mod http;
 pub mod hub;
+pub mod machine;
 pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod strace;
+pub mod thief;
 pub mod wait;
 pub mod workload;
 

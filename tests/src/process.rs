@@ -189,12 +189,25 @@ impl From<Output> for Said {
 /// # Panics
 /// When it can't be started.
 pub async fn run(name: &str, args: impl IntoIterator<Item = impl Into<OsString>>) -> Said {
+    run_with(name, args, &[]).await
+}
+
+/// The same with more in its environment.
+///
+/// # Panics
+/// When it can't be started.
+pub async fn run_with(
+    name: &str,
+    args: impl IntoIterator<Item = impl Into<OsString>>,
+    environment: &[(String, String)],
+) -> Said {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let mut command = Command::new("timeout");
     command.arg("60").arg(program(name)).args(args);
     for variable in ["LLM_CONFIG_SOCKET", "LLM_CONFIG_HUB", "LLM_CONFIG_TOKEN"] {
         command.env_remove(variable);
     }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let told = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
     told.await.expect("not cancelled").unwrap_or_else(|e| panic!("{name}: {e}")).into()
 }

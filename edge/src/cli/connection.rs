@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use llm_config_edge::authorities::{self, NoAuthorities};
 use llm_config_proto::rest::EventReader;
 use llm_config_proto::rest::client::{Answer as RawAnswer, Client, ClientError};
 use serde::de::DeserializeOwned;
@@ -11,10 +12,6 @@ use serde::de::DeserializeOwned;
 use super::address::Address;
 use super::exit::{self, Failure};
 use super::target::Target;
-
-/// Where systems keep the authorities that they trust.
-const SYSTEM_AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// An answer that says yes.
 #[derive(Debug)]
@@ -152,12 +149,8 @@ impl Connection {
 }
 
 fn authorities(ca: Option<&Path>) -> Result<String, Failure> {
-    let system = || SYSTEM_AUTHORITIES.iter().map(Path::new).find(|path| path.exists());
-    let Some(path) = ca.or_else(system) else {
-        return Err(Failure::usage(
-            "this system keeps no list of trusted authorities; give the hub's with --ca FILE",
-        ));
-    };
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("cannot read the authority {}: {error}", path.display())))
+    authorities::pem(ca).map_err(|error| match error {
+        NoAuthorities::None => Failure::usage(format!("{error}; give the hub's with --ca FILE")),
+        NoAuthorities::File { .. } => Failure::usage(error.to_string()),
+    })
 }

@@ -144,6 +144,10 @@ async fn examine(args: &TargetArgs) -> Vec<Finding> {
         },
     }
     findings.push(admitted(&connection).await);
+    if matches!(connection.target(), Target::Edge { .. }) {
+        findings.extend(keys(&connection).await);
+        findings.extend(swap());
+    }
     findings
 }
 
@@ -214,6 +218,43 @@ fn healthy(health: &Health, asked: Instant) -> Vec<Finding> {
     findings
 }
 
+/// Who keeps the edge's keys while it is switched off.
+async fn keys(connection: &Connection) -> Option<Finding> {
+    #[derive(Deserialize)]
+    struct Status {
+        keys_kept_by: String,
+    }
+    let answer = connection.ask(Method::GET, &Address::new(&["edge", "status"]), None).await.ok()?;
+    let keeper = answer.parsed::<Status>().ok()?.keys_kept_by;
+    let what = format!("the edge's keys are kept by: {keeper}");
+    Some(match keeper.as_str() {
+        "file" => Finding::doubtful(
+            what + "; a copy of the disk has them",
+            "stop it and run `llm-config edge rekey --key auto`, which takes the TPM where there is one",
+        ),
+        _ => Finding::good(what),
+    })
+}
+
+/// Whether memory may go to a disk, keys and values with it.
+fn swap() -> Option<Finding> {
+    swapped(&std::fs::read_to_string("/proc/swaps").ok()?)
+}
+
+fn swapped(table: &str) -> Option<Finding> {
+    let in_memory = |area: &&str| area.starts_with("/dev/zram");
+    let areas: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    let on_disk: Vec<&str> = areas.into_iter().filter(|area| !in_memory(area)).collect();
+    if on_disk.is_empty() {
+        return Some(Finding::good("memory does not go to a disk"));
+    }
+    let what = format!("memory may go to {}, keys and secrets with it", on_disk.join(", "));
+    Some(Finding::doubtful(
+        what,
+        "switch swap off, encrypt it with a key of each start, or set MemorySwapMax=0 in the edge's unit as deploy/systemd does",
+    ))
+}
+
 /// Whether the caller may look at anything at all.
 async fn admitted(connection: &Connection) -> Finding {
     let address = Address::new(&["configs", "doctor"]).with("limit", "1");
@@ -252,6 +293,17 @@ mod tests {
         assert_eq!(unix_millis("2024-02-29T12:34:56.789Z"), Some(1_709_210_096_789));
         assert_eq!(unix_millis("2026-11-23T06:00:00+00:00"), Some(1_795_413_600_000));
         assert_eq!(unix_millis("yesterday"), None);
+    }
+
+    #[test]
+    fn swap_on_a_disk_is_doubtful_and_in_memory_it_is_not() {
+        let head = "Filename\tType\tSize\tUsed\tPriority\n";
+        let verdict = |table: &str| swapped(table).map(|finding| finding.verdict);
+        assert_eq!(verdict(head), Some(Verdict::Good));
+        assert_eq!(verdict(&format!("{head}/dev/zram0 partition 1 0 5\n")), Some(Verdict::Good));
+        let told =
+            swapped(&format!("{head}/dev/zram0 partition 1 0 5\n/dev/sda2 partition 1 0 -2\n")).unwrap();
+        assert!(told.verdict == Verdict::Doubtful && told.what.contains("/dev/sda2"), "{told:?}");
     }
 
     #[test]

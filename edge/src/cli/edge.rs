@@ -8,7 +8,8 @@ use http::Method;
 use llm_config_edge::clock::Clock;
 use llm_config_edge::identity::EdgeIdentity;
 use llm_config_edge::join::{self, JoinError, JoinOptions, REPLICA};
-use llm_config_edge::keys::{EdgeKeys, KeyProvider};
+use llm_config_edge::keeper::KeyChoice;
+use llm_config_edge::keys::EdgeKeys;
 use llm_config_edge::offline::OfflineRestart;
 use llm_config_edge::run::{self, RunError, RunOptions, SOCKET};
 use llm_config_edge::serve::unix::DirectoryLock;
@@ -25,6 +26,7 @@ use super::connection::{Answer, Connection};
 use super::exit::{Exit, Failure};
 use super::hygiene;
 use super::output;
+use super::rekey::{RekeyArgs, rekey};
 use super::target::{self, Surroundings, Target, TargetArgs};
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -39,6 +41,8 @@ pub(crate) enum EdgeCommand {
     Leave(LeaveArgs),
     /// Open secrets again with a file of `fleet carry`, without the hub
     Apply(ApplyArgs),
+    /// Give the keys of an edge that has joined to another keeper, while it is stopped
+    Rekey(RekeyArgs),
     /// Destroy keys and replica at once, whatever still waits, and tell the hub
     Wipe(WipeArgs),
 }
@@ -52,7 +56,7 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(target::default_data)
     }
 }
@@ -76,10 +80,10 @@ pub(crate) struct JoinArgs {
     /// What you expect to receive; joining fails where the token says otherwise
     #[arg(long, value_delimiter = ',', value_parser = |text: &str| Subtree::parse(text))]
     namespaces: Vec<Subtree>,
-    /// Where the edge's keys are kept: auto or file
-    #[arg(long, default_value = "auto", value_parser = |text: &str| text.parse::<KeyProvider>())]
-    key: KeyProvider,
-    /// What becomes of secrets when the edge starts without its hub: never (they stay locked until it is reached) or file
+    /// Who keeps the edge's keys: auto, tpm, systemd-creds, vault or file
+    #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = |text: &str| text.parse::<KeyChoice>())]
+    key: KeyChoice,
+    /// What becomes of secrets when the edge starts without its hub: never (they stay locked until it is reached), tpm or file
     #[arg(long, value_name = "WHERE", default_value = "never", value_parser = |text: &str| text.parse::<OfflineRestart>())]
     offline_restart: OfflineRestart,
 }
@@ -100,7 +104,7 @@ pub(crate) struct RunArgs {
     /// File with the token that callers on --listen need
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Choose anew what becomes of secrets at a start without the hub: never or file [default: as chosen at join]
+    /// Choose anew what becomes of secrets at a start without the hub: never, tpm or file [default: as chosen at join]
     #[arg(long, value_name = "WHERE", value_parser = |text: &str| text.parse::<OfflineRestart>())]
     offline_restart: Option<OfflineRestart>,
 }
@@ -141,12 +145,22 @@ pub(crate) struct WipeArgs {
 pub(crate) fn run(command: &EdgeCommand, target: &TargetArgs, json: bool) -> Result<(), Failure> {
     match command {
         EdgeCommand::Run(args) => serve(args),
-        EdgeCommand::Join(args) => one_task()?.block_on(join(args, json)),
+        EdgeCommand::Join(args) => without_traces()?.block_on(join(args, json)),
         EdgeCommand::Status(args) => one_task()?.block_on(status(args, target, json)),
         EdgeCommand::Leave(args) => leave(args, json),
         EdgeCommand::Apply(args) => one_task()?.block_on(apply(args, target, json)),
-        EdgeCommand::Wipe(args) => one_task()?.block_on(wipe(args, json)),
+        EdgeCommand::Rekey(args) => {
+            hygiene::leave_no_traces()?;
+            rekey(args, json)
+        }
+        EdgeCommand::Wipe(args) => without_traces()?.block_on(wipe(args, json)),
     }
+}
+
+/// For a command that has the edge's keys in memory.
+fn without_traces() -> Result<tokio::runtime::Runtime, Failure> {
+    hygiene::leave_no_traces()?;
+    one_task()
 }
 
 fn one_task() -> Result<tokio::runtime::Runtime, Failure> {
@@ -186,12 +200,13 @@ fn run_line(directory: &Path) -> String {
     format!("llm-config edge run --data {}", directory.display())
 }
 
-fn not_joined(error: &JoinError) -> Failure {
+pub(super) fn not_joined(error: &JoinError) -> Failure {
     let exit = match error {
         JoinError::Token(_)
         | JoinError::Address(_)
         | JoinError::OtherCa(_)
         | JoinError::AlreadyJoined { .. }
+        | JoinError::NeedsTpm(_)
         | JoinError::File { .. } => Exit::Usage,
         error if error.may_pass() => Exit::Unreachable,
         JoinError::Hub(_) => Exit::Denied,
@@ -203,6 +218,7 @@ fn not_joined(error: &JoinError) -> Failure {
         | JoinError::Removal(_)
         | JoinError::CaChanged
         | JoinError::Certificate(_)
+        | JoinError::Wiped
         | JoinError::Running(_) => Exit::Failed,
     };
     Failure::new(exit, error.to_string())
@@ -250,6 +266,7 @@ struct Status {
     default_environment: String,
     subscriptions: Vec<Subscription>,
     secrets: Option<Secrets>,
+    keys_kept_by: Option<String>,
     certificate_expires_at: String,
     warnings: Vec<String>,
 }
@@ -357,6 +374,7 @@ fn lines(status: &Status) -> Vec<String> {
         lines.push(format!("  {}", secrets.told()));
     }
     lines.push(format!("  certificate until {}", status.certificate_expires_at));
+    lines.extend(status.keys_kept_by.iter().map(|keeper| format!("  its keys are kept by: {keeper}")));
     lines.extend(status.warnings.iter().map(|warning| format!("  look: {warning}")));
     lines
 }

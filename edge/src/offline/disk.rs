@@ -18,7 +18,7 @@ use crate::keys::{KeyError, read_private, write_private};
 
 /// The last contact.
 pub const CONTACT: &str = "contact";
-/// The limit keys, under `offline_restart = file`.
+/// The limit keys, under `offline_restart = file` and `tpm`.
 pub const LIMIT_KEYS: &str = "limit-keys";
 
 const CONTACT_CONTEXT: &[u8] = b"llm-config contact 1";
@@ -29,6 +29,8 @@ const STATEMENT_BYTES_MAX: usize = 256 << 10;
 pub(super) struct Disk {
     directory: PathBuf,
     key: SealKey,
+    /// Of the limit keys: the replica's as well, unless a secret of their own is kept.
+    under: SealKey,
 }
 
 /// The last contact and the hub's words then.
@@ -38,13 +40,13 @@ pub(super) struct Kept {
 }
 
 impl Disk {
-    pub(super) fn new(directory: PathBuf, replica_key: SealKey) -> Self {
-        Self { directory, key: replica_key }
+    pub(super) fn new(directory: PathBuf, replica_key: SealKey, under: Option<SealKey>) -> Self {
+        Self { directory, under: under.unwrap_or_else(|| replica_key.clone()), key: replica_key }
     }
 
     /// None where there is none, or it is damaged: then secrets wait for the hub.
     pub(super) fn contact(&self) -> Option<Kept> {
-        let bytes = self.read(CONTACT, CONTACT_CONTEXT)?;
+        let bytes = self.read(CONTACT, CONTACT_CONTEXT, &self.key)?;
         let mut reader = Reader::new(&bytes);
         let contact = Contact::decode(&mut reader).ok()?;
         let statement = Bytes::copy_from_slice(reader.bytes(STATEMENT_BYTES_MAX, "statement").ok()?);
@@ -56,11 +58,11 @@ impl Disk {
         let mut out = Writer::default();
         kept.contact.encode(&mut out);
         out.bytes(&kept.statement);
-        self.write(CONTACT, CONTACT_CONTEXT, &out.finish())
+        self.write(CONTACT, CONTACT_CONTEXT, &self.key, &out.finish())
     }
 
     pub(super) fn limit_keys(&self) -> LimitKeys {
-        let bytes = self.read(LIMIT_KEYS, KEYS_CONTEXT);
+        let bytes = self.read(LIMIT_KEYS, KEYS_CONTEXT, &self.under);
         bytes.and_then(|bytes| read_keys(&bytes).ok()).unwrap_or_default()
     }
 
@@ -83,16 +85,16 @@ impl Disk {
             out.str(subtree.as_str());
             out.raw(key.expose());
         }
-        self.write(LIMIT_KEYS, KEYS_CONTEXT, &Zeroizing::new(out.finish()))
+        self.write(LIMIT_KEYS, KEYS_CONTEXT, &self.under, &Zeroizing::new(out.finish()))
     }
 
     pub(super) fn destroy_limit_keys(&self) -> io::Result<()> {
         destroy(&self.directory.join(LIMIT_KEYS))
     }
 
-    fn read(&self, name: &str, context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    fn read(&self, name: &str, context: &[u8], key: &SealKey) -> Option<Zeroizing<Vec<u8>>> {
         match read_private(&self.directory.join(name)) {
-            Ok(sealed) => match open(&self.key, context, &sealed) {
+            Ok(sealed) => match open(key, context, &sealed) {
                 Ok(bytes) => Some(bytes),
                 Err(error) => {
                     tracing::warn!(file = name, %error, "secrets wait for the hub");
@@ -107,10 +109,10 @@ impl Disk {
         }
     }
 
-    fn write(&self, name: &str, context: &[u8], plain: &[u8]) -> Result<(), KeyError> {
+    fn write(&self, name: &str, context: &[u8], key: &SealKey, plain: &[u8]) -> Result<(), KeyError> {
         let mut nonce = [0; NONCE_BYTES];
         SystemRandom::new().fill(&mut nonce).map_err(|_| KeyError::NoRandomness)?;
-        write_private(&self.directory.join(name), &seal(&self.key, nonce, context, plain))
+        write_private(&self.directory.join(name), &seal(key, nonce, context, plain))
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn what_was_heard_comes_back_and_damage_is_as_if_nothing_was() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::new(directory.path().to_owned(), SealKey::new([1; 32]));
+        let disk = Disk::new(directory.path().to_owned(), SealKey::new([1; 32]), None);
         assert!(disk.contact().is_none());
         disk.put_contact(&kept()).unwrap();
         let read = disk.contact().unwrap();
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn a_destroyed_key_is_gone_and_destroying_it_again_is_done() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::new(directory.path().to_owned(), SealKey::new([1; 32]));
+        let disk = Disk::new(directory.path().to_owned(), SealKey::new([1; 32]), None);
         let key = |path: &str, byte| (Subtree::parse(path).unwrap(), SealKey::new([byte; 32]));
         let both = LimitKeys::from([key("", 2), key("app", 3)]);
         disk.put_limit_keys(&both).unwrap();

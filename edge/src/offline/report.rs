@@ -7,7 +7,7 @@ use super::Offline;
 /// How this edge's secrets are doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SecretsStatus {
-    /// What becomes of them at a start without the hub: `never` or `file`.
+    /// What becomes of them at a start without the hub: `never`, `file` or `tpm`.
     pub offline_restart: &'static str,
     /// Whether any may be opened now.
     pub open: bool,

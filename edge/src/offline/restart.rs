@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::keeper::Keeper;
 use crate::keys::{KeyError, read_private, write_private};
 
 /// The file's name in the edge's directory.
@@ -16,17 +17,26 @@ pub enum OfflineRestart {
     Never,
     /// In a file: secrets open at a start without the hub, within the offline limit. So they do for whoever has the disk.
     File,
+    /// In a file that only this machine's TPM opens: they open here, and nowhere else.
+    Tpm,
 }
 
 /// An `--offline-restart` that cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOfflineRestart {
-    #[error(
-        "this build cannot keep keys in a TPM; choose never (secrets wait for the hub after a start) or file (they lie on the disk)"
-    )]
-    NoTpm,
-    #[error("unknown choice: {0}; write never or file")]
+    #[error("unknown choice: {0}; write never, file or tpm")]
     Unknown(String),
+}
+
+/// `tpm`, and the edge's keys are elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "offline_restart = tpm needs the edge's keys in the TPM, and they are kept by {kept_by}; join with --key tpm, or run: \
+     llm-config edge rekey --key tpm; without a TPM choose never (secrets wait for the hub after a start) or file (they lie \
+     on the disk)"
+)]
+pub struct NeedsTpm {
+    kept_by: &'static str,
 }
 
 impl std::str::FromStr for OfflineRestart {
@@ -36,7 +46,7 @@ impl std::str::FromStr for OfflineRestart {
         match text {
             "never" => Ok(Self::Never),
             "file" => Ok(Self::File),
-            "tpm" => Err(InvalidOfflineRestart::NoTpm),
+            "tpm" => Ok(Self::Tpm),
             other => Err(InvalidOfflineRestart::Unknown(other.to_owned())),
         }
     }
@@ -48,6 +58,18 @@ impl OfflineRestart {
         match self {
             Self::Never => "never",
             Self::File => "file",
+            Self::Tpm => "tpm",
+        }
+    }
+
+    /// Whether it can be kept where the edge's keys are.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(self, keeper: &Keeper) -> Result<(), NeedsTpm> {
+        match (self, keeper) {
+            (Self::Never | Self::File, _) | (Self::Tpm, Keeper::Tpm) => Ok(()),
+            (Self::Tpm, other) => Err(NeedsTpm { kept_by: other.as_str() }),
         }
     }
 
@@ -56,11 +78,15 @@ impl OfflineRestart {
         match self {
             Self::Never => {
                 "offline_restart = never: after a start without the hub, secrets stay locked until it is reached; \
-                 --offline-restart file changes that"
+                 --offline-restart file or tpm changes that"
             }
             Self::File => {
                 "offline_restart = file: secrets open after a start without the hub, within their offline limit, also for \
                  whoever has a copy of the disk"
+            }
+            Self::Tpm => {
+                "offline_restart = tpm: secrets open after a start of this machine without the hub, within their offline limit; \
+                 a copy of the disk opens none"
             }
         }
     }
@@ -79,7 +105,7 @@ impl OfflineRestart {
             Err(error) => return Err(error),
         };
         let parsed = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
-        parsed.ok_or(KeyError::Damaged { path, what: "neither never nor file" })
+        parsed.ok_or(KeyError::Damaged { path, what: "neither never, file nor tpm" })
     }
 
     /// Keeps the choice.
@@ -96,12 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_choice_is_kept_and_what_this_build_cannot_do_is_refused() {
+    fn the_choice_is_kept_and_what_cannot_be_done_here_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(OfflineRestart::load(directory.path()).unwrap(), OfflineRestart::Never);
         OfflineRestart::File.store(directory.path()).unwrap();
         assert_eq!(OfflineRestart::load(directory.path()).unwrap(), OfflineRestart::File);
-        assert_eq!("tpm".parse::<OfflineRestart>(), Err(InvalidOfflineRestart::NoTpm));
+        assert_eq!(OfflineRestart::Tpm.check(&Keeper::Tpm), Ok(()));
+        let refused = OfflineRestart::Tpm.check(&Keeper::File).unwrap_err().to_string();
+        assert!(refused.contains("kept by file") && refused.contains("rekey"), "{refused}");
         write_private(&directory.path().join(FILE), b"sometimes").unwrap();
         assert!(OfflineRestart::load(directory.path()).is_err(), "an unknown choice is not guessed at");
     }

@@ -79,12 +79,12 @@ fn mark(session: u64) -> SessionMark {
 }
 
 fn offline(directory: &tempfile::TempDir, restart: OfflineRestart, dials: &Arc<Dials>) -> Arc<Offline> {
-    let (private, _) = sealing_keypair(&[9; 32]);
-    let receiver = Receiver { tenant: Tenant::parse("t").unwrap(), edge: EDGE, private };
+    let sealing = Arc::new(SealingKeys::from_seed([9; 32]));
+    let receiver = Receiver { tenant: Tenant::parse("t").unwrap(), edge: EDGE, sealing };
     let dials = Arc::clone(dials);
     let clocks = Box::new(move || dials.read());
-    let key = SealKey::new([1; 32]);
-    Offline::with_clocks(directory.path().to_owned(), receiver, key, restart, &Hub::new().keys(), clocks)
+    let (key, signers) = (SealKey::new([1; 32]), Hub::new().keys());
+    Offline::with_clocks(directory.path().to_owned(), receiver, key, None, restart, &signers, clocks)
 }
 
 fn by(offline: &Offline, namespace: &str) -> Option<LockedBy> {

@@ -8,6 +8,7 @@ use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::{KeyGrant, SealedSecret, SubtreeKey, open_limited_grant, open_secret};
 use zeroize::Zeroizing;
 
+use crate::keys::SealingKeys;
 use crate::offline::{Lock, Offline};
 
 /// The keys of this edge's subtrees, as far as the hub gave them.
@@ -15,12 +16,13 @@ pub struct Keyring {
     tenant: Tenant,
     /// How the hub names this edge in what it seals to it.
     edge: String,
-    private: SealKey,
+    sealing: Arc<SealingKeys>,
     /// Whether they may be used, and what they open with.
     offline: Arc<Offline>,
     /// As the hub sealed them.
     grants: BTreeMap<Place, KeyGrant>,
-    keys: BTreeMap<Place, SubtreeKey>,
+    /// Each with the public half of the edge's key that it was sealed to.
+    keys: BTreeMap<Place, (SubtreeKey, [u8; 32])>,
 }
 
 type Place = (Environment, u64, Subtree);
@@ -39,9 +41,9 @@ pub enum Locked {
 }
 
 impl Keyring {
-    /// Without keys yet. `private` is the half that never left this machine.
-    pub fn new(tenant: Tenant, edge: String, private: SealKey, offline: Arc<Offline>) -> Self {
-        Self { tenant, edge, private, offline, grants: BTreeMap::new(), keys: BTreeMap::new() }
+    /// Without keys yet. `sealing` are those that never left this machine.
+    pub fn new(tenant: Tenant, edge: String, sealing: Arc<SealingKeys>, offline: Arc<Offline>) -> Self {
+        Self { tenant, edge, sealing, offline, grants: BTreeMap::new(), keys: BTreeMap::new() }
     }
 
     /// Opens what the hub sealed to this edge, or keeps it until that is possible.
@@ -74,9 +76,17 @@ impl Keyring {
         self.keys.retain(|(_, _, subtree), _| !subtrees.contains(subtree));
     }
 
+    /// Whether something here was sealed to this key of the edge and is not known to open without it.
+    pub fn needs(&self, public: &[u8; 32]) -> bool {
+        self.grants.keys().any(|place| self.keys.get(place).is_none_or(|(_, sealed_to)| sealed_to == public))
+    }
+
     /// What is for another edge, or from before the limit key, is counted and left out.
     fn open_key(&mut self, place: &Place, grant: &KeyGrant, limit_key: &SealKey) {
-        match open_limited_grant(grant, &self.tenant, &self.edge, &self.private, limit_key) {
+        let opened = self
+            .sealing
+            .open(|private| open_limited_grant(grant, &self.tenant, &self.edge, private, limit_key));
+        match opened {
             Ok(key) => drop(self.keys.insert(place.clone(), key)),
             Err(error) => {
                 metrics::counter!("sync_rejected_total", "reason" => "grant").increment(1);
@@ -97,7 +107,7 @@ impl Keyring {
                 && *epoch == sealed.key_epoch
                 && subtree.contains(&scope.namespace)
         });
-        let (_, key) = fitting.ok_or(Locked::NoKey)?;
+        let (_, (key, _)) = fitting.ok_or(Locked::NoKey)?;
         let plain = open_secret(key, at, sealed).map_err(|_| Locked::Unopened)?;
         let text = std::str::from_utf8(&plain).map_err(|_| Locked::NotText)?;
         Ok(Zeroizing::new(text.to_owned()))
