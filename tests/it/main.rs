@@ -32,6 +32,8 @@ mod hostile_edge;
 mod hubs;
 mod journal;
 mod kills;
+#[cfg(feature = "kms")]
+mod kms;
 mod long_absence;
 mod lost;
 mod newer;

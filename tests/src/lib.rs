@@ -6,6 +6,8 @@ pub mod edge;
 pub mod history;
 pub mod http;
 pub mod hub;
+#[cfg(feature = "kms")]
+pub mod kms;
 pub mod postgres;
 pub mod powercut;
 pub mod process;

@@ -123,6 +123,9 @@ fn secrets<S: Registry>(
     if let Some(vault) = providers.vault() {
         tokio::spawn(Arc::clone(vault).keep(stop.clone()));
     }
+    for cloud in providers.clouds() {
+        tokio::spawn(Arc::clone(cloud).keep(stop.clone()));
+    }
     let (warming, until) = (Arc::clone(&secrets), stop.clone());
     tokio::spawn(async move { warming.warm_up(until).await });
     secrets
