@@ -2,5 +2,4 @@
 //! cloud account is touched, and none is needed.
 
 pub mod aws;
-mod server;
 mod sigv4;

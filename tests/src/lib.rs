@@ -13,8 +13,10 @@ pub mod powercut;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+mod server;
 pub mod strace;
 pub mod wait;
+pub mod webhook;
 pub mod workload;
 
 /// How much the tests do, from `LLM_CONFIG_TEST_SIZE`: `tests/run` sets it.

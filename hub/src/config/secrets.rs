@@ -84,7 +84,7 @@ pub(super) fn read(
     let vault = wanted.then(|| read_vault(settings, directory, variables)).flatten();
     let wanted = provider == ProviderKind::AwsKms || settings.has_table("secrets.aws_kms");
     let aws_kms = wanted.then(|| kms::read_aws(settings, directory, cfg!(feature = "kms-aws"))).flatten();
-    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings));
+    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings, directory));
     Secrets { provider, keyring, passphrase, passphrase_file, vault, aws_kms, expiry, rotation }
 }
 
@@ -155,8 +155,7 @@ pub(super) fn checked_address(settings: &mut Settings, key: &str, addr: String) 
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         plain && uri.path() == "/" && uri.query().is_none()
     });
-    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
-    let here = matches!(host, "localhost" | "[::1]") || host.starts_with("127.");
+    let here = uri.as_ref().and_then(http::Uri::host).is_some_and(is_this_machine);
     match uri.as_ref().and_then(http::Uri::scheme_str) {
         Some("https") => return Some(addr),
         Some("http") if here => return Some(addr),
@@ -167,6 +166,12 @@ pub(super) fn checked_address(settings: &mut Settings, key: &str, addr: String) 
         _ => settings.problem(key, "must look like https://HOST:PORT".to_owned()),
     }
     None
+}
+
+/// Whether what is sent there stays on this machine.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A path in Vault.

@@ -76,7 +76,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
         expiry_warnings: watchman.newest(),
-        rotation_commands: config.secrets.rotation.commands.keys().cloned().collect(),
+        rotation_commands: config.secrets.rotation.names(),
         rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));

@@ -90,16 +90,19 @@ async fn each_trouble_says_what_to_do_and_nothing_of_what_aws_said() {
         (Fault::Silent, "does not answer in time"),
     ] {
         kms.fault(fault);
+        let before = kms.asked("GenerateDataKey");
         let told = refused(&well).await;
+        assert_eq!(
+            kms.asked("GenerateDataKey"),
+            before + 1,
+            "{fault:?}: the SDK does not try again by itself"
+        );
         assert!(told.contains("AWS KMS") && told.contains(said), "{fault:?}: {told}");
         assert!(!told.contains("canary"), "{fault:?}: {told}");
     }
     kms.fault(Fault::None);
-    let before = kms.asked("GenerateDataKey");
     let unknown = AwsSettings { key: "alias/other".into(), ..well.clone() };
     assert!(refused(&unknown).await.contains("has no key alias/other"));
-    assert_eq!(kms.asked("GenerateDataKey"), before + 1, "one request, without the SDK's own retries");
-
     let wrong = "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wrong\n";
     let wrong = AwsSettings { credentials_file: Some(scratch.file("wrong", wrong)), ..well.clone() };
     assert!(refused(&wrong).await.contains("does not accept the hub's credentials"));

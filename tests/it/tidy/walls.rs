@@ -28,6 +28,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("utoipa", &["proto/src"]),
     ("vaultrs", &["hub/src/secrets/vault"]),
     ("rustify", &["hub/src/secrets/vault"]),
+    ("reqwest", &["hub/src/rotation"]),
     ("aws_config", &["hub/src/secrets/cloud"]),
     ("aws_runtime", &["hub/src/secrets/cloud"]),
     ("aws_sdk_kms", &["hub/src/secrets/cloud"]),

@@ -9,9 +9,9 @@ use http::{Request, Response};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
-use super::server::{Server, tls};
 use super::sigv4::is_signed;
 use crate::scratch::Scratch;
+use crate::server::{Server, tls};
 
 const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -82,7 +82,7 @@ impl AwsKms {
             let answer = asked.lock().unwrap().answer(&request);
             async move {
                 match answer {
-                    Some(answer) => Some(answer),
+                    Some(answer) => answer,
                     None => std::future::pending().await,
                 }
             }
@@ -179,6 +179,13 @@ impl Account {
             Fault::Disabled => return Err((400, "DisabledException")),
             Fault::PendingDeletion => return Err((400, "KMSInvalidStateException")),
             _ => {}
+        }
+        let bound = |name: &str| asked["EncryptionContext"][name].as_str().unwrap_or_default();
+        if operation != "RotateKeyOnDemand"
+            && (bound("llm-config") != "wrapped key 1" || bound("llm-config:name").is_empty())
+        {
+            // Its key policy asks for the context.
+            return Err((400, "AccessDeniedException"));
         }
         match operation {
             "GenerateDataKey" if asked["KeySpec"] == "AES_256" => {

@@ -17,17 +17,17 @@ use tokio_rustls::TlsAcceptor;
 
 /// Ends with its test.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
 impl Server {
-    /// Answers from now on. An answer of none closes the connection.
-    pub(super) async fn start<F, A>(tls: Option<TlsAcceptor>, answer: F) -> Self
+    /// Answers from now on.
+    pub(crate) async fn start<F, A>(tls: Option<TlsAcceptor>, answer: F) -> Self
     where
         F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = Option<Response<Bytes>>> + Send,
+        A: Future<Output = Response<Bytes>> + Send,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ impl Drop for Server {
 async fn serve<F, A>(stream: impl AsyncRead + AsyncWrite + Send + Unpin, answer: F)
 where
     F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Option<Response<Bytes>>> + Send,
+    A: Future<Output = Response<Bytes>> + Send,
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer.clone();
@@ -67,7 +67,7 @@ where
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             let answered = answer(Request::from_parts(head, body)).await;
-            answered.map(|answer| answer.map(Full::new)).ok_or_else(|| "no answer".to_owned())
+            Ok::<_, String>(answered.map(Full::new))
         }
     });
     // How a connection ends is the client's concern.
@@ -75,7 +75,7 @@ where
 }
 
 /// A certificate of 127.0.0.1, and what serves it: nobody has a reason to trust it but who is given its PEM.
-pub(super) fn tls() -> (TlsAcceptor, String) {
+pub(crate) fn tls() -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
