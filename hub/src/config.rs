@@ -13,6 +13,7 @@ use llm_config_shared::limits::{DELETED_DAYS, SHARDS_MAX};
 use crate::config::settings::Settings;
 
 mod expiry;
+mod kms;
 mod rotation;
 mod secrets;
 mod settings;

@@ -34,8 +34,10 @@ use crate::writer::{RenderAnswer, WriteError, WriterHandle, Written};
 
 mod command;
 pub mod produce;
+pub mod webhook;
 
 use produce::NotProduced;
+use webhook::Webhook;
 
 /// Who writes, in every history.
 const AUTHOR: &str = "rotation";
@@ -48,6 +50,9 @@ pub const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// Programs with their arguments, by the name that policies use.
 pub type Commands = BTreeMap<String, Vec<String>>;
 
+/// Services, by the name that policies use: no command has the same.
+pub type Webhooks = BTreeMap<String, Webhook>;
+
 /// Rotates.
 pub struct Rotator<S> {
     store: Arc<S>,
@@ -55,6 +60,7 @@ pub struct Rotator<S> {
     writer: WriterHandle,
     roster: Arc<Roster>,
     commands: Commands,
+    webhooks: Webhooks,
     /// Somebody asks for a rotation now.
     wake: Arc<Notify>,
     check_every: Duration,
@@ -114,6 +120,7 @@ impl<S: Journal + Registry> Rotator<S> {
             writer: writer.clone(),
             roster: Arc::clone(roster),
             commands: settings.commands.clone(),
+            webhooks: settings.webhooks.clone(),
             wake: Arc::clone(wake),
             check_every: settings.check_every,
         }
@@ -186,7 +193,7 @@ impl<S: Journal + Registry> Rotator<S> {
         };
         let old = self.secrets.open(&row, &sealed).await?;
         let secret_type = sealed.about.told.secret_type;
-        let new = self.produce(rotation, &policy.source, secret_type, &old).await?;
+        let new = self.produce(rotation, &policy.source, secret_type, &old, now).await?;
         let told = examined(&new, Told { secret_type, expires_at: None });
         let told = told.map_err(|invalid| NotProduced::Invalid(invalid.to_string()))?;
         match self.submit(rotation, &new, told).await? {
@@ -209,6 +216,7 @@ impl<S: Journal + Registry> Rotator<S> {
         source: &Source,
         secret_type: llm_config_shared::secret::SecretType,
         old: &[u8],
+        now: UnixMillis,
     ) -> Result<Zeroizing<String>, NotProduced> {
         let old = std::str::from_utf8(old).map_err(|_| NotProduced::Document)?;
         match source {
@@ -216,8 +224,6 @@ impl<S: Journal + Registry> Rotator<S> {
                 produce::generated(secret_type, old, *length, alphabet, &SystemRandom::new())
             }
             Source::Command { name, old_value } => {
-                let words =
-                    self.commands.get(&**name).ok_or_else(|| NotProduced::NoCommand(Arc::clone(name)))?;
                 let mut told = json!({
                     "rotation": rotation.id.to_string(),
                     "namespace": rotation.at.scope.namespace.as_str(),
@@ -228,6 +234,15 @@ impl<S: Journal + Registry> Rotator<S> {
                 if *old_value {
                     told["old_value"] = old.into();
                 }
+                if let Some(webhook) = self.webhooks.get(&**name) {
+                    told["type"] = "secret.rotate".into();
+                    told["phase"] = "create".into();
+                    told["tenant"] = rotation.at.scope.tenant.as_str().into();
+                    let told = Zeroizing::new(told.to_string().into_bytes());
+                    return webhook::ask(name, webhook, rotation.id, told, now).await;
+                }
+                let words =
+                    self.commands.get(&**name).ok_or_else(|| NotProduced::NoCommand(Arc::clone(name)))?;
                 command::run(name, words, Zeroizing::new(format!("{told}\n").into_bytes())).await
             }
         }

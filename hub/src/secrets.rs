@@ -21,11 +21,13 @@ use crate::clock;
 use crate::registry::{Registry, WrappedRoot};
 
 mod aging;
+pub mod cloud;
 mod grants;
 mod keys;
 mod limit;
 mod local;
 mod open;
+mod outage;
 mod provider;
 mod regions;
 mod rewrap;
@@ -125,8 +127,9 @@ impl<R: Registry> SecretStore<R> {
     /// What is wrong now with what holds keys or gives secrets, in words for everybody.
     pub fn troubles(&self) -> Vec<String> {
         let vault = self.providers.vault().and_then(|vault| vault.trouble());
+        let clouds = self.providers.clouds().iter().filter_map(|cloud| cloud.trouble());
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        vault.into_iter().chain(noted.values().cloned()).collect()
+        vault.into_iter().chain(clouds).chain(noted.values().cloned()).collect()
     }
 
     /// Notes what is wrong with a source of secrets, or that nothing is.
@@ -324,10 +327,9 @@ impl<R: Registry> SecretStore<R> {
 
 /// Whether asking again would be in vain, until somebody does something about it.
 fn lost(error: &SecretError) -> bool {
-    use vault::VaultError;
     match error {
-        SecretError::Provider(ProviderError::Vault(error)) => !matches!(error, VaultError::Away { .. }),
-        SecretError::Provider(_) | SecretError::CannotOpen(_) => true,
+        SecretError::Provider(error) => error.away().is_none(),
+        SecretError::CannotOpen(_) => true,
         SecretError::Journal(_)
         | SecretError::NoRoot
         | SecretError::NoKeyring

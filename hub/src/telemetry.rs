@@ -9,8 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Telemetry};
 
-/// What speaks to Vault with the hub's tokens and keys has nothing to say in the log, whatever it is asked to.
-const SILENT: &str = "vaultrs=off,rustify=off,reqwest=off,hyper_util=info,hyper=info";
+/// What speaks to providers of keys with the hub's credentials and keys has nothing to say in the log, whatever it is asked to.
+const SILENT: &str = "vaultrs=off,rustify=off,reqwest=off,hyper_util=info,hyper=info,aws_config=off,aws_runtime=off,\
+                      aws_sdk_kms=off,aws_sdk_sts=off,aws_sigv4=off,aws_smithy_http_client=off,aws_smithy_runtime=off,\
+                      aws_smithy_runtime_api=off,aws_credential_types=off";
 
 /// Begins to log to stdout: text on a terminal, JSON lines elsewhere. `RUST_LOG` wins over the settings.
 ///

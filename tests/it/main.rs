@@ -34,6 +34,8 @@ mod hubs;
 mod journal;
 mod keeper;
 mod kills;
+#[cfg(feature = "kms")]
+mod kms;
 mod long_absence;
 mod lost;
 mod newer;

@@ -13,12 +13,17 @@ use llm_config_tests::strace::Injection;
 use llm_config_tests::wait::eventually;
 use serde_json::{Value, json};
 
+mod webhook;
+
+use webhook::a_service_makes_the_new_value;
+
 const FIRST: &str = "first-value-9c1e52";
 
 on_both_databases! {
     a_secret_is_rotated_by_its_plan_and_the_old_version_retires,
     a_command_makes_the_new_value,
     what_a_lost_edge_could_read_is_replaced_by_its_plan,
+    a_service_makes_the_new_value,
 }
 
 fn tables(scratch: &Scratch, database: Database) -> String {

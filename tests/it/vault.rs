@@ -9,11 +9,11 @@ use llm_config_tests::scratch::Scratch;
 use serde_json::json;
 
 mod backup;
-mod conformance;
+pub(crate) mod conformance;
 mod kubernetes;
 mod login;
 mod outages;
-mod rotation;
+pub(crate) mod rotation;
 mod source;
 
 /// The path of an entry of namespace `app`.
@@ -21,7 +21,7 @@ fn at(key: &str, environment: &str) -> String {
     format!("{}?env={environment}", entry("app", key))
 }
 
-async fn set_secret(client: &Client, key: &str, environment: &str, value: &str) -> Answer {
+pub(crate) async fn set_secret(client: &Client, key: &str, environment: &str, value: &str) -> Answer {
     let body = json!({"value": value, "env": environment, "secret": true});
     client.put(&entry("app", key), body).await
 }
@@ -30,7 +30,7 @@ async fn set(client: &Client, key: &str, value: u64) -> Answer {
     client.put(&entry("app", key), json!({"value": value, "env": "development"})).await
 }
 
-async fn revealed(client: &Client, key: &str, environment: &str) -> Answer {
+pub(crate) async fn revealed(client: &Client, key: &str, environment: &str) -> Answer {
     client.get(&format!("{}&reveal=true", at(key, environment))).await
 }
 

@@ -6,15 +6,19 @@ pub mod edge;
 pub mod history;
 pub mod http;
 pub mod hub;
+#[cfg(feature = "kms")]
+pub mod kms;
 pub mod machine;
 pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+mod server;
 pub mod strace;
 pub mod thief;
 pub mod wait;
+pub mod webhook;
 pub mod workload;
 
 /// How much the tests do, from `LLM_CONFIG_TEST_SIZE`: `tests/run` sets it.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::Settings;
-use super::{Database, Expiry, RotationSettings, expiry, rotation};
+use super::{Database, Expiry, RotationSettings, expiry, kms, rotation};
+use crate::secrets::cloud::AwsSettings;
 use crate::secrets::vault::{Credential, Hidden, VaultAuth, VaultSettings};
 use crate::secrets::{Passphrase, ProviderKind};
 
@@ -33,6 +34,7 @@ pub struct Secrets {
     /// The same in a file.
     pub passphrase_file: Option<PathBuf>,
     pub vault: Option<VaultSettings>,
+    pub aws_kms: Option<AwsSettings>,
     pub expiry: Expiry,
     pub rotation: RotationSettings,
 }
@@ -46,6 +48,7 @@ impl Secrets {
             passphrase: None,
             passphrase_file: None,
             vault: None,
+            aws_kms: None,
             expiry: Expiry::default(),
             rotation: RotationSettings::default(),
         }
@@ -61,9 +64,11 @@ pub(super) fn read(
     let provider = match settings.text("secrets.provider").as_deref() {
         None | Some("local") => ProviderKind::Local,
         Some("vault") => ProviderKind::Vault,
+        Some("aws-kms") => ProviderKind::AwsKms,
         Some(other) => {
-            let what =
-                format!("{other:?} is not available in this version; it knows \"local\" and \"vault\"");
+            let what = format!(
+                "{other:?} is not available in this version; it knows \"local\", \"vault\" and \"aws-kms\""
+            );
             settings.problem("secrets.provider", what);
             ProviderKind::Local
         }
@@ -77,8 +82,10 @@ pub(super) fn read(
     let passphrase = read_passphrase(settings, passphrase_file.is_some());
     let wanted = provider == ProviderKind::Vault || settings.has_table("secrets.vault");
     let vault = wanted.then(|| read_vault(settings, directory, variables)).flatten();
-    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings));
-    Secrets { provider, keyring, passphrase, passphrase_file, vault, expiry, rotation }
+    let wanted = provider == ProviderKind::AwsKms || settings.has_table("secrets.aws_kms");
+    let aws_kms = wanted.then(|| kms::read_aws(settings, directory, cfg!(feature = "kms-aws"))).flatten();
+    let (expiry, rotation) = (expiry::read(settings), rotation::read(settings, directory));
+    Secrets { provider, keyring, passphrase, passphrase_file, vault, aws_kms, expiry, rotation }
 }
 
 fn read_passphrase(settings: &mut Settings, in_a_file: bool) -> Option<Passphrase> {
@@ -107,7 +114,7 @@ fn read_vault(
 ) -> Option<VaultSettings> {
     let environment = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
     let addr = settings.text("secrets.vault.addr").or_else(|| environment("VAULT_ADDR"));
-    let addr = addr.and_then(|addr| checked_address(settings, addr));
+    let addr = addr.and_then(|addr| checked_address(settings, "secrets.vault.addr", addr));
     if addr.is_none() {
         settings.required("secrets.vault.addr", "https://HOST:8200, or set VAULT_ADDR");
     }
@@ -143,23 +150,28 @@ fn read_vault(
 }
 
 /// Beyond this machine a token must not travel in clear.
-fn checked_address(settings: &mut Settings, addr: String) -> Option<String> {
+pub(super) fn checked_address(settings: &mut Settings, key: &str, addr: String) -> Option<String> {
     let uri = addr.parse::<http::Uri>().ok().filter(|uri| {
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         plain && uri.path() == "/" && uri.query().is_none()
     });
-    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
-    let here = matches!(host, "localhost" | "[::1]") || host.starts_with("127.");
+    let here = uri.as_ref().and_then(http::Uri::host).is_some_and(is_this_machine);
     match uri.as_ref().and_then(http::Uri::scheme_str) {
         Some("https") => return Some(addr),
         Some("http") if here => return Some(addr),
         Some("http") => settings.problem(
-            "secrets.vault.addr",
-            "must begin with https:// unless Vault is on this machine: keys and tokens go there".to_owned(),
+            key,
+            "must begin with https:// unless it is on this machine: keys and tokens go there".to_owned(),
         ),
-        _ => settings.problem("secrets.vault.addr", "must look like https://HOST:8200".to_owned()),
+        _ => settings.problem(key, "must look like https://HOST:PORT".to_owned()),
     }
     None
+}
+
+/// Whether what is sent there stays on this machine.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A path in Vault.

@@ -27,6 +27,8 @@ pub enum NotProduced {
     NoCommand(Arc<str>),
     #[error("the command {name} {what}")]
     Command { name: Arc<str>, what: String },
+    #[error("the service {name} {what}")]
+    Webhook { name: Arc<str>, what: String },
     #[error("the new value is not one of its type: {0}")]
     Invalid(String),
 }

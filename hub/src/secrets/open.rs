@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cloud::Cloud;
 use super::local::{LocalKeyring, Passphrase};
 use super::provider::{KeyProvider as _, ProviderKind, Providers, wrapped_by};
 use super::vault::Vault;
@@ -31,7 +32,15 @@ pub async fn providers_of<R: Registry>(
             (make && mark.is_none()) || settings.vault.as_ref().is_some_and(|vault| vault.create_key);
         vault.check_key(may_make).await.map_err(super::ProviderError::from)?;
     }
-    let providers = Providers::new(settings.provider, local.map(Arc::new), vault.map(Arc::new));
+    let mut providers = Providers::new(settings.provider, local.map(Arc::new), vault.map(Arc::new));
+    if let Some(aws) = &settings.aws_kms {
+        let cloud = Cloud::aws(aws).await.map_err(super::ProviderError::from)?;
+        providers = providers.with(Arc::new(cloud));
+    }
+    if settings.provider.is_a_cloud() {
+        // Sees that the key is there and of use: nobody makes it but its owner.
+        providers.current().await?;
+    }
     let mark = match mark {
         Some(mark) => mark,
         None => {

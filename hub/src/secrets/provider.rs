@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::cloud::{Cloud, CloudError};
 use super::local::{KeyringError, LocalKeyring};
 use super::vault::{Vault, VaultError};
 
 /// The first byte of what is wrapped; in the database for as long as the database.
 pub(super) const LOCAL_FORM: u8 = 1;
 pub(super) const VAULT_FORM: u8 = 2;
+pub(super) const AWS_FORM: u8 = 3;
 
 /// What can hold the key-encryption key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,27 @@ pub enum ProviderKind {
     Local,
     /// Transit of Vault or OpenBao.
     Vault,
+    /// A key of AWS KMS.
+    AwsKms,
+}
+
+impl ProviderKind {
+    /// Whether it is a cloud's key management.
+    pub fn is_a_cloud(self) -> bool {
+        match self {
+            Self::Local | Self::Vault => false,
+            Self::AwsKms => true,
+        }
+    }
+
+    /// As people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Local => "the local keyring",
+            Self::Vault => "Vault",
+            Self::AwsKms => "AWS KMS",
+        }
+    }
 }
 
 impl fmt::Display for ProviderKind {
@@ -31,6 +54,7 @@ impl fmt::Display for ProviderKind {
         f.write_str(match self {
             Self::Local => "local",
             Self::Vault => "vault",
+            Self::AwsKms => "aws-kms",
         })
     }
 }
@@ -39,7 +63,7 @@ impl fmt::Display for ProviderKind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyVersion {
     pub provider: ProviderKind,
-    /// Names the key without telling anything about it; of Vault, `MOUNT/KEY`.
+    /// Names the key without telling anything about it; of Vault, `MOUNT/KEY`; of a cloud, also its version.
     pub key: String,
     /// Of a provider whose keys have versions under one name.
     pub version: Option<u64>,
@@ -59,6 +83,10 @@ pub enum ProviderError {
     Local(#[from] KeyringError),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    #[error("{} opens what it wrapped as something else than it was given", .0.title())]
+    NotTheSame(ProviderKind),
     #[error(
         "a stored key was wrapped by the provider {0}, which the settings do not name: keep its table in hub.toml until \
          `llm-config-hub keys rewrap` has said that nothing of it is left"
@@ -73,7 +101,27 @@ impl ProviderError {
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Vault(error) => error.retry_after_s(),
-            Self::Local(_) | Self::NotConfigured(_) | Self::NotWrapped => None,
+            Self::Cloud(error) => error.retry_after_s(),
+            Self::Local(_) | Self::NotTheSame(_) | Self::NotConfigured(_) | Self::NotWrapped => None,
+        }
+    }
+
+    /// Why the provider is of no use now, and when to ask again in seconds, where that may change without anybody
+    /// changing a setting of the hub.
+    pub fn away(&self) -> Option<(String, u32)> {
+        match self {
+            Self::Vault(VaultError::Away { reason, retry_after_s }) => {
+                Some((reason.to_string(), *retry_after_s))
+            }
+            Self::Cloud(error @ CloudError::Away { retry_after_s, .. }) => {
+                Some((error.to_string(), *retry_after_s))
+            }
+            Self::Vault(_)
+            | Self::Cloud(_)
+            | Self::Local(_)
+            | Self::NotTheSame(_)
+            | Self::NotConfigured(_)
+            | Self::NotWrapped => None,
         }
     }
 }
@@ -111,6 +159,7 @@ pub fn wrapped_by(wrapped: &[u8]) -> Result<KeyVersion, ProviderError> {
     match wrapped.first() {
         Some(&LOCAL_FORM) => LocalKeyring::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
         Some(&VAULT_FORM) => Vault::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
+        Some(&AWS_FORM) => Cloud::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
         Some(_) | None => Err(ProviderError::NotWrapped),
     }
 }
@@ -121,12 +170,20 @@ pub struct Providers {
     current: ProviderKind,
     local: Option<Arc<LocalKeyring>>,
     vault: Option<Arc<Vault>>,
+    clouds: Vec<Arc<Cloud>>,
 }
 
 impl Providers {
-    /// `current` wraps; it has to be one of the two.
+    /// `current` wraps; it has to be one of them, or of those that are added.
     pub fn new(current: ProviderKind, local: Option<Arc<LocalKeyring>>, vault: Option<Arc<Vault>>) -> Self {
-        Self { current, local, vault }
+        Self { current, local, vault, clouds: Vec::new() }
+    }
+
+    /// The same with a cloud's key beside.
+    #[must_use]
+    pub fn with(mut self, cloud: Arc<Cloud>) -> Self {
+        self.clouds.push(cloud);
+        self
     }
 
     /// The local keyring, where there is one.
@@ -137,6 +194,16 @@ impl Providers {
     /// Vault, where it is configured.
     pub fn vault(&self) -> Option<&Arc<Vault>> {
         self.vault.as_ref()
+    }
+
+    /// The clouds that are configured.
+    pub fn clouds(&self) -> &[Arc<Cloud>] {
+        &self.clouds
+    }
+
+    fn cloud_or_none(&self, kind: ProviderKind) -> Result<&Cloud, ProviderError> {
+        let cloud = self.clouds.iter().find(|cloud| cloud.kind() == kind);
+        cloud.map(|cloud| &**cloud).ok_or(ProviderError::NotConfigured(kind))
     }
 
     fn local_or_none(&self) -> Result<&LocalKeyring, ProviderError> {
@@ -153,6 +220,7 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.wrap_key(name, plain).await,
             ProviderKind::Vault => self.vault_or_none()?.wrap_key(name, plain).await,
+            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.wrap_key(name, plain).await,
         }
     }
 
@@ -160,6 +228,7 @@ impl KeyProvider for Providers {
         match wrapped_by(wrapped)?.provider {
             ProviderKind::Local => self.local_or_none()?.unwrap_key(name, wrapped).await,
             ProviderKind::Vault => self.vault_or_none()?.unwrap_key(name, wrapped).await,
+            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.unwrap_key(name, wrapped).await,
         }
     }
 
@@ -167,6 +236,7 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.current().await,
             ProviderKind::Vault => self.vault_or_none()?.current().await,
+            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.current().await,
         }
     }
 
@@ -174,6 +244,7 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.rotate().await,
             ProviderKind::Vault => self.vault_or_none()?.rotate().await,
+            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.rotate().await,
         }
     }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::SecretError;
 use super::provider::{KeyProvider, KeyVersion, ProviderError, Providers, wrapped_by};
 use super::stored::{StoredKey, StoredKeys};
-use super::{SecretError, vault::VaultError};
 
 /// Hubs that run may store new keys under the old version all the time; they are told of as left over.
 const PASSES_MAX: usize = 3;
@@ -83,9 +83,7 @@ async fn rewrap_one<S: StoredKeys>(
     let wrapped = providers.wrap_key(&name, &plain).await?;
     // What replaces the only copy of a key has been opened once.
     if *providers.unwrap_key(&name, &wrapped).await? != *plain {
-        return Err(
-            ProviderError::from(VaultError::Answer("something else than it was given to wrap")).into()
-        );
+        return Err(ProviderError::NotTheSame(wrapped_by(&wrapped)?.provider).into());
     }
     Ok(store.replace_key(key, &wrapped).await?)
 }

@@ -23,7 +23,6 @@ mod error;
 pub mod kv;
 mod session;
 mod settings;
-mod trouble;
 mod upkeep;
 
 use connection::{AskError, Connection};

@@ -76,7 +76,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
         expiry_warnings: watchman.newest(),
-        rotation_commands: config.secrets.rotation.commands.keys().cloned().collect(),
+        rotation_commands: config.secrets.rotation.names(),
         rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));
@@ -122,6 +122,9 @@ fn secrets<S: Registry>(
     let secrets = Arc::new(secrets.among_regions(!config.regions.is_empty()));
     if let Some(vault) = providers.vault() {
         tokio::spawn(Arc::clone(vault).keep(stop.clone()));
+    }
+    for cloud in providers.clouds() {
+        tokio::spawn(Arc::clone(cloud).keep(stop.clone()));
     }
     let (warming, until) = (Arc::clone(&secrets), stop.clone());
     tokio::spawn(async move { warming.warm_up(until).await });

@@ -17,8 +17,7 @@ use super::{Keys, Listeners, ServerError, open_keys};
 use crate::config::Config;
 use crate::identity::IdentityError;
 use crate::registry::Registry;
-use crate::secrets::vault::VaultError;
-use crate::secrets::{ProviderError, SecretError};
+use crate::secrets::SecretError;
 
 /// Who asks meanwhile gets an answer at once, so little has to be waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -58,15 +57,13 @@ pub async fn keys_once_there<S: Registry>(
 
 /// Why the keys cannot be had now, and how long to leave it at that.
 fn away(error: &ServerError) -> Option<(String, Duration)> {
-    let (ServerError::Secrets(SecretError::Provider(ProviderError::Vault(error)))
-    | ServerError::Identity(IdentityError::Provider(ProviderError::Vault(error)))) = error
+    let (ServerError::Secrets(SecretError::Provider(error))
+    | ServerError::Identity(IdentityError::Provider(error))) = error
     else {
         return None;
     };
-    let VaultError::Away { reason, retry_after_s } = error else {
-        return None;
-    };
-    Some((reason.to_string(), Duration::from_secs(u64::from(*retry_after_s))))
+    let (reason, after) = error.away()?;
+    Some((reason, Duration::from_secs(u64::from(after))))
 }
 
 /// The API's port while there is no API.

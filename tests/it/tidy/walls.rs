@@ -28,6 +28,11 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("utoipa", &["proto/src"]),
     ("vaultrs", &["hub/src/secrets/vault"]),
     ("rustify", &["hub/src/secrets/vault"]),
+    ("reqwest", &["hub/src/rotation"]),
+    ("aws_config", &["hub/src/secrets/cloud"]),
+    ("aws_runtime", &["hub/src/secrets/cloud"]),
+    ("aws_sdk_kms", &["hub/src/secrets/cloud"]),
+    ("aws_smithy_http_client", &["hub/src/secrets/cloud"]),
 ];
 /// What reads a clock, a random source, a file, a socket or a runtime.
 const IMPURE: &[&str] = &[

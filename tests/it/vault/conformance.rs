@@ -27,7 +27,8 @@ pub(super) fn settings(bao: &Bao) -> VaultSettings {
     }
 }
 
-async fn conforms(provider: &impl KeyProvider) {
+/// What every provider does.
+pub(crate) async fn conforms(provider: &impl KeyProvider) {
     for plain in [&b""[..], b"a key", &[0, 255, 7], &vec![9; LONGEST]] {
         let wrapped = provider.wrap_key("ca", plain).await.unwrap();
         assert_eq!(provider.unwrap_key("ca", &wrapped).await.unwrap().as_slice(), plain);

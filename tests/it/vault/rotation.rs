@@ -17,13 +17,13 @@ use serde_json::json;
 use super::{at, revealed, set_secret};
 
 /// `keys COMMAND` of a hub with these settings.
-async fn keys(config: &Path, command: &str) -> Said {
+pub(crate) async fn keys(config: &Path, command: &str) -> Said {
     let args: [OsString; 4] = ["keys".into(), command.into(), "--config".into(), config.into()];
     run("llm-config-hub", args).await
 }
 
 /// How many keys each version wraps, as `keys status` says it.
-async fn status(config: &Path) -> BTreeMap<String, u64> {
+pub(crate) async fn status(config: &Path) -> BTreeMap<String, u64> {
     let told = keys(config, "status").await.done();
     let line = |line: &str| {
         let (count, rest) = line.trim().split_once(" under ")?;
@@ -34,7 +34,7 @@ async fn status(config: &Path) -> BTreeMap<String, u64> {
 }
 
 /// A hub on SQLite with a secret in every environment, and the settings of its commands.
-async fn hub_with_secrets(scratch: &Scratch, secrets: &str) -> (Hub, PathBuf) {
+pub(crate) async fn hub_with_secrets(scratch: &Scratch, secrets: &str) -> (Hub, PathBuf) {
     let database = scratch.path("hub").join("hub.sqlite");
     let tables = format!("[database]\nurl = \"sqlite:{}\"\n\n{secrets}", database.display());
     let hub = Hub::serve(scratch, &tables).await;
@@ -44,7 +44,7 @@ async fn hub_with_secrets(scratch: &Scratch, secrets: &str) -> (Hub, PathBuf) {
     (hub, scratch.path("hub.toml"))
 }
 
-async fn all_open(hub: &Hub) {
+pub(crate) async fn all_open(hub: &Hub) {
     for environment in ["base", "development", "staging", "production"] {
         let shown = revealed(&hub.client(), "key", environment).await.expect(200);
         assert_eq!(shown["value"], environment);

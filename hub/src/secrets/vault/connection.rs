@@ -16,7 +16,9 @@ use vaultrs::client::{Client as _, Identity, VaultClient, VaultClientSettingsBui
 use super::error::{Reason, VaultError};
 use super::session::{Failed, Session};
 use super::settings::{Hidden, VaultAuth, VaultSettings};
-use super::trouble::Trouble;
+use crate::secrets::outage;
+
+type Trouble = outage::Trouble<Reason>;
 
 /// At most fifty requests in a second, also when many roots are loaded.
 const DISTANCE: Duration = Duration::from_millis(20);
@@ -253,7 +255,7 @@ impl Connection {
         let now = Instant::now();
         match &*self.trouble.borrow() {
             Some(trouble) if self.kept.load(Ordering::Relaxed) || now < trouble.retry_at => {
-                Err(AskError::Away(trouble.told(now)))
+                Err(AskError::Away(told(trouble, now)))
             }
             _ => Ok(()),
         }
@@ -273,10 +275,15 @@ impl Connection {
             tracing::warn!(%reason, "Vault cannot be used: what is in memory goes on being served");
         }
         let trouble = Trouble::after(before.as_ref(), reason, asked, now, rand::random());
-        let told = trouble.told(now);
+        let told = told(&trouble, now);
         self.trouble.send_replace(Some(trouble));
         told
     }
+}
+
+/// What a caller hears meanwhile.
+fn told(trouble: &Trouble, now: Instant) -> VaultError {
+    VaultError::Away { reason: trouble.reason.clone(), retry_after_s: trouble.retry_after_s(now) }
 }
 
 /// The client certificate, where the hub logs in with one.
