@@ -22,6 +22,7 @@ macro_rules! on_both_databases {
 
 mod bad_input;
 mod canaries;
+mod carry;
 mod clones;
 mod confidentiality;
 mod conflicts;
