@@ -9,7 +9,9 @@ use llm_config_proto::rest::service::{Clash, HeldAtHub, Told};
 use llm_config_proto::sync::{Dial, RefusalKind, SyncError};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::offline::SessionMark;
-use llm_config_shared::replication::edge::{Alert, EdgeReplica, Input, LocalWrite, Output, WriteRefused};
+use llm_config_shared::replication::edge::{
+    Alert, EdgeReplica, Input, LocalWrite, Output, Published, WriteRefused,
+};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Response};
 use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::store::replica::{ReplicaStore, StoreError};
@@ -24,10 +26,12 @@ use crate::offline::Offline;
 use crate::run::random_u64;
 use crate::view::View;
 
+pub mod carrying;
 pub(crate) mod committer;
 pub mod handle;
 pub mod notes;
 
+use carrying::Carrying;
 use committer::{Committer, Done};
 use handle::{Command, Progress, Queued};
 use notes::{Notes, Topic};
@@ -70,6 +74,8 @@ pub(crate) struct Loop<'a, S> {
     events: mpsc::Receiver<(Attempt, LinkEvent)>,
     event_sender: mpsc::Sender<(Attempt, LinkEvent)>,
     requests: Requests,
+    /// A file that takes the place of a connection.
+    carrying: Option<Carrying>,
     /// The first batch of what readers see replaces everything.
     published: bool,
     hub_offset_ms: i64,
@@ -127,6 +133,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             events,
             event_sender,
             requests: Requests::default(),
+            carrying: None,
             published: false,
             hub_offset_ms,
             keys,
@@ -214,7 +221,9 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             },
             LinkEvent::Frame(frame) => {
                 self.look_at(&frame);
-                if let HubFrame::OfflineLimit(statement) = &frame {
+                if let HubFrame::OfflineLimit(statement) = &frame
+                    && !self.heard_carried(statement)
+                {
                     self.heard(statement);
                 }
                 self.replica.handle(Input::Frame(frame), now);
@@ -320,6 +329,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Command::ConnectNow => self.replica.handle(Input::ConnectNow, now),
             // Nobody waits for it any more.
             Command::Progress(answer) => drop(answer.send(self.progress())),
+            Command::Carry { carried, frames, answer } => self.carry(carried, frames, answer),
             Command::Reload => return Some(Ended::Reload),
         }
         None
@@ -364,11 +374,8 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             }
             Output::Commit(batch) => self.committer.commit(batch),
             Output::Recall => self.committer.recall(),
-            Output::Publish(published) if self.published => self.around.view.switch(published),
-            Output::Publish(published) => {
-                self.published = true;
-                self.around.view.replace(published, self.hub_offset_ms);
-            }
+            Output::Publish(published) => self.publish(published),
+            Output::Carried(outcome) => self.end_carrying(outcome),
             Output::Queued { ticket, counter, place } => self.requests.queued(ticket, counter, place),
             Output::WriteRefused { ticket, reason } => {
                 if let Some(answer) = self.requests.writes.remove(&ticket) {
@@ -384,6 +391,17 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Output::Replied { ticket, response } => self.answer_call(ticket, Some(response)),
             Output::CallFailed { ticket } => self.answer_call(ticket, None),
             Output::Alert(alert) => self.note(&alert),
+        }
+    }
+
+    fn publish(&mut self, published: Published) {
+        if let Some(carrying) = &mut self.carrying {
+            carrying.count(&published);
+        }
+        if std::mem::replace(&mut self.published, true) {
+            self.around.view.switch(published);
+        } else {
+            self.around.view.replace(published, self.hub_offset_ms);
         }
     }
 

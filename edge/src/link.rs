@@ -47,6 +47,24 @@ impl Link {
         Self { attempt, outgoing, task }
     }
 
+    /// Frames that somebody brought, in the place of a connection. It takes none, and its end is not told: the loop knows
+    /// from the frames where they end.
+    pub(crate) fn carried(
+        mut frames: mpsc::Receiver<HubFrame>,
+        attempt: Attempt,
+        events: mpsc::Sender<(Attempt, LinkEvent)>,
+    ) -> Self {
+        let (outgoing, _) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            while let Some(frame) = frames.recv().await {
+                if events.send((attempt, LinkEvent::Frame(frame))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { attempt, outgoing, task }
+    }
+
     /// Hands a frame to the network.
     ///
     /// # Errors

@@ -105,6 +105,7 @@ pub enum Due {
 }
 
 /// Who this edge is, and its half of what the hub seals to it.
+#[derive(Clone)]
 pub struct Receiver {
     pub tenant: Tenant,
     pub edge: ActorId,
@@ -203,6 +204,11 @@ impl Offline {
         offline.keep(&mut state, now);
         *offline.state() = state;
         Arc::new(offline)
+    }
+
+    /// Whom the hub seals to.
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
     }
 
     /// A session begins: only a word that names it counts as contact.

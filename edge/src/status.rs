@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use llm_config_shared::feed::Feed;
+use llm_config_shared::segment::VerificationKeys;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::daemon::handle::Handle;
-use crate::daemon::notes::{Notes, Topic};
+use crate::daemon::notes::Notes;
 use crate::identity::EdgeIdentity;
 use crate::join::REPLICA;
-use crate::offline::{NotCarried, Offline, SecretsStatus};
+use crate::offline::{Offline, Receiver, SecretsStatus};
 use crate::view::{Summary, View};
 
 /// A certificate with less than this left is worth a warning, in milliseconds.
@@ -152,17 +152,24 @@ impl Reporter {
         warnings
     }
 
-    /// Takes what somebody carried here from the hub: until its offline limit, secrets open again.
-    ///
-    /// # Errors
-    /// When it opens nothing.
-    pub fn apply(&self, statement: &Bytes) -> Result<(), NotCarried> {
-        let identity = self.identity.load();
-        self.offline.carried(statement, &identity.credentials.verification_keys)?;
-        self.view.unlock_secrets();
-        self.notes.clear(Topic::Offline);
-        tracing::info!("what was carried here from the hub opens secrets until its offline limit");
-        Ok(())
+    /// Where this edge keeps what it has.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Who this edge is.
+    pub(crate) fn identity(&self) -> Arc<EdgeIdentity> {
+        self.identity.load_full()
+    }
+
+    /// What the hub signs with.
+    pub(crate) fn verification_keys(&self) -> VerificationKeys {
+        self.identity.load().credentials.verification_keys.clone()
+    }
+
+    /// Whom the hub seals to.
+    pub(crate) fn receiver(&self) -> &Receiver {
+        self.offline.receiver()
     }
 
     /// Sets the gauges.

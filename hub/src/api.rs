@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::config::Mode;
+use crate::fanout::Fanout;
 use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::identity::repeats::RepeatMac;
@@ -30,6 +31,7 @@ use crate::writer::WriterHandle;
 
 mod admin;
 mod bulk;
+mod carry;
 mod changes;
 mod configs;
 mod conflicts;
@@ -73,6 +75,8 @@ pub struct Parts<S> {
     pub identity: Arc<Identity>,
     /// The connected edges: told when what they receive may have changed.
     pub roster: Arc<Roster>,
+    /// What is sent to edges, for those that it is carried to.
+    pub fanout: Arc<Fanout<S>>,
     /// The number of the last warning about a secret that expires.
     pub expiry_warnings: watch::Receiver<u64>,
     /// Names of the commands by which secrets may be rotated.

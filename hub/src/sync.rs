@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod bucket;
 pub mod call;
+pub mod carry;
 pub mod enrol;
 mod follow;
 mod lag;

@@ -1,6 +1,7 @@
 //! The stream between an edge and a hub, and what the processes of one hub say to one another: the core's own types as
 //! protobuf, and both ends of the services.
 
+mod carried;
 mod client;
 mod enrol;
 mod entry;
@@ -13,6 +14,7 @@ mod repair;
 mod server;
 mod status;
 
+pub use carried::{InvalidPiece, Piece};
 pub use client::{Client, Dial, HubFrames, SyncError};
 pub use enrol::{
     Challenge, Credentials, EnrollReply, EnrollRequest, RenewReply, RenewRequest, SignedRemoval, WipeReport,

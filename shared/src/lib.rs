@@ -13,6 +13,7 @@ pub mod limits;
 pub mod name;
 pub mod newer;
 pub mod offline;
+pub mod parcel;
 pub mod patch;
 pub mod policy;
 pub mod removal;

@@ -15,6 +15,9 @@ use crate::time::UnixMillis;
 const DOMAIN: &[u8] = b"llm-config removal\0";
 const NONCE_BYTES_MAX: usize = 1 << 10;
 
+/// In place of a nonce, where the word is carried by hand: it is true whenever it comes.
+pub const CARRIED: &[u8] = b"carried";
+
 /// An edge was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {

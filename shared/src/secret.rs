@@ -20,7 +20,10 @@ use crate::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 mod about;
 
 pub use about::{About, SecretType, Told};
+mod carried;
 mod limited;
+
+pub use carried::{SealedFileKey, open_file_key, seal_file_key};
 
 pub use limited::{
     SealedLimitKeys, limit_key, open_limit_keys, open_limited_grant, seal_limit_keys, seal_limited_grant,

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 mod agent;
 mod bad_input;
 mod canaries;
+mod carry;
 mod clones;
 mod confidentiality;
 mod conflicts;

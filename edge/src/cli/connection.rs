@@ -26,6 +26,11 @@ impl Answer {
         String::from_utf8_lossy(&self.raw.body).trim_end().to_owned()
     }
 
+    /// The body, byte for byte.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.raw.body
+    }
+
     /// JSON over several lines, for people.
     pub(crate) fn indented(&self) -> Result<String, Failure> {
         let value: serde_json::Value = self.parsed()?;
@@ -88,7 +93,20 @@ impl Connection {
         address: &Address,
         body: Option<String>,
     ) -> Result<Answer, Failure> {
-        let answer = self.client.request(method, address.as_str(), body.map(Bytes::from)).await;
+        self.ask_with(method, address, body.map(Bytes::from)).await
+    }
+
+    /// The same with any bytes.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`].
+    pub(crate) async fn ask_with(
+        &self,
+        method: Method,
+        address: &Address,
+        body: Option<Bytes>,
+    ) -> Result<Answer, Failure> {
+        let answer = self.client.request(method, address.as_str(), body).await;
         let raw = answer.map_err(|error| self.no_answer(&error))?;
         if !raw.is_success() {
             return Err(self.refused(&raw));

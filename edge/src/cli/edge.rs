@@ -39,7 +39,7 @@ pub(crate) enum EdgeCommand {
     Status(StatusArgs),
     /// Leave the hub and delete the replica
     Leave(LeaveArgs),
-    /// Open secrets again with a file of `fleet carry`, without the hub
+    /// Take in a file of `fleet carry`, without the hub: entries, keys and the offline limit
     Apply(ApplyArgs),
     /// Give the keys of an edge that has joined to another keeper, while it is stopped
     Rekey(RekeyArgs),
@@ -312,17 +312,50 @@ fn this_edge(data: &DataArgs, target: &TargetArgs) -> Result<Connection, Failure
 
 async fn apply(args: &ApplyArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
     let connection = this_edge(&args.data, target)?;
-    let carried = std::fs::read_to_string(&args.file)
+    let carried = std::fs::read(&args.file)
         .map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
-    let answer = connection.ask(Method::POST, &Address::new(&["edge", "apply"]), Some(carried)).await?;
+    let address = Address::new(&["edge", "apply"]);
+    let answer = connection.ask_with(Method::POST, &address, Some(carried.into())).await?;
     if json {
         return output::line(answer.text());
     }
-    #[derive(Deserialize)]
-    struct Applied {
-        secrets: Secrets,
+    answer.parsed::<Applied>()?.lines().into_iter().try_for_each(output::line)
+}
+
+/// What came of a file.
+#[derive(Deserialize)]
+struct Applied {
+    #[serde(default)]
+    removed: bool,
+    #[serde(default)]
+    entries: u64,
+    as_of: Option<String>,
+    offline_limit: Option<String>,
+    #[serde(default)]
+    pending: u64,
+    secrets: Option<Secrets>,
+}
+
+impl Applied {
+    fn lines(self) -> Vec<String> {
+        if self.removed {
+            return vec!["the hub has removed this edge; its data is destroyed".to_owned()];
+        }
+        let now = self.as_of.map_or_else(String::new, |at| format!("; now as of {at}"));
+        let limit = self.offline_limit.as_deref();
+        let mut lines = vec![match self.entries {
+            0 if limit != Some("taken") => format!("nothing in the file is new{now}"),
+            entries => format!("{} entries changed{now}", output::count(entries)),
+        }];
+        lines.extend(
+            limit.filter(|limit| *limit != "taken").map(|why| format!("offline limit not extended: {why}")),
+        );
+        lines.extend(self.secrets.map(|secrets| secrets.told()));
+        if self.pending > 0 {
+            lines.push(format!("{} writes wait for the hub", output::count(self.pending)));
+        }
+        lines
     }
-    output::line(answer.parsed::<Applied>()?.secrets.told())
 }
 
 async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {

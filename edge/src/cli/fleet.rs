@@ -16,6 +16,7 @@ use super::entries;
 use super::exit::Failure;
 use super::output;
 
+mod carry;
 mod lost;
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -45,8 +46,8 @@ pub(crate) enum FleetCommand {
     },
     /// An edge is lost: shut it out, and state every version of a secret that it could read
     Lost(lost::LostArgs),
-    /// Into a file what opens an edge's secrets again that cannot reach the hub: llm-config edge apply FILE there
-    Carry(lost::CarryArgs),
+    /// Into a file what an edge lacks that cannot reach the hub: llm-config edge apply FILE there
+    Carry(carry::CarryArgs),
     /// Secrets that lost edges could read, those that wait to be replaced first
     Exposed,
 }
@@ -143,7 +144,7 @@ pub(crate) async fn fleet(
     match command {
         FleetCommand::Ls { removed: false } => ls(connection, json).await,
         FleetCommand::Ls { removed: true } => lost::removed(connection, json).await,
-        FleetCommand::Carry(args) => lost::carry(connection, args, json).await,
+        FleetCommand::Carry(args) => carry::carry(connection, args, json).await,
         FleetCommand::Lost(args) => lost::lost(connection, args, json).await,
         FleetCommand::Exposed => lost::exposed(connection, json).await,
         FleetCommand::Show { name } => {
@@ -238,10 +239,15 @@ async fn token(connection: &Connection, args: &TokenArgs, json: bool) -> Result<
 
 /// A new file that only its owner can read; an old one is never written over.
 fn write_own(path: &Path, text: &str) -> Result<(), Failure> {
+    write_new(path, format!("{text}\n").as_bytes())
+}
+
+/// The same of any bytes.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{text}").map_err(failed)
+    file.write_all(bytes).map_err(failed)
 }
 
 #[cfg(test)]

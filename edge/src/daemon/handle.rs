@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::replication::edge::WriteRefused;
-use llm_config_shared::replication::frame::{Request, Response};
+use llm_config_shared::replication::edge::{Carried, NotTaken, WriteRefused};
+use llm_config_shared::replication::frame::{HubFrame, Request, Response};
 use llm_config_shared::write::{Action, Verdict};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+
+use super::carrying::Applied;
 
 /// Local requests that may wait for the loop or the hub at one time.
 const WAITING_MAX: usize = 1_024;
@@ -81,6 +83,12 @@ pub(crate) enum Command {
     /// The keys that the hub signs with have changed: begin anew from the store.
     Reload,
     Progress(oneshot::Sender<Progress>),
+    /// A file that somebody brought, and its frames.
+    Carry {
+        carried: Box<Carried>,
+        frames: mpsc::Receiver<HubFrame>,
+        answer: oneshot::Sender<Result<Applied, NotTaken>>,
+    },
 }
 
 /// The other end of `Command`s; cheap to clone.
@@ -136,6 +144,20 @@ impl Handle {
     /// Tries to reach the hub now instead of at the next time due.
     pub async fn connect_now(&self) {
         let _ = self.commands.send(Command::ConnectNow).await;
+    }
+
+    /// Takes in what somebody brought in a file; durable and seen by readers when this returns.
+    ///
+    /// # Errors
+    /// When the loop is gone; within, why nothing of the file was taken.
+    pub(crate) async fn carry(
+        &self,
+        carried: Box<Carried>,
+        frames: mpsc::Receiver<HubFrame>,
+    ) -> Result<Result<Applied, NotTaken>, Unanswered> {
+        let _permit = self.permit()?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Command::Carry { carried, frames, answer }, answered).await
     }
 
     pub(crate) async fn reload(&self) {

@@ -1,9 +1,9 @@
 //! For the day that an edge is lost: how long its secrets stay open without contact, and what it could read.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use llm_config_proto::rest::error::ApiError;
-use llm_config_proto::rest::losses::{Answer, ExposedInfo, LossService, OfflineLimitInfo};
+use llm_config_proto::rest::losses::{
+    Answer, CarriedFile, CarryWanted, ExposedInfo, LossService, OfflineLimitInfo,
+};
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::access::Permission;
 use llm_config_shared::limits::{OFFLINE_LIMIT_MS_MAX, OFFLINE_LIMIT_MS_MIN, OFFLINE_LIMITS_MAX};
@@ -62,24 +62,9 @@ impl<S: Journal + Registry> LossService for Api<S> {
         self.lose(caller, &name, dry_run).await
     }
 
-    async fn carry(&self, caller: &Caller, name: EdgeName) -> Answer<Json> {
+    async fn carry(&self, caller: &Caller, name: EdgeName, wanted: CarryWanted) -> Answer<CarriedFile> {
         guard::may(caller, Permission::Administer)?;
-        let store = &self.parts.store;
-        let edge = store.edge_named(&caller.tenant, &name).await?.ok_or_else(|| no_edge(&name))?;
-        let environments = store.environments(&edge.tenant).await?;
-        let feeds = edge.binding.feeds(&edge.tenant, &edge.name, &environments);
-        let limits = store.offline_limits(&edge.tenant).await?;
-        let secrets = &self.parts.secrets;
-        let statement = secrets.limit_statement(&edge, &feeds, &limits, None, clock::now()).await?;
-        let signing = self.parts.identity.signing();
-        let draft = statement.draft(signing.id());
-        let signature = signing.sign(&draft.message());
-        tracing::info!(caller = %caller.name, edge = %name, "an extension of its offline limit was made for an edge, to be carried");
-        Ok(json!({
-            "edge": name.as_str(),
-            "good_until": statement.not_after.to_rfc3339(),
-            "offline_limit": BASE64.encode(draft.signed(&signature)),
-        }))
+        self.carried(caller, &name, wanted).await
     }
 
     async fn receipt(&self, caller: &Caller, name: EdgeName) -> Answer<Json> {

@@ -40,6 +40,8 @@ async fn hub() -> Hub {
         writer::start(Arc::clone(&store), Arc::clone(&store), Arc::clone(&secrets), ProcessAt::new("here"))
             .await
             .unwrap();
+    let identity = Arc::new(Identity::fresh(UnixMillis(1_795_000_000_000)).unwrap());
+    let fanout = Arc::new(Fanout::new(Arc::clone(&store), Arc::clone(&started.tail), Arc::clone(&identity)));
     let api = Api::new(Parts {
         guard: Arc::new(Guard::new(Arc::clone(&store), 10)),
         store,
@@ -51,7 +53,8 @@ async fn hub() -> Hub {
         mode: Mode::Dev,
         edge_address: "https://127.0.0.1:8443".to_owned(),
         ca_fingerprint: [1; 32],
-        identity: Arc::new(Identity::fresh(UnixMillis(1_795_000_000_000)).unwrap()),
+        identity,
+        fanout,
         roster: Arc::default(),
         rotation_commands: BTreeSet::new(),
         rotate: Arc::default(),

@@ -62,6 +62,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let rotate = Arc::new(Notify::new());
     let rotator = Rotator::new(config, store, &secrets, &writer, &roster, &rotate);
     let watchman = Watchman::new(Arc::clone(store), writer.clone(), config.secrets.expiry.clone());
+    let fanout = Arc::new(Fanout::new(Arc::clone(store), Arc::clone(&tail), Arc::clone(&identity)));
     let api = Arc::new(Api::new(Parts {
         store: Arc::clone(store),
         writer: writer.clone(),
@@ -75,6 +76,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         ca_fingerprint: identity.ca().fingerprint(),
         identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
+        fanout: Arc::clone(&fanout),
         expiry_warnings: watchman.newest(),
         rotation_commands: config.secrets.rotation.names(),
         rotate: Arc::clone(&rotate),
@@ -98,7 +100,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         journal: Arc::clone(store),
         registry: Arc::clone(store),
         secrets,
-        fanout: Fanout::new(Arc::clone(store), Arc::clone(&tail), Arc::clone(&identity)),
+        fanout,
         identity,
         writer,
         line,

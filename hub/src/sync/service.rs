@@ -51,7 +51,7 @@ pub struct Parts<J, R> {
     /// To the process that writes, where that is another one.
     pub line: Arc<Line>,
     pub tail: Arc<Tail>,
-    pub fanout: Fanout<J>,
+    pub fanout: Arc<Fanout<J>>,
     pub calls: Calls,
     pub roster: Arc<Roster>,
     pub presence: Presence,

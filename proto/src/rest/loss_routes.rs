@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use llm_config_shared::name::{EdgeName, Namespace};
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,8 @@ use super::answer::ErrorBody;
 use super::duration::parse_ms;
 use super::error::ApiError;
 use super::extract::{Names, json};
-use super::losses::{ExposedInfo, LossService, OfflineLimitInfo};
+use super::losses::{CarryWanted, ExposedInfo, LossService, OfflineLimitInfo};
+use super::query::Query;
 use super::router::routed;
 use super::service::{Call, Caller};
 
@@ -151,16 +154,28 @@ async fn lose_edge<A: LossService>(
     Ok(Json(service.lose_edge(&call.caller, EdgeName::parse(&name)?, request.dry_run).await?))
 }
 
-#[utoipa::path(post, path = "/api/v1/edges/{name}/carry", operation_id = "carry", tag = "fleet",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Object, description = "For `llm-config edge apply`; sealed to the edge, good until its offline limit"),
-        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, path = "/api/v1/edges/{name}/carry", operation_id = "carry", tag = "fleet",
+    params(("name" = String, Path),
+        ("full" = Option<bool>, Query, description = "Everything, not only what the edge lacks as far as the hub knows"),
+        ("good_for" = Option<String>, Query, description = "How long the edge will take it, as `7d`, which is the default")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+            description = "For `llm-config edge apply`: what a session would send the edge now, sealed to it"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn carry<A: LossService>(
     State(service): Service<A>,
     Names(name): Names<String>,
     caller: Caller,
-) -> Result<Json<serde_json::Value>> {
-    Ok(Json(service.carry(&caller, EdgeName::parse(&name)?).await?))
+    mut query: Query,
+) -> Result<Response> {
+    let wanted = CarryWanted { full: query.flag("full")?, good_for_ms: query.duration_ms("good_for")? };
+    query.end()?;
+    let file = service.carry(&caller, EdgeName::parse(&name)?, wanted).await?;
+    let head = [
+        ("content-type", "application/octet-stream".to_owned()),
+        ("x-config-good-until", file.good_until.to_rfc3339()),
+    ];
+    let pieces = tokio_stream::iter(file.pieces.map(Ok::<_, std::convert::Infallible>));
+    Ok((head, Body::from_stream(pieces)).into_response())
 }
 
 #[utoipa::path(get, path = "/api/v1/edges/{name}/receipt", operation_id = "getReceipt", tag = "fleet",

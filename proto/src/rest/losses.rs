@@ -31,6 +31,21 @@ pub struct ExposedInfo {
     pub planned: bool,
 }
 
+/// What a file for an edge is to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CarryWanted {
+    /// Everything, not only what the edge lacks as far as the hub knows.
+    pub full: bool,
+    /// How long the edge will take it.
+    pub good_for_ms: Option<u64>,
+}
+
+/// A file for an edge, made while it is read.
+pub struct CarriedFile {
+    pub good_until: UnixMillis,
+    pub pieces: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+}
+
 /// An answer, or why there is none.
 pub type Answer<T> = Result<T, ApiError>;
 
@@ -58,8 +73,13 @@ pub trait LossService: Send + Sync + 'static {
         name: EdgeName,
         dry_run: bool,
     ) -> impl Future<Output = Answer<Json>> + Send;
-    /// What somebody can carry to an edge that cannot reach the hub, so that its secrets open again; 404.
-    fn carry(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<Json>> + Send;
+    /// What somebody can carry to an edge that cannot reach the hub; 404.
+    fn carry(
+        &self,
+        caller: &Caller,
+        name: EdgeName,
+        wanted: CarryWanted,
+    ) -> impl Future<Output = Answer<CarriedFile>> + Send;
     /// The receipt of the edge of that name that was lost last; 404.
     fn receipt(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<Json>> + Send;
     /// Secrets that lost edges could read, those that still wait to be replaced first.

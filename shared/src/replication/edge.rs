@@ -27,6 +27,7 @@ use crate::vector::{Epochs, ShardId, Vector};
 use crate::write::{Action, Verdict, Write};
 
 mod apply;
+mod carried;
 mod copies;
 mod grace;
 mod incoming;
@@ -37,6 +38,8 @@ mod repair;
 mod reread;
 mod restore;
 mod session;
+
+pub use carried::{Carried, NotTaken};
 
 use apply::Switch;
 use grace::Grace;
@@ -93,6 +96,8 @@ pub enum Input {
     Reread(Vec<Record>),
     /// The answer to [`Output::Recall`]: all that lies on the disk, or what it holds of kept writes.
     Recalled(Vec<Record>),
+    /// A file of frames was brought by hand; they follow, and what became of them is told by [`Output::Carried`].
+    Carried(Box<Carried>),
 }
 
 /// What is to be done.
@@ -131,6 +136,8 @@ pub enum Output {
     CallFailed {
         ticket: u64,
     },
+    /// What was brought by hand is durable and readers see it, or why nothing of it was taken.
+    Carried(Result<(), NotTaken>),
     Alert(Alert),
 }
 
@@ -220,6 +227,8 @@ enum Phase {
     Greeting { sent_at: Instant },
     /// The hub serves. Subscribed once the writes of before have been uploaded.
     Serving { subscribed: bool },
+    /// Frames come from a file.
+    Carried,
 }
 
 /// One feed in memory.
@@ -420,6 +429,7 @@ impl EdgeReplica {
             Input::Ask => self.handle_ask(),
             Input::Reread(records) => self.handle_reread(records, now),
             Input::Recalled(records) => self.handle_recalled(records, now),
+            Input::Carried(carried) => self.handle_carried(*carried, now),
             Input::ConnectNow => {
                 if matches!(self.phase, Phase::Offline { .. }) {
                     self.connect(now);

@@ -124,6 +124,7 @@ impl Regions {
                 Output::Decided { .. }
                 | Output::Replied { .. }
                 | Output::CallFailed { .. }
+                | Output::Carried(_)
                 | Output::WriteRefused { .. } => {}
                 output @ (Output::Send(_) | Output::Connect | Output::Disconnect) => rest.push(output),
             }

@@ -25,16 +25,6 @@ pub(crate) struct LostArgs {
     out: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct CarryArgs {
-    /// Its name
-    #[arg(value_parser = edge_name)]
-    name: String,
-    /// The file to write; it opens nothing without the edge's own keys
-    #[arg(long, short, value_name = "FILE")]
-    out: PathBuf,
-}
-
 #[derive(Debug, Deserialize)]
 struct Document {
     receipt: Receipt,
@@ -94,19 +84,6 @@ pub(super) async fn lost(connection: &Connection, args: &LostArgs, json: bool) -
         output::hint(format!("the signed receipt: llm-config fleet lost {} -o FILE", args.name));
     }
     Ok(())
-}
-
-/// Writes the file that is carried to an edge.
-pub(super) async fn carry(connection: &Connection, args: &CarryArgs, json: bool) -> Result<(), Failure> {
-    let answer = connection.ask(Method::POST, &Address::new(&["edges", &args.name, "carry"]), None).await?;
-    let carried: Value = answer.parsed()?;
-    write_own(&args.out, answer.text().trim_end())?;
-    if json {
-        let told = json!({"edge": args.name, "file": args.out, "good_until": carried["good_until"]});
-        return output::line(told.to_string());
-    }
-    let until = carried["good_until"].as_str().unwrap_or("its offline limit");
-    output::line(format!("good until {until}; at the edge: llm-config edge apply {}", args.out.display()))
 }
 
 /// Secrets that lost edges could read.

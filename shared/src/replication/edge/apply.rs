@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::grace::as_write;
 use super::incoming::{Incoming, Part};
-use super::{Alert, EdgeReplica, Effect, FeedState, Output, Published};
+use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase, Published};
 use crate::digest::FeedDigest;
 use crate::entry::Row;
 use crate::feed::{Environments, Feed};
@@ -331,6 +331,9 @@ impl EdgeReplica {
 
     fn finish_switch(&mut self, now: Instant) {
         self.switching = false;
+        if self.phase == Phase::Carried {
+            return self.end_carried(Ok(()), now);
+        }
         self.work_inbox(now);
     }
 

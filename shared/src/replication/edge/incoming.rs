@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::repair::Repaired;
-use super::{Alert, EdgeReplica, Effect, FeedState, Output, Phase};
+use super::{Alert, EdgeReplica, Effect, FeedState, NotTaken, Output, Phase};
 use crate::entry::{Content, Row};
 use crate::feed::Feed;
 use crate::name::EntryKey;
@@ -116,7 +116,7 @@ impl EdgeReplica {
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => 0,
         };
-        if transfer != 0 && !self.is_subscribed() {
+        if transfer != 0 && !self.is_subscribed() && self.phase != Phase::Carried {
             return false;
         }
         if transfer == 0 || self.repair.is_none() {
@@ -131,6 +131,9 @@ impl EdgeReplica {
 
     /// The last good state stays; the session begins anew after a pause.
     pub(super) fn reject(&mut self, rejected: Rejected, now: Instant) {
+        if self.phase == Phase::Carried {
+            return self.end_carried(Err(NotTaken::Rejected(rejected)), now);
+        }
         self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
         let pause_ms = std::mem::take(&mut self.pause_ms);
         self.hang_up(pause_ms, now);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::incoming::{Incoming, Part};
-use super::{Alert, EdgeReplica, Output};
+use super::{Alert, EdgeReplica, Output, Phase};
 use crate::digest::{FeedDigest, key_hash};
 use crate::entry::Row;
 use crate::feed::Feed;
@@ -71,9 +71,11 @@ impl EdgeReplica {
         let incoming = self.incoming.as_ref().expect("the transfer that differs");
         let part = &incoming.parts[&feed];
         let (whole, again) = (part.kind != Kind::Delta, part.repaired.is_some());
+        // Nobody is there to be asked.
+        let carried = self.phase == Phase::Carried;
         let state = self.feeds.get_mut(&feed).expect("granted feeds are in the table");
         state.repairs.retain(|at| now - *at < HOUR_MS);
-        if whole || again || state.repairs.len() >= REPAIRS_PER_HOUR_MAX {
+        if whole || again || carried || state.repairs.len() >= REPAIRS_PER_HOUR_MAX {
             state.refetch = true;
             self.pause_ms = if whole { REFETCH_PAUSE_MS } else { 0 };
             return Err(Rejected::Digest);

@@ -1,6 +1,6 @@
 //! Opening, greeting and losing a session.
 
-use super::{Alert, EdgeReplica, Effect, HandingIn, Output, Phase};
+use super::{Alert, EdgeReplica, Effect, HandingIn, NotTaken, Output, Phase};
 use crate::limits::PROGRESS_MS_MAX;
 use crate::replication::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Welcome};
 use crate::stamp::{Clock, Hlc};
@@ -19,7 +19,7 @@ impl EdgeReplica {
         }
         Some(match self.phase {
             Phase::Offline { retry_at } => retry_at,
-            Phase::Connecting | Phase::Beginning | Phase::Greeting { .. } => {
+            Phase::Connecting | Phase::Beginning | Phase::Greeting { .. } | Phase::Carried => {
                 self.last_heard + GREETING_MS_MAX
             }
             Phase::Serving { .. } => self.last_heard + PROGRESS_MS_MAX,
@@ -33,7 +33,9 @@ impl EdgeReplica {
         }
         match self.phase {
             Phase::Offline { .. } => self.connect(now),
-            Phase::Connecting | Phase::Beginning | Phase::Greeting { .. } => self.hang_up(0, now),
+            Phase::Connecting | Phase::Beginning | Phase::Greeting { .. } | Phase::Carried => {
+                self.hang_up(0, now);
+            }
             Phase::Serving { .. } => {
                 self.outputs.push_back(Output::Alert(Alert::Silent));
                 self.hang_up(0, now);
@@ -97,6 +99,9 @@ impl EdgeReplica {
         if matches!(self.phase, Phase::Offline { .. }) {
             return;
         }
+        if self.phase == Phase::Carried {
+            return self.end_carried(Err(NotTaken::BrokeOff), now);
+        }
         self.phase = Phase::Offline { retry_at: now + self.backoff.next_delay(at_least_ms) };
         self.upload_in_flight = None;
         self.recovering = None;
@@ -109,7 +114,7 @@ impl EdgeReplica {
     }
 
     pub(super) fn handle_frame(&mut self, frame: HubFrame, now: Instant) {
-        let greeted = matches!(self.phase, Phase::Serving { .. });
+        let greeted = matches!(self.phase, Phase::Serving { .. } | Phase::Carried);
         self.last_heard = now;
         match frame {
             HubFrame::Welcome(welcome) => self.handle_welcome(welcome, now),

@@ -1,0 +1,48 @@
+//! Files for edges that cannot reach this hub.
+
+use llm_config_proto::rest::error::ApiError;
+use llm_config_proto::rest::losses::{CarriedFile, CarryWanted};
+use llm_config_proto::rest::service::Caller;
+use llm_config_shared::limits::{CARRIED_MS, OFFLINE_LIMIT_MS_MAX, OFFLINE_LIMIT_MS_MIN};
+use llm_config_shared::name::EdgeName;
+use llm_config_shared::store::Journal;
+
+use super::Api;
+use crate::registry::Registry;
+use crate::sync::carry::{Carrier, CarryError};
+
+impl From<CarryError> for ApiError {
+    fn from(error: CarryError) -> Self {
+        match error {
+            CarryError::Journal(error) => error.into(),
+            CarryError::Secrets(error) => error.into(),
+            CarryError::NotServed | CarryError::BadSealingKey => Self::conflict(error.to_string()),
+        }
+    }
+}
+
+impl<S: Journal + Registry> Api<S> {
+    pub(super) async fn carried(
+        &self,
+        caller: &Caller,
+        name: &EdgeName,
+        wanted: CarryWanted,
+    ) -> Result<CarriedFile, ApiError> {
+        let good_for_ms = wanted.good_for_ms.unwrap_or(CARRIED_MS);
+        if !(OFFLINE_LIMIT_MS_MIN..=OFFLINE_LIMIT_MS_MAX).contains(&good_for_ms) {
+            let message = "good_for must be from one second to 30 days";
+            return Err(ApiError::unprocessable(message).detail("field", "good_for"));
+        }
+        let edge = self.latest(caller, name).await?;
+        let parts = &self.parts;
+        let carrier = Carrier {
+            store: parts.store.clone(),
+            secrets: parts.secrets.clone(),
+            identity: parts.identity.clone(),
+            fanout: parts.fanout.clone(),
+        };
+        let parcel = carrier.to_edge(&edge, wanted.full, good_for_ms).await?;
+        tracing::info!(caller = %caller.name, edge = %name, full = wanted.full, "a file was made for an edge, to be carried");
+        Ok(CarriedFile { good_until: parcel.label.not_after, pieces: Box::new(parcel) })
+    }
+}

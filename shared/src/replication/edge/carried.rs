@@ -1,0 +1,95 @@
+//! Frames that somebody brought in a file: those of a session that the hub held with itself on this edge's behalf.
+//!
+//! They run through the same checks as a stream's, and nobody is there to be asked: what does not fit is left, before anything
+//! of it is kept. Time is not taken from them, for they may be old; stamps stay as they are until a hub is met.
+
+use super::{EdgeReplica, Effect, Output, Phase};
+use crate::feed::Feed;
+use crate::replication::frame::Welcome;
+use crate::segment::Rejected;
+use crate::store::replica::{Batch, Record};
+use crate::time::Instant;
+use crate::vector::Vector;
+
+/// How a file begins: the frames of its transfer follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// What the hub took this edge to hold. A feed that is not named comes whole.
+    pub from: Vec<(Feed, Vector)>,
+    pub welcome: Welcome,
+}
+
+/// Why nothing of a file was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    #[error("the edge is connected to its hub, which tells it everything itself")]
+    Connected,
+    #[error("the edge is just taking in what its hub sent; try again in a moment")]
+    Busy,
+    #[error("the file is older than what this edge has heard from its hub already; have a new one made")]
+    Older,
+    #[error(
+        "the file goes on from a state that this edge has not come to; have one made with \
+         `llm-config fleet carry NAME --full`"
+    )]
+    Gap,
+    #[error("something in the file was not taken: {0}")]
+    Rejected(Rejected),
+    #[error("the file could not be taken in to its end; try again")]
+    BrokeOff,
+}
+
+impl EdgeReplica {
+    pub(super) fn handle_carried(&mut self, carried: Carried, now: Instant) {
+        if let Err(not_taken) = self.check_carried(&carried) {
+            return self.outputs.push_back(Output::Carried(Err(not_taken)));
+        }
+        let Carried { welcome, .. } = carried;
+        self.phase = Phase::Carried;
+        self.last_heard = now;
+        self.shard = Some(welcome.shard);
+        self.epochs = welcome.epochs;
+        for feed in &welcome.feeds {
+            let state = self.feeds.entry(feed.clone()).or_default();
+            if self.rules.floor {
+                state.record.floor.join(&welcome.head);
+            }
+        }
+        self.granted = welcome.feeds;
+        self.state.write = welcome.write;
+        self.announced = Some((welcome.environments, welcome.default_environment));
+        let mut put = vec![self.state_record()];
+        put.extend(
+            self.granted.iter().map(|feed| Record::Feed(feed.clone(), self.feeds[feed].record.clone())),
+        );
+        self.commit(Batch { put, remove: Vec::new() }, Effect::Nothing, now);
+    }
+
+    /// Before anything is kept: the hub of then had seen all that this edge was told of, and this edge holds what the file
+    /// goes on from.
+    fn check_carried(&self, Carried { from, welcome }: &Carried) -> Result<(), NotTaken> {
+        if !matches!(self.phase, Phase::Offline { .. }) || self.broken.is_some() {
+            return Err(NotTaken::Connected);
+        }
+        if self.switching {
+            return Err(NotTaken::Busy);
+        }
+        if self.rules.dominance && !welcome.epochs.holds(&self.floor(), &welcome.head) {
+            return Err(NotTaken::Older);
+        }
+        let holds = |(feed, from): &(Feed, Vector)| {
+            let state = self.feeds.get(feed).filter(|state| !self.begins_anew(state));
+            let reached = |at: &Vector| at.seq(welcome.shard) >= from.seq(welcome.shard);
+            *from == Vector::EMPTY || state.is_some_and(|state| reached(&state.record.vector))
+        };
+        if from.iter().all(holds) { Ok(()) } else { Err(NotTaken::Gap) }
+    }
+
+    /// Tries to reach the hub at once: the file has said nothing of whether it can be.
+    pub(super) fn end_carried(&mut self, outcome: Result<(), NotTaken>, now: Instant) {
+        self.phase = Phase::Offline { retry_at: now };
+        self.inbox.clear();
+        self.abandon_incoming(now);
+        self.outputs.push_back(Output::Carried(outcome));
+    }
+}

@@ -1,0 +1,229 @@
+//! By USB stick: an edge whose network is cut is kept current with files that somebody carries.
+
+use std::path::{Path, PathBuf};
+
+use llm_config_tests::edge::Edge;
+use llm_config_tests::http::entry;
+use llm_config_tests::hub::Hub;
+use llm_config_tests::proxy::{Fault, Proxy};
+use llm_config_tests::scratch::Scratch;
+use serde_json::json;
+
+const SECRET: &str = "sk-live-stick-1";
+
+fn at(key: &str) -> String {
+    entry("app", key) + "?env=development&reveal=true"
+}
+
+/// A hub and an edge that has been connected once and is cut off.
+struct World {
+    scratch: Scratch,
+    hub: Hub,
+    proxy: Proxy,
+    edge: Edge,
+}
+
+impl World {
+    async fn new(test: &str) -> Self {
+        let scratch = Scratch::new(test);
+        let hub = Hub::dev(&scratch).await;
+        let proxy = Proxy::start(hub.sync, 1).await;
+        let token =
+            json!({"name": "e1", "namespaces": ["app"], "environments": ["development"], "write": ["app"]});
+        let edge = Edge::join_through(&scratch, "e1", &hub.join_token(token).await, &proxy).await;
+        let world = Self { scratch, hub, proxy, edge };
+        world.set("model", "a").await;
+        world.set("gone", "soon").await;
+        world.set_secret("key", SECRET).await;
+        world.edge.client().until_value(&at("key"), SECRET).await;
+        world.proxy.suffer(Fault::Cut);
+        world.edge.client().until("/health/hub", |answer| answer.status == 503).await;
+        world
+    }
+
+    async fn set(&self, key: &str, value: &str) {
+        let body = json!({"value": value, "env": "development"});
+        self.hub.client().put(&entry("app", key), body).await.expect(200);
+    }
+
+    async fn set_secret(&self, key: &str, value: &str) {
+        let body = json!({"value": value, "env": "development", "secret": true});
+        self.hub.client().put(&entry("app", key), body).await.expect(200);
+    }
+
+    /// Another edge is lost, upon which new secrets are sealed with new keys.
+    async fn new_keys(&self) {
+        let token = json!({"name": "lost", "namespaces": ["app"], "environments": ["development"]});
+        let mut lost = Edge::join(&self.scratch, "lost", &self.hub.join_token(token).await).await;
+        lost.client().until_value(&at("key"), SECRET).await;
+        lost.kill();
+        self.hub.cli(&self.scratch, &["fleet", "lost", "lost"]).await.done();
+    }
+
+    /// What the hub would have carried to the edge now.
+    async fn to_edge(&self, file: &str, more: &[&str]) -> PathBuf {
+        let path = self.scratch.path(file);
+        let args = [&["fleet", "carry", "e1", "-o", path.to_str().unwrap()], more].concat();
+        self.hub.cli(&self.scratch, &args).await.done();
+        path
+    }
+
+    async fn apply(&self, file: &Path) -> String {
+        self.edge.cli(&["edge", "apply", file.to_str().unwrap()]).await.done()
+    }
+
+    async fn refused(&self, file: &Path) -> String {
+        let said = self.edge.cli(&["edge", "apply", file.to_str().unwrap()]).await;
+        assert_eq!(said.code, 1, "{}{}", said.out, said.err);
+        said.err
+    }
+
+    async fn value(&self, key: &str) -> serde_json::Value {
+        self.edge.client().get(&at(key)).await.expect(200)["value"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_file_brings_is_read_and_the_stream_goes_on_from_there() {
+    let world = World::new("carry-there").await;
+    let before = world.to_edge("before", &[]).await;
+    world.set("model", "b").await;
+    let gone = world.hub.client().delete(&(entry("app", "gone") + "?env=development")).await;
+    assert_eq!(gone.status, 204);
+    world.new_keys().await;
+    world.set_secret("key", "sk-live-stick-2").await;
+    let file = world.to_edge("file", &[]).await;
+    let bytes = std::fs::read(&file).unwrap();
+    for plain in ["sk-live", "model", "development"] {
+        assert!(
+            !bytes.windows(plain.len()).any(|part| part == plain.as_bytes()),
+            "{plain} lies open in the file"
+        );
+    }
+
+    let said = world.apply(&file).await;
+    assert!(said.contains("3 entries changed; now as of") && said.contains("secrets are open"), "{said}");
+    assert_eq!(world.value("model").await, "b");
+    assert_eq!(world.value("key").await, "sk-live-stick-2");
+    world.edge.client().get(&at("gone")).await.expect(404);
+
+    let said = world.apply(&file).await;
+    assert!(said.contains("nothing in the file is new"), "{said}");
+    let said = world.refused(&before).await;
+    assert!(said.contains("older than what this edge has heard"), "{said}");
+    assert_eq!(world.value("model").await, "b");
+
+    world.set("model", "c").await;
+    world.proxy.heal();
+    world.edge.client().until_value(&at("model"), "c").await;
+    let said = world.refused(&file).await;
+    assert!(said.contains("connected to its hub"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_whole_or_not_for_this_edge_changes_nothing() {
+    let world = World::new("carry-refused").await;
+    world.set("model", "b").await;
+    let file = world.to_edge("file", &[]).await;
+    let whole = std::fs::read(&file).unwrap();
+    let broken = world.scratch.path("broken");
+    let client = world.edge.client();
+    let post = async |bytes: Vec<u8>| {
+        let answer = client.try_send_bytes("POST", "/api/v1/edge/apply", Some(bytes.into())).await.unwrap();
+        assert!(matches!(answer.status, 400 | 409), "{}: {}", answer.status, answer.text());
+    };
+    for n in 0..200 {
+        let mut changed = whole.clone();
+        let at = (n * 7_919 + n * n * 31) % whole.len();
+        changed[at] ^= 1 << (n % 8);
+        post(changed).await;
+    }
+    for n in 0..50 {
+        post(whole[..whole.len() * n / 50].to_vec()).await;
+    }
+    post([&whole[..], b"x"].concat()).await;
+    assert_eq!(world.value("model").await, "a");
+
+    std::fs::write(&broken, &whole[..whole.len() - 1]).unwrap();
+    let said = world.refused(&broken).await;
+    assert!(said.contains("cut off"), "{said}");
+    let short = world.to_edge("short", &["--good-for", "1s"]).await;
+    world.edge.client().until("/api/v1/edge/status", |_| true).await;
+    let token = json!({"name": "e2", "namespaces": ["app"], "environments": ["development"]});
+    let token = world.hub.join_token(token).await;
+    let other = Edge::join(&world.scratch, "e2", &token).await;
+    let said = other.cli(&["edge", "apply", file.to_str().unwrap()]).await;
+    assert!(said.code == 1 && said.err.contains("another edge"), "{}", said.err);
+    llm_config_tests::wait::eventually("the file has expired", async || {
+        let said = world.edge.cli(&["edge", "apply", short.to_str().unwrap()]).await;
+        if said.err.contains("was good until") { Ok(()) } else { Err(said.err) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_lacks_what_a_file_goes_on_from_asks_for_everything() {
+    let mut world = World::new("carry-gap").await;
+    let image = world.scratch.path("image");
+    world.edge.stop();
+    llm_config_tests::scratch::copy_folder(world.edge.data(), &image);
+    world.edge.start().await;
+    world.proxy.heal();
+    world.set("model", "b").await;
+    world.edge.client().until_value(&at("model"), "b").await;
+    // The hub writes down now and then what its edges have.
+    let behind = |answer: &llm_config_tests::http::Answer| {
+        answer.json().as_array().is_some_and(|edges| edges[0]["behind"] == json!(0))
+    };
+    world.hub.client().until("/api/v1/edges", behind).await;
+    world.proxy.suffer(Fault::Cut);
+    world.edge.kill();
+    std::fs::remove_dir_all(world.edge.data()).unwrap();
+    llm_config_tests::scratch::copy_folder(&image, world.edge.data());
+    world.edge.start().await;
+    assert_eq!(world.value("model").await, "a");
+    world.set("model", "c").await;
+    let file = world.to_edge("file", &[]).await;
+    let said = world.refused(&file).await;
+    assert!(said.contains("--full"), "{said}");
+    assert_eq!(world.value("model").await, "a");
+    let file = world.to_edge("full", &["--full"]).await;
+    world.apply(&file).await;
+    assert_eq!(world.value("model").await, "c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_edge_takes_the_file_when_it_is_brought_again() {
+    let mut world = World::new("carry-killed").await;
+    let operations: Vec<_> = (0..400)
+        .map(|n| json!({"op": "set", "namespace": "app", "key": format!("k{n}"), "env": "development", "value": "x"}))
+        .collect();
+    world.hub.client().post("/api/v1/configs/bulk", json!({"operations": operations})).await.expect(200);
+    let file = world.to_edge("file", &[]).await;
+    for _ in 0..3 {
+        let mut command = world.edge.command();
+        let mut applying = command.args(["edge", "apply", file.to_str().unwrap()]).spawn().unwrap();
+        std::thread::yield_now();
+        world.edge.kill();
+        applying.wait().unwrap();
+        world.edge.start().await;
+        assert_eq!(world.value("model").await, "a");
+    }
+    world.apply(&file).await;
+    assert_eq!(world.value("k399").await, "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_edge_destroys_its_data_when_a_file_says_so() {
+    let mut world = World::new("carry-removed").await;
+    world.hub.cli(&world.scratch, &["fleet", "lost", "e1"]).await.done();
+    let file = world.to_edge("file", &[]).await;
+    let said = world.apply(&file).await;
+    assert!(said.contains("its data is destroyed"), "{said}");
+    let data = world.edge.data().to_owned();
+    llm_config_tests::wait::eventually("the replica is gone", async || {
+        if data.join("replica").exists() { Err("it is there") } else { Ok(()) }
+    })
+    .await;
+    world.edge.stop();
+}
