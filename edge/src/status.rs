@@ -154,7 +154,7 @@ impl Reporter {
 
     /// Where this edge keeps what it has.
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        &self.here.directory
     }
 
     /// Who this edge is.

@@ -126,9 +126,12 @@ impl SealingKeys {
 
     /// Forgets those that nothing needs any more, the newest never. Says whether there were any.
     pub fn retain(&self, needed: impl Fn(&PublicHalf) -> bool) -> bool {
+        // Asked without the lock: who answers may just be opening something with these keys.
+        let older: Vec<PublicHalf> = self.all().iter().skip(1).map(|key| key.public).collect();
+        let needless: Vec<PublicHalf> = older.into_iter().filter(|public| !needed(public)).collect();
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let (before, newest) = (keys.len(), keys[0].public);
-        keys.retain(|key| key.public == newest || needed(&key.public));
+        let before = keys.len();
+        keys.retain(|key| !needless.contains(&key.public));
         keys.len() < before
     }
 }
@@ -141,6 +144,10 @@ impl std::fmt::Debug for SealingKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     const DAY_MS: u64 = 24 * 3_600_000;
@@ -175,6 +182,24 @@ mod tests {
         assert_eq!(keys.newest(), newest);
         assert!(keys.retain(|_| false) && keys.count() == 1);
         assert_eq!(keys.open(with(old_private)), Err(CannotOpen));
+    }
+
+    #[test]
+    fn who_says_what_is_needed_may_open_something_meanwhile() {
+        let keys = SealingKeys::generate(UnixMillis(1)).unwrap();
+        keys.begin(UnixMillis(2)).unwrap();
+        let (done, opened) = mpsc::channel();
+        thread::scope(|scope| {
+            let meanwhile = |_: &PublicHalf| {
+                let (keys, done) = (&keys, done.clone());
+                scope.spawn(move || {
+                    let _ = keys.open(|_| Err::<(), _>(CannotOpen));
+                    done.send(())
+                });
+                opened.recv_timeout(Duration::from_secs(10)).is_err()
+            };
+            assert!(keys.retain(meanwhile), "both wait for each other");
+        });
     }
 
     #[test]

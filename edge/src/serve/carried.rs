@@ -220,7 +220,8 @@ impl Reading {
         if label.tenant != self.receiver.tenant || label.edge != self.receiver.edge {
             return Err(ApiError::conflict("the file was made for another edge"));
         }
-        let key: SealKey = open_file_key(&key, &label.bytes(), &self.receiver.private).map_err(|_| {
+        let opened = self.receiver.sealing.open(|private| open_file_key(&key, &label.bytes(), private));
+        let (key, _): (SealKey, _) = opened.map_err(|_| {
             ApiError::conflict("the file was made for an earlier key of this edge; have a new one made")
         })?;
         Ok((label, Unpacker::new(file, key, &signed)))
