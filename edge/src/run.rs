@@ -289,10 +289,8 @@ impl Edge {
     async fn run(self, windows: Windows, stop: CancellationToken) -> Result<(), RunError> {
         let own_uid = unix::own_uid()?;
         let around = &self.around;
-        let here =
-            Here { directory: self.renewal.directory.clone(), keeper: self.renewal.keys.keeper.as_str() };
         let reporter = Arc::new(Reporter::new(
-            here,
+            Here::of(&self.renewal.keys, &self.renewal.directory),
             self.identity.clone(),
             around.view.clone(),
             self.handle.clone(),

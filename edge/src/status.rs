@@ -13,6 +13,7 @@ use crate::daemon::handle::Handle;
 use crate::daemon::notes::Notes;
 use crate::identity::EdgeIdentity;
 use crate::join::REPLICA;
+use crate::keys::EdgeKeys;
 use crate::offline::{Offline, Receiver, SecretsStatus};
 use crate::view::{Summary, View};
 
@@ -68,8 +69,14 @@ pub struct Subscription {
 
 /// The edge's folder, and who keeps its keys there.
 pub(crate) struct Here {
-    pub(crate) directory: PathBuf,
-    pub(crate) keeper: &'static str,
+    directory: PathBuf,
+    keeper: &'static str,
+}
+
+impl Here {
+    pub(crate) fn of(keys: &EdgeKeys, directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), keeper: keys.keeper.as_str() }
+    }
 }
 
 /// Collects the status from everything that knows a part of it.

@@ -105,6 +105,7 @@ async fn keys_under_the_systems_key_open_nothing_on_another_system() {
     let (blob, other) = (kept_by(&image, "systemd-creds"), Machine::new(&drill.scratch, "thief"));
     let name = "--name=llm-config-edge-keys";
     machine.creds(&["decrypt", name], &blob).unwrap();
+    other.creds(&["encrypt", "--with-key=host", name], b"a key of its own is made").unwrap();
     other.creds(&["decrypt", name], &blob).unwrap_err();
     // The machine itself starts from the same bytes, without its hub.
     drill.hub.stop();
