@@ -5,7 +5,11 @@
 
 #![cfg_attr(
     not(feature = "kms-aws"),
-    allow(unused_variables, reason = "without a cloud there is none to do anything with")
+    allow(
+        unused_variables,
+        clippy::unused_async,
+        reason = "without a cloud there is none to do anything with"
+    )
 )]
 
 use std::sync::Arc;
@@ -55,7 +59,6 @@ impl Cloud {
     /// # Errors
     /// Always: it was built without.
     #[cfg(not(feature = "kms-aws"))]
-    #[allow(clippy::unused_async, reason = "the same signature in every build")]
     pub async fn aws(_settings: &AwsSettings) -> Result<Self, CloudError> {
         Err(CloudError::NotBuilt { feature: "kms-aws" })
     }
