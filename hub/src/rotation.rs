@@ -239,7 +239,7 @@ impl<S: Journal + Registry> Rotator<S> {
                     told["phase"] = "create".into();
                     told["tenant"] = rotation.at.scope.tenant.as_str().into();
                     let told = Zeroizing::new(told.to_string().into_bytes());
-                    return webhook::ask(name, webhook, rotation.id, told, now).await;
+                    return Box::pin(webhook::ask(name, webhook, rotation.id, told, now)).await;
                 }
                 let words =
                     self.commands.get(&**name).ok_or_else(|| NotProduced::NoCommand(Arc::clone(name)))?;

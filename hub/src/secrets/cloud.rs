@@ -5,7 +5,11 @@
 
 #![cfg_attr(
     not(feature = "kms-aws"),
-    allow(unused_variables, reason = "without a cloud there is none to do anything with")
+    allow(
+        unused_variables,
+        clippy::unused_async,
+        reason = "without a cloud there is none to do anything with"
+    )
 )]
 
 use std::sync::Arc;
@@ -55,7 +59,6 @@ impl Cloud {
     /// # Errors
     /// Always: it was built without.
     #[cfg(not(feature = "kms-aws"))]
-    #[allow(clippy::unused_async, reason = "the same signature in every build")]
     pub async fn aws(_settings: &AwsSettings) -> Result<Self, CloudError> {
         Err(CloudError::NotBuilt { feature: "kms-aws" })
     }
@@ -80,7 +83,7 @@ impl Cloud {
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
         match self.0 {
             #[cfg(feature = "kms-aws")]
-            Which::Aws(ref key) => key.keep(stop).await,
+            Which::Aws(ref key) => key::boxed(key.keep(stop)).await,
         }
     }
 
@@ -94,28 +97,28 @@ impl KeyProvider for Cloud {
     async fn wrap_key(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, ProviderError> {
         match self.0 {
             #[cfg(feature = "kms-aws")]
-            Which::Aws(ref key) => key.wrap(name, plain).await,
+            Which::Aws(ref key) => key::boxed(key.wrap(name, plain)).await,
         }
     }
 
     async fn unwrap_key(&self, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
         match self.0 {
             #[cfg(feature = "kms-aws")]
-            Which::Aws(ref key) => key.unwrap(name, wrapped).await,
+            Which::Aws(ref key) => key::boxed(key.unwrap(name, wrapped)).await,
         }
     }
 
     async fn current(&self) -> Result<KeyVersion, ProviderError> {
         match self.0 {
             #[cfg(feature = "kms-aws")]
-            Which::Aws(ref key) => Ok(key.current().await?.version()),
+            Which::Aws(ref key) => Ok(key::boxed(key.current()).await?.version()),
         }
     }
 
     async fn rotate(&self) -> Result<KeyVersion, ProviderError> {
         match self.0 {
             #[cfg(feature = "kms-aws")]
-            Which::Aws(ref key) => Ok(key.rotate().await?.version()),
+            Which::Aws(ref key) => Ok(key::boxed(key.rotate()).await?.version()),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Wrapping and unwrapping by one key of a cloud, whichever cloud it is.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use llm_config_shared::codec::Writer;
@@ -17,6 +19,13 @@ use crate::secrets::provider::ProviderError;
 /// A rotation is done some time after it was asked for.
 const ROTATION_LOOKS: u32 = 30;
 const ROTATION_PAUSE: Duration = Duration::from_secs(1);
+
+/// An SDK's requests are futures within futures, deeper than the compiler follows when they are part of all that seals.
+pub(super) fn boxed<'a, T>(
+    request: impl Future<Output = T> + Send + 'a,
+) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(request)
+}
 
 /// One key of one cloud.
 pub(super) struct CloudKey<S> {
