@@ -24,7 +24,7 @@ mod watch;
 
 use disk::{Disk, Kept};
 
-pub use disk::{CONTACT, LIMIT_KEYS, destroy};
+pub use disk::{CONTACT, HUB_KEY, LIMIT_KEYS, destroy};
 pub use report::SecretsStatus;
 pub use restart::{FILE as RESTART_FILE, InvalidOfflineRestart, OfflineRestart};
 pub(crate) use watch::watch;
@@ -192,6 +192,21 @@ impl Offline {
     /// Whom the hub seals to.
     pub fn receiver(&self) -> &Receiver {
         &self.receiver
+    }
+
+    /// The key that files to the hub are sealed to, as the hub has just said it.
+    pub(crate) fn keep_hub_key(&self, key: &[u8]) {
+        if !key.is_empty()
+            && self.hub_key().as_deref() != Some(key)
+            && let Err(error) = self.disk.store_hub_key(key)
+        {
+            tracing::warn!(%error, "the key that files to the hub are sealed to cannot be kept");
+        }
+    }
+
+    /// That key; none before a hub has said it.
+    pub(crate) fn hub_key(&self) -> Option<Vec<u8>> {
+        self.disk.hub_key()
     }
 
     /// A session begins: only a word that names it counts as contact.

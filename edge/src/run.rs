@@ -473,7 +473,7 @@ async fn pause(commands: &mut mpsc::Receiver<Command>, error: &StoreError, stop:
                 }
                 Some(Command::Call { answer, .. }) => drop(answer.send(None)),
                 Some(Command::Progress(answer)) => drop(answer.send(crate::daemon::handle::Progress::default())),
-                Some(Command::Carry { .. } | Command::Ask | Command::ConnectNow | Command::Reload) => {}
+                Some(Command::Carry { .. } | Command::Export(_) | Command::Ask | Command::ConnectNow | Command::Reload) => {}
                 None => return false,
             },
         }

@@ -158,6 +158,11 @@ impl Reporter {
         self.identity.load().credentials.verification_keys.clone()
     }
 
+    /// What files to the hub are sealed to; none before a hub has said it.
+    pub(crate) fn hub_key(&self) -> Option<Vec<u8>> {
+        self.offline.hub_key()
+    }
+
     /// Whom the hub seals to.
     pub(crate) fn receiver(&self) -> &Receiver {
         self.offline.receiver()

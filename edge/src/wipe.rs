@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::identity::{self, EdgeIdentity};
 use crate::join::{self, JoinError, REPLICA, address};
 use crate::keys::{self, EdgeKeys, read_private, write_private};
-use crate::offline::{CONTACT, LIMIT_KEYS, RESTART_FILE, destroy};
+use crate::offline::{CONTACT, HUB_KEY, LIMIT_KEYS, RESTART_FILE, destroy};
 
 /// The file that says that a wipe was begun.
 pub const MARKER: &str = "wiped";
@@ -73,7 +73,7 @@ pub fn begin(
 /// # Errors
 /// When something cannot be removed: what comes after it is still there.
 pub(crate) fn destroy_all(directory: &Path) -> Result<(), JoinError> {
-    for name in [LIMIT_KEYS, keys::FILE, CONTACT, identity::FILE, RESTART_FILE] {
+    for name in [LIMIT_KEYS, keys::FILE, CONTACT, HUB_KEY, identity::FILE, RESTART_FILE] {
         let path = directory.join(name);
         destroy(&path).map_err(|source| join::file(&path, source))?;
     }

@@ -22,6 +22,7 @@ use super::regions::{shards_from_wire, shards_to_wire};
 use super::wire::edge_message::Frame as FromEdge;
 use super::wire::hub_message::Frame as FromHub;
 use super::{repair, wire};
+use crate::possession::SEALING_KEY_BYTES;
 
 /// Most keys in one message.
 const GRANTS_MAX: usize = 4_096;
@@ -209,11 +210,13 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         lost_history: welcome.lost_history.clone().unwrap_or_default(),
         takes_newer: welcome.takes_newer,
         copied: welcome.copied,
+        carry_key: welcome.carry_key.clone(),
     }
 }
 
 fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
     at_most("bytes of a statement", part.lost_history.len(), STATEMENT_BYTES_MAX)?;
+    at_most("bytes of a key", part.carry_key.len(), SEALING_KEY_BYTES)?;
     let shard = ShardId(uuid("shard", &part.shard)?);
     Ok(Welcome {
         shard,
@@ -230,6 +233,7 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
         takes_newer: part.takes_newer,
         copied: part.copied,
+        carry_key: part.carry_key,
     })
 }
 
