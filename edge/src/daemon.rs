@@ -243,7 +243,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             HubFrame::Welcome(welcome) => {
                 metrics::counter!("sync_connections_total", "outcome" => "served").increment(1);
                 self.around.notes.clear(Topic::Hub);
-                self.around.offline.keep_hub_key(&welcome.carry_key);
+                self.around.offline.keep_hub_key(welcome.carry_key.as_deref());
                 self.around.view.set_hub_clock(welcome.physical);
                 tracing::info!("the hub is connected");
             }

@@ -195,9 +195,9 @@ impl Offline {
     }
 
     /// The key that files to the hub are sealed to, as the hub has just said it.
-    pub(crate) fn keep_hub_key(&self, key: &[u8]) {
-        if !key.is_empty()
-            && self.hub_key().as_deref() != Some(key)
+    pub(crate) fn keep_hub_key(&self, key: Option<&[u8; 32]>) {
+        let Some(key) = key else { return };
+        if self.hub_key().as_deref() != Some(&key[..])
             && let Err(error) = self.disk.store_hub_key(key)
         {
             tracing::warn!(%error, "the key that files to the hub are sealed to cannot be kept");

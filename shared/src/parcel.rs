@@ -183,9 +183,9 @@ fn with_length(sealed: &[u8]) -> Vec<u8> {
 /// When it is none, or ends too early.
 pub fn read_cover(file: &mut impl Read) -> Result<Vec<u8>, ParcelError> {
     let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|error| match ParcelError::from(error) {
-        ParcelError::Truncated => ParcelError::NotAParcel,
-        other => other,
+    file.read_exact(&mut magic).map_err(|error| match error.kind() == io::ErrorKind::UnexpectedEof {
+        true => ParcelError::NotAParcel,
+        false => ParcelError::Io(error),
     })?;
     if magic != *MAGIC {
         return Err(ParcelError::NotAParcel);

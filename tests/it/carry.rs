@@ -237,7 +237,7 @@ impl World {
     }
 
     /// The writes that wait at the edge.
-    async fn from_edge(&self, file: &str) -> PathBuf {
+    async fn back(&self, file: &str) -> PathBuf {
         let path = self.scratch.path(file);
         self.edge.cli(&["edge", "carry", "-o", path.to_str().unwrap()]).await.done();
         path
@@ -272,7 +272,7 @@ async fn two_rounds_by_stick_bring_both_sides_to_the_same() {
     world.write("own", "1").await;
     let gone = world.edge.client().delete(&(entry("app", "gone") + "?env=development")).await;
     assert_eq!(gone.status, 202);
-    let back = world.from_edge("1-back").await;
+    let back = world.back("1-back").await;
     let bytes = std::fs::read(&back).unwrap();
     for plain in ["own", "model", "development"] {
         assert!(
@@ -297,7 +297,7 @@ async fn two_rounds_by_stick_bring_both_sides_to_the_same() {
     world.set_secret("key", "sk-live-stick-3").await;
     world.write("own", "2").await;
     world.set("own", "hub's").await;
-    let said = world.apply_at_hub(&world.from_edge("2-back").await).await;
+    let said = world.apply_at_hub(&world.back("2-back").await).await;
     assert!(said.contains("1 lost to a value written meanwhile"), "{said}");
     world.apply(&world.to_edge("2-there", &[]).await).await;
     assert_eq!(world.pending().await, 0);
@@ -319,9 +319,9 @@ async fn two_rounds_by_stick_bring_both_sides_to_the_same() {
 async fn what_the_edge_has_brought_itself_meanwhile_is_known() {
     let world = World::new("carry-both-ways").await;
     world.write("own", "1").await;
-    let early = world.from_edge("early").await;
+    let early = world.back("early").await;
     world.write("own", "2").await;
-    let late = world.from_edge("late").await;
+    let late = world.back("late").await;
     let said = world.apply_at_hub(&late).await;
     assert!(said.contains("2 accepted"), "{said}");
     world.proxy.heal();
@@ -338,7 +338,7 @@ async fn what_the_edge_has_brought_itself_meanwhile_is_known() {
 async fn a_hub_takes_no_file_that_is_not_whole_and_none_of_a_removed_edge() {
     let world = World::new("carry-back-refused").await;
     world.write("own", "1").await;
-    let file = world.from_edge("back").await;
+    let file = world.back("back").await;
     let whole = std::fs::read(&file).unwrap();
     let client = world.hub.client();
     let post = async |bytes: Vec<u8>| {
@@ -368,7 +368,7 @@ async fn a_hub_that_was_killed_takes_the_rest_when_the_file_is_brought_again() {
     for n in 0..250 {
         world.write(&format!("w{n}"), "x").await;
     }
-    let file = world.from_edge("back").await;
+    let file = world.back("back").await;
     let bytes = bytes::Bytes::from(std::fs::read(&file).unwrap());
     for batch in [0, 100, 200] {
         let client = world.hub.client();

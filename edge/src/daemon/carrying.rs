@@ -51,7 +51,7 @@ impl<S: ReplicaStore + 'static> Loop<'_, S> {
             return drop(answer.send(Err(NotTaken::Connected)));
         }
         let now = self.now();
-        self.around.offline.keep_hub_key(&carried.welcome.carry_key);
+        self.around.offline.keep_hub_key(carried.welcome.carry_key.as_deref());
         self.replica.handle(Input::Disconnected, now);
         self.attempts += 1;
         self.link = Some(Link::carried(frames, self.attempts, self.event_sender.clone()));

@@ -180,10 +180,10 @@ impl Reading {
                 Some(Piece::FromHub(HubFrame::Welcome(welcome))) => {
                     Beginning::Session(Box::new(Carried { from, welcome }))
                 }
-                _ => return Err(senseless()),
+                Some(_) | None => return Err(senseless()),
             },
             Some(Piece::Removal(statement)) => Beginning::Removal(statement),
-            _ => return Err(senseless()),
+            Some(_) | None => return Err(senseless()),
         };
         while let Some(piece) = next(&mut pieces)? {
             if !matches!(piece, Piece::FromHub(_)) {

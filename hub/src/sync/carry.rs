@@ -144,7 +144,7 @@ impl<S: Journal + Registry> Carrier<S> {
                 }
                 Output::Send(HubFrame::Welcome(mut said)) => {
                     if let Ok((_, public)) = self.secrets.file_keys().await {
-                        said.carry_key = bytes::Bytes::copy_from_slice(&public);
+                        said.carry_key = Some(Box::new(public));
                     }
                     welcome = Some(HubFrame::Welcome(said));
                     Input::Frame(EdgeFrame::Subscribe { feeds: from.clone() })
@@ -162,7 +162,13 @@ impl<S: Journal + Registry> Carrier<S> {
                     continue;
                 }
                 // Keys are sealed once it is known what needs them.
-                _ => continue,
+                Output::SealGrants
+                | Output::Admit { .. }
+                | Output::TakeIn { .. }
+                | Output::Call { .. }
+                | Output::Repair(_)
+                | Output::Acknowledged(_)
+                | Output::Close => continue,
             };
             core.handle(input, clock::instant());
         }

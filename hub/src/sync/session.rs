@@ -294,7 +294,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
     async fn name_key(&self, frame: &mut HubFrame) {
         let HubFrame::Welcome(welcome) = frame else { return };
         if let Ok((_, public)) = self.parts.secrets.file_keys().await {
-            welcome.carry_key = Bytes::copy_from_slice(&public);
+            welcome.carry_key = Some(Box::new(public));
         }
     }
 

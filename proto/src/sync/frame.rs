@@ -210,13 +210,12 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         lost_history: welcome.lost_history.clone().unwrap_or_default(),
         takes_newer: welcome.takes_newer,
         copied: welcome.copied,
-        carry_key: welcome.carry_key.clone(),
+        carry_key: welcome.carry_key.as_deref().map(|key| key.to_vec().into()).unwrap_or_default(),
     }
 }
 
 fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
     at_most("bytes of a statement", part.lost_history.len(), STATEMENT_BYTES_MAX)?;
-    at_most("bytes of a key", part.carry_key.len(), SEALING_KEY_BYTES)?;
     let shard = ShardId(uuid("shard", &part.shard)?);
     Ok(Welcome {
         shard,
@@ -233,8 +232,17 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
         takes_newer: part.takes_newer,
         copied: part.copied,
-        carry_key: part.carry_key,
+        carry_key: carry_key(&part.carry_key)?,
     })
+}
+
+fn carry_key(bytes: &[u8]) -> Parsed<Option<Box<[u8; SEALING_KEY_BYTES]>>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        InvalidMessage::Length { field: "carry key", length: bytes.len(), expected: SEALING_KEY_BYTES };
+    Ok(Some(Box::new(bytes.try_into().map_err(|_| wrong)?)))
 }
 
 pub(super) fn taken_to_wire(batch: u64, taken: Taken) -> wire::Taken {

@@ -99,7 +99,14 @@ impl<S: Journal + Registry> Carrier<S> {
                     Output::Send(HubFrame::Refused { refusal, .. }) => {
                         return Err(refused(format!("the file cannot be taken in now: {refusal}")));
                     }
-                    _ => continue,
+                    Output::Send(_)
+                    | Output::SealGrants
+                    | Output::TakeIn { .. }
+                    | Output::ReadFeeds { .. }
+                    | Output::Call { .. }
+                    | Output::Repair(_)
+                    | Output::Acknowledged(_)
+                    | Output::Close => continue,
                 };
                 core.handle(input, clock::instant());
             }
@@ -188,10 +195,10 @@ impl<S: Journal + Registry> Carrier<S> {
                     return Err(refused("the file makes no sense to this hub; it may be of a newer edge"));
                 }
             };
-            let fits = match &frame {
-                EdgeFrame::Hello(_) => frames.is_empty(),
-                EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. } => !frames.is_empty(),
-                _ => false,
+            let fits = if frames.is_empty() {
+                matches!(frame, EdgeFrame::Hello(_))
+            } else {
+                matches!(frame, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. })
             };
             if !fits {
                 return Err(refused("the file makes no sense to this hub"));
