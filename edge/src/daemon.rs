@@ -10,7 +10,7 @@ use llm_config_proto::sync::{Dial, RefusalKind, SyncError};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::offline::SessionMark;
 use llm_config_shared::replication::edge::{
-    Alert, EdgeReplica, Input, LocalWrite, Output, Published, WriteRefused,
+    Alert, EdgeReplica, Exported, Input, LocalWrite, NotTaken, Output, Published, WriteRefused,
 };
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Refusal, Response};
 use llm_config_shared::segment::{Rejected, VerificationKeys};
@@ -76,6 +76,7 @@ pub(crate) struct Loop<'a, S> {
     requests: Requests,
     /// A file that takes the place of a connection.
     carrying: Option<Carrying>,
+    exporting: Option<oneshot::Sender<Result<Box<Exported>, NotTaken>>>,
     /// The first batch of what readers see replaces everything.
     published: bool,
     hub_offset_ms: i64,
@@ -134,6 +135,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             event_sender,
             requests: Requests::default(),
             carrying: None,
+            exporting: None,
             published: false,
             hub_offset_ms,
             keys,
@@ -241,6 +243,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             HubFrame::Welcome(welcome) => {
                 metrics::counter!("sync_connections_total", "outcome" => "served").increment(1);
                 self.around.notes.clear(Topic::Hub);
+                self.around.offline.keep_hub_key(welcome.carry_key.as_deref());
                 self.around.view.set_hub_clock(welcome.physical);
                 tracing::info!("the hub is connected");
             }
@@ -330,6 +333,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             // Nobody waits for it any more.
             Command::Progress(answer) => drop(answer.send(self.progress())),
             Command::Carry { carried, frames, answer } => self.carry(carried, frames, answer),
+            Command::Export(answer) => self.export(answer),
             Command::Reload => return Some(Ended::Reload),
         }
         None
@@ -376,6 +380,7 @@ impl<'a, S: ReplicaStore + 'static> Loop<'a, S> {
             Output::Recall => self.committer.recall(),
             Output::Publish(published) => self.publish(published),
             Output::Carried(outcome) => self.end_carrying(outcome),
+            Output::Exported(exported) => self.exported(exported),
             Output::Queued { ticket, counter, place } => self.requests.queued(ticket, counter, place),
             Output::WriteRefused { ticket, reason } => {
                 if let Some(answer) = self.requests.writes.remove(&ticket) {

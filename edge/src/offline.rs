@@ -27,7 +27,7 @@ mod watch;
 
 use disk::{Disk, Kept};
 
-pub use disk::{CONTACT, LIMIT_KEYS, destroy};
+pub use disk::{CONTACT, HUB_KEY, LIMIT_KEYS, destroy};
 pub use limit_secret::{LIMIT_SECRET, limit_secret};
 pub use report::SecretsStatus;
 pub use restart::{FILE as RESTART_FILE, InvalidOfflineRestart, NeedsTpm, OfflineRestart};
@@ -209,6 +209,21 @@ impl Offline {
     /// Whom the hub seals to.
     pub fn receiver(&self) -> &Receiver {
         &self.receiver
+    }
+
+    /// The key that files to the hub are sealed to, as the hub has just said it.
+    pub(crate) fn keep_hub_key(&self, key: Option<&[u8; 32]>) {
+        let Some(key) = key else { return };
+        if self.hub_key().as_deref() != Some(&key[..])
+            && let Err(error) = self.disk.store_hub_key(key)
+        {
+            tracing::warn!(%error, "the key that files to the hub are sealed to cannot be kept");
+        }
+    }
+
+    /// That key; none before a hub has said it.
+    pub(crate) fn hub_key(&self) -> Option<Vec<u8>> {
+        self.disk.hub_key()
     }
 
     /// A session begins: only a word that names it counts as contact.

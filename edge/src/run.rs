@@ -290,7 +290,7 @@ impl Edge {
         let own_uid = unix::own_uid()?;
         let around = &self.around;
         let reporter = Arc::new(Reporter::new(
-            Here::of(&self.renewal.keys, &self.renewal.directory),
+            Here { directory: self.renewal.directory.clone(), keys: Arc::clone(&self.renewal.keys) },
             self.identity.clone(),
             around.view.clone(),
             self.handle.clone(),
@@ -482,7 +482,7 @@ async fn pause(commands: &mut mpsc::Receiver<Command>, error: &StoreError, stop:
                 }
                 Some(Command::Call { answer, .. }) => drop(answer.send(None)),
                 Some(Command::Progress(answer)) => drop(answer.send(crate::daemon::handle::Progress::default())),
-                Some(Command::Carry { .. } | Command::Ask | Command::ConnectNow | Command::Reload) => {}
+                Some(Command::Carry { .. } | Command::Export(_) | Command::Ask | Command::ConnectNow | Command::Reload) => {}
                 None => return false,
             },
         }

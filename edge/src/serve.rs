@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 mod carried;
+mod carrying;
 mod events;
 mod forward;
 pub(crate) mod guard;
@@ -47,6 +48,7 @@ fn edge_routes() -> Router<Arc<EdgeService>> {
         .route("/api/v1/edge/uses", get(uses::list).post(uses::say))
         .route("/api/v1/edge/uses/{consumer}", delete(uses::forget))
         .route("/api/v1/edge/apply", post(carried::apply))
+        .route("/api/v1/edge/carry", post(carrying::carry))
         .route("/health/data", get(health_data))
         .route("/health/hub", get(health_hub))
 }

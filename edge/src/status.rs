@@ -67,16 +67,10 @@ pub struct Subscription {
     pub secrets: bool,
 }
 
-/// The edge's folder, and who keeps its keys there.
+/// The edge's folder, and the keys in it: who keeps them may not be reachable later.
 pub(crate) struct Here {
-    directory: PathBuf,
-    keeper: &'static str,
-}
-
-impl Here {
-    pub(crate) fn of(keys: &EdgeKeys, directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), keeper: keys.keeper.as_str() }
-    }
+    pub(crate) directory: PathBuf,
+    pub(crate) keys: Arc<EdgeKeys>,
 }
 
 /// Collects the status from everything that knows a part of it.
@@ -131,7 +125,7 @@ impl Reporter {
             certificate_expires_at: valid_until.to_rfc3339(),
             certificate_expires_in_ms: left_ms,
             secrets: self.offline.report(),
-            keys_kept_by: self.here.keeper,
+            keys_kept_by: self.here.keys.keeper.as_str(),
             replica_bytes,
             uptime_ms: self.clock.now().0,
             version: env!("CARGO_PKG_VERSION"),
@@ -159,6 +153,11 @@ impl Reporter {
         warnings
     }
 
+    /// The edge's own.
+    pub(crate) fn keys(&self) -> &EdgeKeys {
+        &self.here.keys
+    }
+
     /// Where this edge keeps what it has.
     pub(crate) fn directory(&self) -> &Path {
         &self.here.directory
@@ -172,6 +171,11 @@ impl Reporter {
     /// What the hub signs with.
     pub(crate) fn verification_keys(&self) -> VerificationKeys {
         self.identity.load().credentials.verification_keys.clone()
+    }
+
+    /// What files to the hub are sealed to; none before a hub has said it.
+    pub(crate) fn hub_key(&self) -> Option<Vec<u8>> {
+        self.offline.hub_key()
     }
 
     /// Whom the hub seals to.

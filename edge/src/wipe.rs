@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::identity::{self, EdgeIdentity};
 use crate::join::{self, JoinError, REPLICA, address};
 use crate::keys::{self, EdgeKeys, read_private, write_private};
-use crate::offline::{CONTACT, LIMIT_KEYS, LIMIT_SECRET, RESTART_FILE, destroy};
+use crate::offline::{CONTACT, HUB_KEY, LIMIT_KEYS, LIMIT_SECRET, RESTART_FILE, destroy};
 
 /// The file that says that a wipe was begun.
 pub const MARKER: &str = "wiped";
@@ -30,7 +30,8 @@ pub const MARKER: &str = "wiped";
 const REPORT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Overwritten and removed, in this order: what opens secrets first.
-const DESTROYED: [&str; 6] = [LIMIT_KEYS, LIMIT_SECRET, keys::FILE, CONTACT, identity::FILE, RESTART_FILE];
+const DESTROYED: [&str; 7] =
+    [LIMIT_KEYS, LIMIT_SECRET, keys::FILE, CONTACT, HUB_KEY, identity::FILE, RESTART_FILE];
 
 /// What is left of an edge that was wiped: enough to say so, and no secret.
 #[derive(Serialize, Deserialize)]

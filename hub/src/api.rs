@@ -22,6 +22,7 @@ use crate::fanout::Fanout;
 use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::identity::repeats::RepeatMac;
+use crate::processes::line::Line;
 use crate::registry::Registry;
 use crate::secrets::SecretStore;
 use crate::sync::roster::Roster;
@@ -77,6 +78,8 @@ pub struct Parts<S> {
     pub roster: Arc<Roster>,
     /// What is sent to edges, for those that it is carried to.
     pub fanout: Arc<Fanout<S>>,
+    /// To the process that writes, where that is another one.
+    pub line: Arc<Line>,
     /// The number of the last warning about a secret that expires.
     pub expiry_warnings: watch::Receiver<u64>,
     /// Names of the commands by which secrets may be rotated.

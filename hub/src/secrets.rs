@@ -95,6 +95,8 @@ pub struct SecretStore<R> {
     among_regions: bool,
     /// What all edges' limit keys derive from, once it was needed.
     of_limits: OnceCell<SealKey>,
+    /// What edges' files to this hub are sealed to comes from it, once it was needed.
+    of_files: OnceCell<SealKey>,
     /// What is wrong, by source.
     noted: std::sync::Mutex<BTreeMap<String, String>>,
 }
@@ -102,7 +104,7 @@ pub struct SecretStore<R> {
 impl<R: Registry> SecretStore<R> {
     /// Over the hub's database and what holds its key-encryption key.
     pub fn new(registry: Arc<R>, providers: impl Into<Providers>) -> Self {
-        let (roots, fetching, noted, of_limits) = Default::default();
+        let (roots, fetching, noted, of_limits, of_files) = Default::default();
         Self {
             registry,
             providers: providers.into(),
@@ -110,6 +112,7 @@ impl<R: Registry> SecretStore<R> {
             fetching,
             noted,
             of_limits,
+            of_files,
             among_regions: false,
         }
     }

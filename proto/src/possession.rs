@@ -40,6 +40,11 @@ pub fn wipe_message(edge: Uuid, wiped_at_ms: u64) -> Vec<u8> {
     labelled(b"llm-config wiped 1\0", &[edge.as_bytes(), &wiped_at_ms.to_be_bytes()])
 }
 
+/// What an edge signs of a file that is carried to its hub: the file's cover.
+pub fn carried_message(cover: &[u8]) -> Vec<u8> {
+    labelled(b"llm-config carried to a hub 1\0", &[cover])
+}
+
 /// Checks `signature` over `message` with a public key (SubjectPublicKeyInfo, DER) of one of the two kinds allowed.
 ///
 /// # Errors

@@ -82,6 +82,8 @@ pub const OFFLINE_LIMIT_MS_MAX: u64 = 30 * 86_400_000;
 pub const OFFLINE_LIMIT_MS_MIN: u64 = 1_000;
 /// How long an edge takes a file that was made for it, unless somebody said otherwise.
 pub const CARRIED_MS: u64 = 7 * 86_400_000;
+/// Values and names of writes that one file carries to the hub; more go with the next.
+pub const CARRIED_BYTES_MAX: usize = 2 << 20;
 /// Most namespaces of a tenant with a limit of their own.
 pub const OFFLINE_LIMITS_MAX: usize = 256;
 /// Starts of the machine without contact after which secrets lock: how long it was off, nobody can know.

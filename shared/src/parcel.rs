@@ -62,11 +62,37 @@ pub struct Cover {
 impl Cover {
     /// Ready to be signed by a hub.
     pub fn draft(&self, key_id: u64) -> StatementDraft {
+        StatementDraft::new(HUB_DOMAIN, key_id, &self.body())
+    }
+
+    fn body(&self) -> Vec<u8> {
         let mut out = Writer::default();
         self.label.encode(&mut out);
         out.bytes(&self.key.encapsulated);
         out.bytes(&self.key.ciphertext);
-        StatementDraft::new(HUB_DOMAIN, key_id, &out.finish())
+        out.finish()
+    }
+
+    /// What an edge signs, with its signature behind it.
+    pub fn signed_by_edge<E>(&self, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+        let body = self.body();
+        let signature = sign(&body)?;
+        let mut out = Writer::default();
+        out.bytes(&body);
+        out.bytes(&signature);
+        Ok(out.finish())
+    }
+
+    /// The inverse: the cover, what was signed, and the signature, which was not looked at.
+    ///
+    /// # Errors
+    /// Says what did not fit.
+    pub fn of_edge(signed: &[u8]) -> Result<(Self, Vec<u8>, Vec<u8>), DecodeError> {
+        let mut reader = Reader::new(signed);
+        let body = reader.bytes(COVER_BYTES_MAX, "cover")?.to_vec();
+        let signature = reader.bytes(COVER_BYTES_MAX, "signature")?.to_vec();
+        reader.finish()?;
+        Ok((Self::decode(&body)?, body, signature))
     }
 
     /// The inverse, of what a signature was found to be good for.
@@ -157,9 +183,9 @@ fn with_length(sealed: &[u8]) -> Vec<u8> {
 /// When it is none, or ends too early.
 pub fn read_cover(file: &mut impl Read) -> Result<Vec<u8>, ParcelError> {
     let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|error| match ParcelError::from(error) {
-        ParcelError::Truncated => ParcelError::NotAParcel,
-        other => other,
+    file.read_exact(&mut magic).map_err(|error| match error.kind() == io::ErrorKind::UnexpectedEof {
+        true => ParcelError::NotAParcel,
+        false => ParcelError::Io(error),
     })?;
     if magic != *MAGIC {
         return Err(ParcelError::NotAParcel);

@@ -227,3 +227,166 @@ async fn a_removed_edge_destroys_its_data_when_a_file_says_so() {
     .await;
     world.edge.stop();
 }
+
+/// Both ways.
+impl World {
+    async fn write(&self, key: &str, value: &str) {
+        let body = json!({"value": value, "env": "development"});
+        let answer = self.edge.client().put(&entry("app", key), body).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+
+    /// The writes that wait at the edge.
+    async fn back(&self, file: &str) -> PathBuf {
+        let path = self.scratch.path(file);
+        self.edge.cli(&["edge", "carry", "-o", path.to_str().unwrap()]).await.done();
+        path
+    }
+
+    async fn apply_at_hub(&self, file: &Path) -> String {
+        self.hub.cli(&self.scratch, &["fleet", "apply", file.to_str().unwrap()]).await.done()
+    }
+
+    async fn pending(&self) -> u64 {
+        self.edge.client().get("/api/v1/edge/status").await.expect(200)["pending"].as_u64().unwrap()
+    }
+
+    async fn at_hub(&self, key: &str) -> serde_json::Value {
+        self.hub.client().get(&at(key)).await.expect(200)["value"].clone()
+    }
+
+    /// How many versions of an entry the hub has, losers of conflicts too.
+    async fn versions(&self, key: &str) -> usize {
+        let path = entry("app", key) + "/history?env=development";
+        self.hub.client().get(&path).await.expect(200).as_array().unwrap().len()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_rounds_by_stick_bring_both_sides_to_the_same() {
+    let world = World::new("carry-rounds").await;
+    // The first round: hub, edge, hub, edge.
+    world.set("model", "b").await;
+    world.apply(&world.to_edge("1-there", &[]).await).await;
+    world.write("model", "edge's").await;
+    world.write("own", "1").await;
+    let gone = world.edge.client().delete(&(entry("app", "gone") + "?env=development")).await;
+    assert_eq!(gone.status, 202);
+    let back = world.back("1-back").await;
+    let bytes = std::fs::read(&back).unwrap();
+    for plain in ["own", "model", "development"] {
+        assert!(
+            !bytes.windows(plain.len()).any(|part| part == plain.as_bytes()),
+            "{plain} lies open in the file"
+        );
+    }
+    assert_eq!(world.pending().await, 3, "what was carried waits until the hub is heard");
+    let said = world.apply_at_hub(&back).await;
+    assert!(said.contains("e1: 3 accepted"), "{said}");
+    assert_eq!((world.at_hub("model").await, world.at_hub("own").await), ("edge's".into(), "1".into()));
+    world.hub.client().get(&at("gone")).await.expect(404);
+    let versions = world.versions("own").await;
+    let said = world.apply_at_hub(&back).await;
+    assert!(said.contains("e1: 0 accepted, 3 known already"), "{said}");
+    assert_eq!(world.versions("own").await, versions);
+    world.apply(&world.to_edge("1-heard", &[]).await).await;
+    assert_eq!(world.pending().await, 0);
+
+    // The second, with new keys, and writes that neither side knows of.
+    world.new_keys().await;
+    world.set_secret("key", "sk-live-stick-3").await;
+    world.write("own", "2").await;
+    world.set("own", "hub's").await;
+    let said = world.apply_at_hub(&world.back("2-back").await).await;
+    assert!(said.contains("1 lost to a value written meanwhile"), "{said}");
+    world.apply(&world.to_edge("2-there", &[]).await).await;
+    assert_eq!(world.pending().await, 0);
+    assert_eq!(
+        (world.value("own").await, world.value("key").await),
+        ("hub's".into(), "sk-live-stick-3".into())
+    );
+
+    // And the stream goes on.
+    let before = world.versions("own").await;
+    world.proxy.heal();
+    world.edge.client().until("/health/hub", |answer| answer.status == 200).await;
+    world.set("model", "after").await;
+    world.edge.client().until_value(&at("model"), "after").await;
+    assert_eq!(world.versions("own").await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_edge_has_brought_itself_meanwhile_is_known() {
+    let world = World::new("carry-both-ways").await;
+    world.write("own", "1").await;
+    let early = world.back("early").await;
+    world.write("own", "2").await;
+    let late = world.back("late").await;
+    let said = world.apply_at_hub(&late).await;
+    assert!(said.contains("2 accepted"), "{said}");
+    world.proxy.heal();
+    world.edge.client().until("/api/v1/edge/status", |answer| answer.json()["pending"] == json!(0)).await;
+    let versions = world.versions("own").await;
+    for file in [&early, &late] {
+        let said = world.apply_at_hub(file).await;
+        assert!(said.contains("0 accepted") && said.contains("known already"), "{said}");
+    }
+    assert_eq!((world.at_hub("own").await, world.versions("own").await), ("2".into(), versions));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_takes_no_file_that_is_not_whole_and_none_of_a_removed_edge() {
+    let world = World::new("carry-back-refused").await;
+    world.write("own", "1").await;
+    let file = world.back("back").await;
+    let whole = std::fs::read(&file).unwrap();
+    let client = world.hub.client();
+    let post = async |bytes: Vec<u8>| {
+        let answer =
+            client.try_send_bytes("POST", "/api/v1/fleet/carried", Some(bytes.into())).await.unwrap();
+        assert_eq!(answer.status, 409, "{}", answer.text());
+    };
+    for n in 0..200 {
+        let mut changed = whole.clone();
+        let at = (n * 7_919 + n * n * 31) % whole.len();
+        changed[at] ^= 1 << (n % 8);
+        post(changed).await;
+    }
+    for n in 0..50 {
+        post(whole[..whole.len() * n / 50].to_vec()).await;
+    }
+    client.get(&at("own")).await.expect(404);
+    world.hub.cli(&world.scratch, &["fleet", "remove", "e1"]).await.done();
+    let said = world.hub.cli(&world.scratch, &["fleet", "apply", file.to_str().unwrap()]).await;
+    assert!(said.code == 1 && said.err.contains("e1 was removed"), "{}: {}", said.code, said.err);
+    client.get(&at("own")).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_was_killed_takes_the_rest_when_the_file_is_brought_again() {
+    let mut world = World::new("carry-hub-killed").await;
+    for n in 0..250 {
+        world.write(&format!("w{n}"), "x").await;
+    }
+    let file = world.back("back").await;
+    let bytes = bytes::Bytes::from(std::fs::read(&file).unwrap());
+    for batch in [0, 100, 200] {
+        let client = world.hub.client();
+        let bytes = bytes.clone();
+        let applying = tokio::spawn(async move {
+            // The answer may not come.
+            drop(client.try_send_bytes("POST", "/api/v1/fleet/carried", Some(bytes)).await);
+        });
+        let client = world.hub.client();
+        let arrived = async || client.get(&at(&format!("w{batch}"))).await.status == 200;
+        while !applying.is_finished() && !arrived().await {}
+        world.hub.kill();
+        applying.await.unwrap();
+        world.hub.start().await;
+    }
+    world.apply_at_hub(&file).await;
+    assert_eq!((world.at_hub("w0").await, world.at_hub("w249").await), ("x".into(), "x".into()));
+    assert_eq!((world.versions("w0").await, world.versions("w249").await), (1, 1));
+    world.apply(&world.to_edge("heard", &[]).await).await;
+    assert_eq!(world.pending().await, 0);
+}

@@ -7,6 +7,7 @@ use llm_config_tests::postgres;
 use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// The first region and the one that was begun with its backup, each reached by the other through a proxy.
 struct Regions {
@@ -197,6 +198,69 @@ async fn an_edge_that_moves_to_another_region_never_reads_backwards() {
         values(edge.client().everything("app", "development").await),
         values(first.everything("app", "development").await)
     );
+    drop(regions.scratch);
+}
+
+/// Reads until told to stop, and never finds the secret locked or an earlier version of it.
+async fn keeps_reading(client: Client, stop: CancellationToken) -> u64 {
+    let (mut reads, mut newest) = (0, 0);
+    while !stop.is_cancelled() {
+        let found = client.get(&(path("key") + "&reveal=true")).await.expect(200);
+        let version = found["version"].as_u64().unwrap();
+        assert!(version >= newest, "{version} after {newest}");
+        (reads, newest) = (reads + 1, version);
+        tokio::task::yield_now().await;
+    }
+    reads
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_reads_its_secrets_while_it_moves_to_another_region_and_back() {
+    let mut way = None;
+    let mut moved = None;
+    let regions =
+        Regions::begin("regions-secrets", [sqlite("hub"), sqlite("second")], async |scratch, hub| {
+            let proxy = Proxy::start(hub.sync, 3).await;
+            set_secret(&hub.client(), "key", "sk-1").await.expect(200);
+            let edge = Edge::join_through(scratch, "e1", &hub.open_token("e1").await, &proxy).await;
+            edge.client().until_value(&(path("key") + "&reveal=true"), "sk-1").await;
+            (way, moved) = (Some(proxy), Some(edge));
+        })
+        .await;
+    let (way, mut edge) = (way.unwrap(), moved.unwrap());
+    let [first, second] = regions.clients();
+    let secret = path("key") + "&reveal=true";
+    let stop = CancellationToken::new();
+    let reader = tokio::spawn(keeps_reading(edge.client(), stop.clone()));
+
+    way.suffer(Fault::Cut);
+    edge.client().until("/health/hub", |answer| answer.status == 503).await;
+    way.lead_to(regions.second.sync);
+    way.heal();
+    set_secret(&second, "key", "sk-2").await.expect(200);
+    edge.client().until_value(&secret, "sk-2").await;
+    first.until_value(&secret, "sk-2").await;
+    way.suffer(Fault::Cut);
+    edge.client().until("/health/hub", |answer| answer.status == 503).await;
+    way.lead_to(regions.first.sync);
+    way.heal();
+    set_secret(&first, "key", "sk-3").await.expect(200);
+    edge.client().until_value(&secret, "sk-3").await;
+    stop.cancel();
+    assert!(reader.await.unwrap() > 0);
+
+    // Started anew at the other region, it opens what the first one sealed.
+    way.suffer(Fault::Cut);
+    edge.client().until("/health/hub", |answer| answer.status == 503).await;
+    let secrets = edge.client().get("/api/v1/edge/status").await.expect(200)["secrets"].clone();
+    let (left, limit) = (secrets["locks_in_ms"].as_u64(), secrets["limit_ms"].as_u64());
+    assert!(left < limit && left.is_some(), "the limit counts on: {secrets}");
+    second.until_value(&secret, "sk-3").await;
+    edge.stop();
+    way.lead_to(regions.second.sync);
+    way.heal();
+    edge.start().await;
+    edge.client().until_value(&secret, "sk-3").await;
     drop(regions.scratch);
 }
 

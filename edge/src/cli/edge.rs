@@ -39,6 +39,8 @@ pub(crate) enum EdgeCommand {
     Status(StatusArgs),
     /// Leave the hub and delete the replica
     Leave(LeaveArgs),
+    /// Into a file the writes that wait for the hub: llm-config fleet apply FILE there
+    Carry(CarryArgs),
     /// Take in a file of `fleet carry`, without the hub: entries, keys and the offline limit
     Apply(ApplyArgs),
     /// Give the keys of an edge that has joined to another keeper, while it is stopped
@@ -133,6 +135,15 @@ pub(crate) struct ApplyArgs {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CarryArgs {
+    /// The file to write; only the hub can read it
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct WipeArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -154,6 +165,7 @@ pub(crate) fn run(command: &EdgeCommand, target: &TargetArgs, json: bool) -> Res
             rekey(args, json)
         }
         EdgeCommand::Wipe(args) => without_traces()?.block_on(wipe(args, json)),
+        EdgeCommand::Carry(args) => one_task()?.block_on(carry(args, target, json)),
     }
 }
 
@@ -320,6 +332,20 @@ async fn apply(args: &ApplyArgs, target: &TargetArgs, json: bool) -> Result<(), 
         return output::line(answer.text());
     }
     answer.parsed::<Applied>()?.lines().into_iter().try_for_each(output::line)
+}
+
+async fn carry(args: &CarryArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    let connection = this_edge(&args.data, target)?;
+    let answer = connection.ask(Method::POST, &Address::new(&["edge", "carry"]), None).await?;
+    super::fleet::write_new(&args.out, answer.bytes())?;
+    let count = |name| answer.header(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let (writes, left) = (count("x-config-writes"), count("x-config-writes-left"));
+    if json {
+        return output::line(json!({"file": args.out, "writes": writes, "left": left}).to_string());
+    }
+    let more = if left > 0 { format!(", {} more with the next", output::count(left)) } else { String::new() };
+    let file = args.out.display();
+    output::line(format!("{} writes{more}; at the hub: llm-config fleet apply {file}", output::count(writes)))
 }
 
 /// What came of a file.

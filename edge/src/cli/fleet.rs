@@ -48,6 +48,11 @@ pub(crate) enum FleetCommand {
     Lost(lost::LostArgs),
     /// Into a file what an edge lacks that cannot reach the hub: llm-config edge apply FILE there
     Carry(carry::CarryArgs),
+    /// Take in a file of `edge carry`: the writes that wait at an edge which cannot reach the hub
+    Apply {
+        /// The file that was carried here
+        file: PathBuf,
+    },
     /// Secrets that lost edges could read, those that wait to be replaced first
     Exposed,
 }
@@ -144,6 +149,7 @@ pub(crate) async fn fleet(
     match command {
         FleetCommand::Ls { removed: false } => ls(connection, json).await,
         FleetCommand::Ls { removed: true } => lost::removed(connection, json).await,
+        FleetCommand::Apply { file } => carry::apply(connection, file, json).await,
         FleetCommand::Carry(args) => carry::carry(connection, args, json).await,
         FleetCommand::Lost(args) => lost::lost(connection, args, json).await,
         FleetCommand::Exposed => lost::exposed(connection, json).await,
@@ -243,7 +249,7 @@ fn write_own(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// The same of any bytes.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! A file that somebody brought, on its way into the loop.
 
-use llm_config_shared::replication::edge::{Carried, Input, NotTaken, Published};
+use llm_config_shared::replication::edge::{Carried, Exported, Input, NotTaken, Published};
 use llm_config_shared::replication::frame::HubFrame;
 use llm_config_shared::store::replica::ReplicaStore;
 use llm_config_shared::time::UnixMillis;
@@ -51,11 +51,30 @@ impl<S: ReplicaStore + 'static> Loop<'_, S> {
             return drop(answer.send(Err(NotTaken::Connected)));
         }
         let now = self.now();
+        self.around.offline.keep_hub_key(carried.welcome.carry_key.as_deref());
         self.replica.handle(Input::Disconnected, now);
         self.attempts += 1;
         self.link = Some(Link::carried(frames, self.attempts, self.event_sender.clone()));
         self.carrying = Some(Carrying { applied: Applied::default(), answer });
         self.replica.handle(Input::Carried(carried), now);
+    }
+
+    /// What waits for the hub, for somebody who carries it there.
+    pub(super) fn export(&mut self, answer: oneshot::Sender<Result<Box<Exported>, NotTaken>>) {
+        if self.replica.is_connected() || self.carrying.is_some() || self.exporting.is_some() {
+            return drop(answer.send(Err(NotTaken::Connected)));
+        }
+        let now = self.now();
+        self.link = None;
+        self.replica.handle(Input::Disconnected, now);
+        self.exporting = Some(answer);
+        self.replica.handle(Input::Export, now);
+    }
+
+    pub(super) fn exported(&mut self, exported: Result<Box<Exported>, NotTaken>) {
+        if let Some(answer) = self.exporting.take() {
+            let _ = answer.send(exported);
+        }
     }
 
     /// The word on the offline limit that lies in the file. It may be too old when entries are still worth having.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use llm_config_shared::entry::{Author, ChangeId};
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::replication::edge::{Carried, NotTaken, WriteRefused};
+use llm_config_shared::replication::edge::{Carried, Exported, NotTaken, WriteRefused};
 use llm_config_shared::replication::frame::{HubFrame, Request, Response};
 use llm_config_shared::write::{Action, Verdict};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     /// The keys that the hub signs with have changed: begin anew from the store.
     Reload,
     Progress(oneshot::Sender<Progress>),
+    /// What waits for the hub, to be carried there.
+    Export(oneshot::Sender<Result<Box<Exported>, NotTaken>>),
     /// A file that somebody brought, and its frames.
     Carry {
         carried: Box<Carried>,
@@ -158,6 +160,16 @@ impl Handle {
         let _permit = self.permit()?;
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Carry { carried, frames, answer }, answered).await
+    }
+
+    /// What waits for the hub, for somebody who carries it there. It waits all the same.
+    ///
+    /// # Errors
+    /// When the loop is gone; within, when the hub can be reached.
+    pub(crate) async fn export(&self) -> Result<Result<Box<Exported>, NotTaken>, Unanswered> {
+        let _permit = self.permit()?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Command::Export(answer), answered).await
     }
 
     pub(crate) async fn reload(&self) {

@@ -21,6 +21,10 @@ pub const CONTACT: &str = "contact";
 /// The limit keys, under `offline_restart = file` and `tpm`.
 pub const LIMIT_KEYS: &str = "limit-keys";
 
+/// The key that files to the hub are sealed to.
+pub const HUB_KEY: &str = "hub-key";
+
+const HUB_KEY_CONTEXT: &[u8] = b"llm-config hub key 1";
 const CONTACT_CONTEXT: &[u8] = b"llm-config contact 1";
 const KEYS_CONTEXT: &[u8] = b"llm-config limit keys 1";
 const STATEMENT_BYTES_MAX: usize = 256 << 10;
@@ -59,6 +63,14 @@ impl Disk {
         kept.contact.encode(&mut out);
         out.bytes(&kept.statement);
         self.write(CONTACT, CONTACT_CONTEXT, &self.key, &out.finish())
+    }
+
+    pub(super) fn hub_key(&self) -> Option<Vec<u8>> {
+        self.read(HUB_KEY, HUB_KEY_CONTEXT, &self.key).map(|key| key.to_vec())
+    }
+
+    pub(super) fn store_hub_key(&self, key: &[u8]) -> Result<(), KeyError> {
+        self.write(HUB_KEY, HUB_KEY_CONTEXT, &self.key, key)
     }
 
     pub(super) fn limit_keys(&self) -> LimitKeys {

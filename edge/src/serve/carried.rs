@@ -120,8 +120,7 @@ async fn taken(service: &EdgeService, caller: &Caller, body: Body) -> Result<Out
 fn wipe(service: &EdgeService) -> Result<(), ApiError> {
     let failed = |error: &dyn std::error::Error| ApiError::internal(error.to_string());
     let reporter = &service.reporter;
-    let keys = crate::keys::EdgeKeys::load(reporter.directory()).map_err(|error| failed(&error))?;
-    wipe::begin(reporter.directory(), &reporter.identity(), &keys, service.clock.wall())
+    wipe::begin(reporter.directory(), &reporter.identity(), reporter.keys(), service.clock.wall())
         .map_err(|error| failed(&error))?;
     tracing::warn!("a file says that the hub has removed this edge; its data is destroyed now");
     service.stop.cancel();
@@ -180,10 +179,10 @@ impl Reading {
                 Some(Piece::FromHub(HubFrame::Welcome(welcome))) => {
                     Beginning::Session(Box::new(Carried { from, welcome }))
                 }
-                _ => return Err(senseless()),
+                Some(_) | None => return Err(senseless()),
             },
             Some(Piece::Removal(statement)) => Beginning::Removal(statement),
-            _ => return Err(senseless()),
+            Some(_) | None => return Err(senseless()),
         };
         while let Some(piece) = next(&mut pieces)? {
             if !matches!(piece, Piece::FromHub(_)) {

@@ -7,21 +7,51 @@ use llm_config_shared::limits::{CARRIED_MS, OFFLINE_LIMIT_MS_MAX, OFFLINE_LIMIT_
 use llm_config_shared::name::EdgeName;
 use llm_config_shared::store::Journal;
 
+use serde_json::{Value as Json, json};
+
 use super::Api;
 use crate::registry::Registry;
-use crate::sync::carry::{Carrier, CarryError};
+use crate::sync::carry::{Carrier, CarryError, TakenIn};
 
 impl From<CarryError> for ApiError {
     fn from(error: CarryError) -> Self {
         match error {
             CarryError::Journal(error) => error.into(),
             CarryError::Secrets(error) => error.into(),
-            CarryError::NotServed | CarryError::BadSealingKey => Self::conflict(error.to_string()),
+            CarryError::Upload(error) => Self::unavailable(error.to_string(), 1),
+            CarryError::Refused(_) | CarryError::NotServed | CarryError::BadSealingKey => {
+                Self::conflict(error.to_string())
+            }
         }
     }
 }
 
 impl<S: Journal + Registry> Api<S> {
+    fn carrier(&self) -> Carrier<S> {
+        let parts = &self.parts;
+        Carrier {
+            store: parts.store.clone(),
+            secrets: parts.secrets.clone(),
+            identity: parts.identity.clone(),
+            fanout: parts.fanout.clone(),
+            writer: parts.writer.clone(),
+            line: parts.line.clone(),
+        }
+    }
+
+    pub(super) async fn taken_in(&self, caller: &Caller, file: &[u8]) -> Result<Json, ApiError> {
+        let taken = self.carrier().from_edge(&caller.tenant, file).await?;
+        let TakenIn { edge, accepted, known, conflicts, held, denied, left } = taken;
+        tracing::info!(
+            caller = %caller.name, edge, accepted, known, conflicts, held, denied, left,
+            "writes that were carried here from an edge were decided"
+        );
+        Ok(json!({
+            "edge": edge, "accepted": accepted, "known": known, "conflicts": conflicts,
+            "held": held, "denied": denied, "left": left,
+        }))
+    }
+
     pub(super) async fn carried(
         &self,
         caller: &Caller,
@@ -34,14 +64,7 @@ impl<S: Journal + Registry> Api<S> {
             return Err(ApiError::unprocessable(message).detail("field", "good_for"));
         }
         let edge = self.latest(caller, name).await?;
-        let parts = &self.parts;
-        let carrier = Carrier {
-            store: parts.store.clone(),
-            secrets: parts.secrets.clone(),
-            identity: parts.identity.clone(),
-            fanout: parts.fanout.clone(),
-        };
-        let parcel = carrier.to_edge(&edge, wanted.full, good_for_ms).await?;
+        let parcel = self.carrier().to_edge(&edge, wanted.full, good_for_ms).await?;
         tracing::info!(caller = %caller.name, edge = %name, full = wanted.full, "a file was made for an edge, to be carried");
         Ok(CarriedFile { good_until: parcel.label.not_after, pieces: Box::new(parcel) })
     }

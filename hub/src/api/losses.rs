@@ -67,6 +67,11 @@ impl<S: Journal + Registry> LossService for Api<S> {
         self.carried(caller, &name, wanted).await
     }
 
+    async fn take_carried(&self, caller: &Caller, file: &[u8]) -> Answer<Json> {
+        guard::may(caller, Permission::Administer)?;
+        self.taken_in(caller, file).await
+    }
+
     async fn receipt(&self, caller: &Caller, name: EdgeName) -> Answer<Json> {
         guard::may(caller, Permission::Administer)?;
         let edges = self.parts.store.edges(&caller.tenant).await?;

@@ -42,6 +42,7 @@ async fn hub() -> Hub {
             .unwrap();
     let identity = Arc::new(Identity::fresh(UnixMillis(1_795_000_000_000)).unwrap());
     let fanout = Arc::new(Fanout::new(Arc::clone(&store), Arc::clone(&started.tail), Arc::clone(&identity)));
+    let line = Arc::new(Line::new(Uuid::from_u128(1), started.handle.roles(), Arc::clone(&identity)));
     let api = Api::new(Parts {
         guard: Arc::new(Guard::new(Arc::clone(&store), 10)),
         store,
@@ -55,6 +56,7 @@ async fn hub() -> Hub {
         ca_fingerprint: [1; 32],
         identity,
         fanout,
+        line,
         roster: Arc::default(),
         rotation_commands: BTreeSet::new(),
         rotate: Arc::default(),

@@ -48,6 +48,16 @@ pub trait Losses: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<()>> + Send;
     /// The edges of a tenant that gave it, and when.
     fn wipes(&self, tenant: &Tenant) -> impl Future<Output = Answer<BTreeMap<ActorId, UnixMillis>>> + Send;
+
+    /// Keeps what became of the writes that were carried here from an edge, in place of what became of an older file's.
+    fn put_carried(
+        &self,
+        edge: ActorId,
+        made_at: UnixMillis,
+        answers: &[u8],
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// What was kept of that.
+    fn carried(&self, edge: ActorId) -> impl Future<Output = Answer<Option<Vec<u8>>>> + Send;
 }
 
 /// A version of a secret that the hub has kept, and whether it is what its entry shows now.

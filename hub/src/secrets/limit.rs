@@ -9,7 +9,7 @@ use llm_config_shared::feed::Feed;
 use llm_config_shared::name::Subtree;
 use llm_config_shared::offline::{LimitStatement, OfflineLimits, SessionMark};
 use llm_config_shared::seal::SealKey;
-use llm_config_shared::secret::{limit_key, seal_limit_keys};
+use llm_config_shared::secret::{limit_key, seal_limit_keys, sealing_keypair};
 use llm_config_shared::time::UnixMillis;
 
 use super::local::random;
@@ -17,6 +17,7 @@ use super::{KeyProvider as _, ProviderError, SecretError, SecretStore};
 use crate::registry::{Edge, Registry};
 
 const NAME: &str = "offline-limit";
+const FILES: &str = "carried-files";
 
 impl<R: Registry> SecretStore<R> {
     /// The edge's limit key for a subtree.
@@ -64,13 +65,27 @@ impl<R: Registry> SecretStore<R> {
     }
 
     pub(super) async fn load_limit_key(&self) -> Result<SealKey, SecretError> {
-        if let Some(wrapped) = self.registry.wrapped_key(NAME).await? {
-            return Ok(SealKey::from_slice(&self.providers.unwrap_key(NAME, &wrapped).await?)?);
+        self.load_own_key(NAME).await
+    }
+
+    /// What edges' files to this hub are sealed to: the private and the public half.
+    ///
+    /// # Errors
+    /// When the key or the database is away.
+    pub async fn file_keys(&self) -> Result<(SealKey, [u8; 32]), SecretError> {
+        let seed = self.of_files.get_or_try_init(|| self.load_own_key(FILES)).await?;
+        Ok(sealing_keypair(seed.expose()))
+    }
+
+    /// A key of this hub that lies in its database; made where there is none yet.
+    async fn load_own_key(&self, name: &str) -> Result<SealKey, SecretError> {
+        if let Some(wrapped) = self.registry.wrapped_key(name).await? {
+            return Ok(SealKey::from_slice(&self.providers.unwrap_key(name, &wrapped).await?)?);
         }
         let fresh = zeroize::Zeroizing::new(random::<32>().map_err(ProviderError::from)?);
-        let wrapped = self.providers.wrap_key(NAME, fresh.as_slice()).await?;
+        let wrapped = self.providers.wrap_key(name, fresh.as_slice()).await?;
         // Another process may have been first.
-        let stored = self.registry.put_wrapped_key(NAME, &wrapped).await?;
-        Ok(SealKey::from_slice(&self.providers.unwrap_key(NAME, &stored).await?)?)
+        let stored = self.registry.put_wrapped_key(name, &wrapped).await?;
+        Ok(SealKey::from_slice(&self.providers.unwrap_key(name, &stored).await?)?)
     }
 }

@@ -63,6 +63,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let rotator = Rotator::new(config, store, &secrets, &writer, &roster, &rotate);
     let watchman = Watchman::new(Arc::clone(store), writer.clone(), config.secrets.expiry.clone());
     let fanout = Arc::new(Fanout::new(Arc::clone(store), Arc::clone(&tail), Arc::clone(&identity)));
+    let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
     let api = Arc::new(Api::new(Parts {
         store: Arc::clone(store),
         writer: writer.clone(),
@@ -77,13 +78,13 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
         fanout: Arc::clone(&fanout),
+        line: Arc::clone(&line),
         expiry_warnings: watchman.newest(),
         rotation_commands: config.secrets.rotation.names(),
         rotate: Arc::clone(&rotate),
         stop: stop.clone(),
     }));
     follow_sources(config, store, &providers, (&secrets, &writer), stop);
-    let line = Arc::new(Line::new(process, writer.roles(), Arc::clone(&identity)));
     let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
     let known_callers = routes::known_callers(api, passing);
     let calls = Calls::new(known_callers.clone());

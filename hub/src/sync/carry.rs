@@ -24,8 +24,14 @@ use super::service::profile;
 use crate::clock;
 use crate::fanout::{Fanout, Transfer};
 use crate::identity::Identity;
+use crate::processes::line::{Line, UploadError};
 use crate::registry::{Edge, Registry};
 use crate::secrets::{SecretError, SecretStore};
+use crate::writer::WriterHandle;
+
+mod back;
+
+pub use back::TakenIn;
 
 /// Why there is nothing to carry.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +40,14 @@ pub enum CarryError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Secrets(#[from] SecretError),
-    #[error("the edge has heard more than this hub's history holds; carry everything with --full")]
+    #[error(
+        "the edge has heard more than this hub holds, as after a restored backup; it has to be connected once"
+    )]
     NotServed,
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error("{0}")]
+    Refused(String),
     #[error("the edge's sealing key cannot be used; renew its certificate or join it again")]
     BadSealingKey,
 }
@@ -68,6 +80,8 @@ pub struct Carrier<S> {
     pub secrets: Arc<SecretStore<S>>,
     pub identity: Arc<Identity>,
     pub fanout: Arc<Fanout<S>>,
+    pub writer: WriterHandle,
+    pub line: Arc<Line>,
 }
 
 impl<S: Journal + Registry> Carrier<S> {
@@ -128,8 +142,11 @@ impl<S: Journal + Registry> Carrier<S> {
                     let (leads, copied, lost) = (true, false, Vec::new());
                     Input::Head(HeadReport { head, physical: now, hlc, epsilon_ms, leads, copied, lost })
                 }
-                Output::Send(frame @ HubFrame::Welcome(_)) => {
-                    welcome = Some(frame);
+                Output::Send(HubFrame::Welcome(mut said)) => {
+                    if let Ok((_, public)) = self.secrets.file_keys().await {
+                        said.carry_key = Some(Box::new(public));
+                    }
+                    welcome = Some(HubFrame::Welcome(said));
                     Input::Frame(EdgeFrame::Subscribe { feeds: from.clone() })
                 }
                 Output::ReadFeeds { feeds, every } => {
@@ -145,13 +162,21 @@ impl<S: Journal + Registry> Carrier<S> {
                     continue;
                 }
                 // Keys are sealed once it is known what needs them.
-                _ => continue,
+                Output::SealGrants
+                | Output::Admit { .. }
+                | Output::TakeIn { .. }
+                | Output::Call { .. }
+                | Output::Repair(_)
+                | Output::Acknowledged(_)
+                | Output::Close => continue,
             };
             core.handle(input, clock::instant());
         }
         let first = self.keys(edge, &feeds, now).await?;
-        let frames = welcome.into_iter().chain(first).chain(transfer);
-        Ok([Piece::asked(from)].into_iter().chain(frames.map(Piece::FromHub)).collect())
+        let frames = welcome.into_iter().chain(first).map(Piece::FromHub);
+        let answers = self.answers(edge).await?;
+        let transfer = transfer.into_iter().map(Piece::FromHub);
+        Ok([Piece::asked(from)].into_iter().chain(frames).chain(answers).chain(transfer).collect())
     }
 
     /// What opens secrets: how long, and the keys of every epoch.

@@ -253,7 +253,8 @@ impl<J: Journal, R: Registry> Session<J, R> {
     async fn perform(&mut self, running: &mut Running) -> Result<(), Ended> {
         while let Some(output) = running.core.poll_output() {
             match output {
-                Output::Send(frame) => {
+                Output::Send(mut frame) => {
+                    self.name_key(&mut frame).await;
                     if matches!(frame, HubFrame::End { .. }) {
                         running.sent_at = clock::instant();
                         let head = self.parts.tail.head().position.seq;
@@ -287,6 +288,14 @@ impl<J: Journal, R: Registry> Session<J, R> {
             }
         }
         Ok(())
+    }
+
+    /// What the edge seals to that is carried here. Without it the edge goes by what it heard before.
+    async fn name_key(&self, frame: &mut HubFrame) {
+        let HubFrame::Welcome(welcome) = frame else { return };
+        if let Ok((_, public)) = self.parts.secrets.file_keys().await {
+            welcome.carry_key = Some(Box::new(public));
+        }
     }
 
     /// Waits until the edge reads, but not for ever, and not once the session is to end.
@@ -507,7 +516,7 @@ fn unavailable(error: &dyn std::error::Error, what: &str) -> Done {
 }
 
 /// Who wrote: the hub says which edge, the edge only which of its local callers.
-fn author(edge: &EdgeName, said: &str) -> Arc<str> {
+pub(super) fn author(edge: &EdgeName, said: &str) -> Arc<str> {
     let prefix = format!("edge:{edge}/");
     if said.starts_with(&prefix) { said.into() } else { format!("{prefix}{said}").into() }
 }

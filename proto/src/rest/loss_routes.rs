@@ -30,6 +30,7 @@ pub fn loss_routes<A: LossService>() -> Router<Arc<A>> {
         .merge(routed::<__path_lose_edge, _, Arc<A>>(lose_edge::<A>))
         .merge(routed::<__path_get_receipt, _, Arc<A>>(get_receipt::<A>))
         .merge(routed::<__path_carry, _, Arc<A>>(carry::<A>))
+        .merge(routed::<__path_take_carried, _, Arc<A>>(take_carried::<A>))
         .merge(routed::<__path_list_exposed, _, Arc<A>>(list_exposed::<A>))
 }
 
@@ -176,6 +177,18 @@ async fn carry<A: LossService>(
     ];
     let pieces = tokio_stream::iter(file.pieces.map(Ok::<_, std::convert::Infallible>));
     Ok((head, Body::from_stream(pieces)).into_response())
+}
+
+#[utoipa::path(post, path = "/api/v1/fleet/carried", operation_id = "takeCarried", tag = "fleet",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+        description = "A file of `llm-config edge carry`"),
+    responses((status = 200, body = Object, description = "What became of the edge's writes; brought again they are known"),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn take_carried<A: LossService>(
+    State(service): Service<A>,
+    call: Call,
+) -> Result<Json<serde_json::Value>> {
+    Ok(Json(service.take_carried(&call.caller, &call.original.body).await?))
 }
 
 #[utoipa::path(get, path = "/api/v1/edges/{name}/receipt", operation_id = "getReceipt", tag = "fleet",

@@ -80,6 +80,8 @@ pub trait LossService: Send + Sync + 'static {
         name: EdgeName,
         wanted: CarryWanted,
     ) -> impl Future<Output = Answer<CarriedFile>> + Send;
+    /// Admits what was carried here from an edge, and says what became of it; 409 where the file is not to be taken.
+    fn take_carried(&self, caller: &Caller, file: &[u8]) -> impl Future<Output = Answer<Json>> + Send;
     /// The receipt of the edge of that name that was lost last; 404.
     fn receipt(&self, caller: &Caller, name: EdgeName) -> impl Future<Output = Answer<Json>> + Send;
     /// Secrets that lost edges could read, those that still wait to be replaced first.

@@ -46,6 +46,7 @@ struct Values;
     loss_routes::lose_edge,
     loss_routes::get_receipt,
     loss_routes::carry,
+    loss_routes::take_carried,
     loss_routes::list_exposed,
     conflict_routes::list_conflicts,
     conflict_routes::get_conflict,

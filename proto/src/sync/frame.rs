@@ -22,6 +22,7 @@ use super::regions::{shards_from_wire, shards_to_wire};
 use super::wire::edge_message::Frame as FromEdge;
 use super::wire::hub_message::Frame as FromHub;
 use super::{repair, wire};
+use crate::possession::SEALING_KEY_BYTES;
 
 /// Most keys in one message.
 const GRANTS_MAX: usize = 4_096;
@@ -209,6 +210,7 @@ fn welcome_to_wire(welcome: &Welcome) -> wire::Welcome {
         lost_history: welcome.lost_history.clone().unwrap_or_default(),
         takes_newer: welcome.takes_newer,
         copied: welcome.copied,
+        carry_key: welcome.carry_key.as_deref().map(|key| key.to_vec().into()).unwrap_or_default(),
     }
 }
 
@@ -230,7 +232,17 @@ fn welcome_from_wire(part: wire::Welcome) -> Parsed<Welcome> {
         lost_history: Some(part.lost_history).filter(|bytes| !bytes.is_empty()),
         takes_newer: part.takes_newer,
         copied: part.copied,
+        carry_key: carry_key(&part.carry_key)?,
     })
+}
+
+fn carry_key(bytes: &[u8]) -> Parsed<Option<Box<[u8; SEALING_KEY_BYTES]>>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        InvalidMessage::Length { field: "carry key", length: bytes.len(), expected: SEALING_KEY_BYTES };
+    Ok(Some(Box::new(bytes.try_into().map_err(|_| wrong)?)))
 }
 
 pub(super) fn taken_to_wire(batch: u64, taken: Taken) -> wire::Taken {

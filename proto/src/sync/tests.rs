@@ -150,6 +150,7 @@ fn welcome() -> Welcome {
         lost_history: None,
         takes_newer: false,
         copied: false,
+        carry_key: Some(Box::new([7; 32])),
     }
 }
 

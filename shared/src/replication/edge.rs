@@ -39,7 +39,7 @@ mod reread;
 mod restore;
 mod session;
 
-pub use carried::{Carried, NotTaken};
+pub use carried::{Carried, Exported, NotTaken};
 
 use apply::Switch;
 use grace::Grace;
@@ -98,6 +98,8 @@ pub enum Input {
     Recalled(Vec<Record>),
     /// A file of frames was brought by hand; they follow, and what became of them is told by [`Output::Carried`].
     Carried(Box<Carried>),
+    /// Somebody wants to carry to the hub what waits for it.
+    Export,
 }
 
 /// What is to be done.
@@ -138,6 +140,8 @@ pub enum Output {
     },
     /// What was brought by hand is durable and readers see it, or why nothing of it was taken.
     Carried(Result<(), NotTaken>),
+    /// The answer to [`Input::Export`].
+    Exported(Result<Box<Exported>, NotTaken>),
     Alert(Alert),
 }
 
@@ -271,6 +275,8 @@ enum Effect {
     Granted(Vec<KeyGrant>),
     /// The hub's answer to a batch that was handed in is noted.
     HandedIn,
+    /// Writes are marked as sent, and may leave.
+    Exported(Box<Exported>),
     Confirmed {
         feeds: Vec<(Feed, FeedRecord)>,
         removed: Vec<(u64, EntryKey)>,
@@ -430,6 +436,7 @@ impl EdgeReplica {
             Input::Reread(records) => self.handle_reread(records, now),
             Input::Recalled(records) => self.handle_recalled(records, now),
             Input::Carried(carried) => self.handle_carried(*carried, now),
+            Input::Export => self.handle_export(now),
             Input::ConnectNow => {
                 if matches!(self.phase, Phase::Offline { .. }) {
                     self.connect(now);
@@ -544,6 +551,7 @@ impl EdgeReplica {
             Effect::Reidentified { touched } => self.complete_reidentify(touched, now),
             Effect::Granted(grants) => self.complete_grants(grants),
             Effect::HandedIn => self.hand_in_next(now),
+            Effect::Exported(exported) => self.outputs.push_back(Output::Exported(Ok(exported))),
             Effect::Confirmed { feeds, removed } => self.complete_confirmed(feeds, removed),
         }
     }

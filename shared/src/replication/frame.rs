@@ -141,6 +141,8 @@ pub struct Welcome {
     /// Another replica is connected under the same incarnation: this one is to take another, once the hub has decided
     /// what it can of the writes that wait.
     pub copied: bool,
+    /// What is carried to this hub is sealed to this key (X25519); none where it takes nothing of the kind now.
+    pub carry_key: Option<Box<[u8; 32]>>,
 }
 
 /// Why a session is not served.

@@ -360,6 +360,7 @@ impl HubSession {
             takes_newer: self.told_of.is_some(),
             lost_history,
             copied: report.copied,
+            carry_key: None,
         };
         self.send(HubFrame::Welcome(welcome));
         if self.profile.feeds.iter().any(|feed| feed.secrets) {

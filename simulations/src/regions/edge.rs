@@ -125,6 +125,7 @@ impl Regions {
                 | Output::Replied { .. }
                 | Output::CallFailed { .. }
                 | Output::Carried(_)
+                | Output::Exported(_)
                 | Output::WriteRefused { .. } => {}
                 output @ (Output::Send(_) | Output::Connect | Output::Disconnect) => rest.push(output),
             }

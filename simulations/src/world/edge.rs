@@ -277,7 +277,7 @@ impl World {
             }
             Output::Replied { .. } => self.stats.count("calls answered"),
             Output::CallFailed { .. } => self.stats.count("calls failed"),
-            Output::Carried(_) => {}
+            Output::Carried(_) | Output::Exported(_) => {}
             Output::Alert(alert) => return self.alert(edge, &alert),
         }
         Ok(())

@@ -1,8 +1,9 @@
-//! Files that are carried to edges that cannot reach the hub.
+//! Files that are carried to and from edges that cannot reach the hub.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Method;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::super::address::Address;
@@ -41,4 +42,41 @@ pub(super) async fn carry(connection: &Connection, args: &CarryArgs, json: bool)
         return output::line(told.to_string());
     }
     output::line(format!("good until {until}; at the edge: llm-config edge apply {}", args.out.display()))
+}
+
+/// What became of an edge's writes.
+#[derive(Deserialize)]
+struct TakenIn {
+    edge: String,
+    accepted: u64,
+    known: u64,
+    conflicts: u64,
+    held: u64,
+    denied: u64,
+    left: u64,
+}
+
+/// Brings what waits at an edge.
+pub(super) async fn apply(connection: &Connection, file: &Path, json: bool) -> Result<(), Failure> {
+    let bytes =
+        std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    let address = Address::new(&["fleet", "carried"]);
+    let answer = connection.ask_with(Method::POST, &address, Some(bytes.into())).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    let TakenIn { edge, accepted, known, conflicts, held, denied, left } = answer.parsed()?;
+    let counts = [
+        (accepted, "accepted"),
+        (known, "known already"),
+        (conflicts, "lost to a value written meanwhile"),
+        (held, "held for a person"),
+        (denied, "denied"),
+        (left, "left to the edge, which has been connected since"),
+    ];
+    let told = counts.iter().filter(|(count, what)| *count > 0 || *what == "accepted");
+    let told: Vec<String> = told.map(|(count, what)| format!("{} {what}", output::count(*count))).collect();
+    output::line(format!("{edge}: {}", told.join(", ")))?;
+    output::hint(format!("the edge hears of it with the next file: llm-config fleet carry {edge} -o FILE"));
+    Ok(())
 }

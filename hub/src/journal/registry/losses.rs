@@ -28,6 +28,12 @@ const PUT_LIMIT: Sql = Sql::same(
 );
 const PUT_WIPE: Sql =
     Sql::same("INSERT INTO wipe (edge, wiped_at, proof) VALUES ($1, $2, $3) ON CONFLICT (edge) DO NOTHING");
+const PUT_CARRIED: Sql = Sql::same(
+    "INSERT INTO carried (edge, made_at, answers) VALUES ($1, $2, $3)
+     ON CONFLICT (edge) DO UPDATE SET made_at = excluded.made_at, answers = excluded.answers
+     WHERE excluded.made_at > carried.made_at",
+);
+const CARRIED: Sql = Sql::same("SELECT answers FROM carried WHERE edge = $1");
 const WIPES: Sql =
     Sql::same("SELECT w.edge, w.wiped_at FROM wipe w JOIN edge e ON e.id = w.edge WHERE e.tenant = $1");
 const REMOVE_LIMIT: Sql = Sql::same("DELETE FROM offline_limit WHERE tenant = $1 AND namespace = $2");
@@ -91,6 +97,21 @@ impl<D: Dialect> Losses for Database<D> {
         let args = vec![edge.0.as_bytes().as_slice().into(), wiped_at.0.into(), proof.into()];
         tx.execute(PUT_WIPE, args).await?;
         tx.commit().await
+    }
+
+    async fn put_carried(&self, edge: ActorId, made_at: UnixMillis, answers: &[u8]) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        let args = vec![edge.0.as_bytes().as_slice().into(), made_at.0.into(), answers.into()];
+        tx.execute(PUT_CARRIED, args).await?;
+        tx.commit().await
+    }
+
+    async fn carried(&self, edge: ActorId) -> Answer<Option<Vec<u8>>> {
+        let mut tx = self.dialect.begin_read().await?;
+        let found = tx.fetch(CARRIED, vec![edge.0.as_bytes().as_slice().into()]).await?;
+        let answers = found.first().map(|row| Ok(row.blob(0)?.to_vec())).transpose();
+        tx.commit().await?;
+        answers
     }
 
     async fn wipes(&self, tenant: &Tenant) -> Answer<BTreeMap<ActorId, UnixMillis>> {

@@ -5,11 +5,13 @@
 
 use super::{EdgeReplica, Effect, Output, Phase};
 use crate::feed::Feed;
-use crate::replication::frame::Welcome;
+use crate::limits::CARRIED_BYTES_MAX;
+use crate::replication::frame::{Hello, PROTOCOL, Welcome};
 use crate::segment::Rejected;
-use crate::store::replica::{Batch, Record};
+use crate::store::replica::{Batch, PendingRecord, Record};
 use crate::time::Instant;
 use crate::vector::Vector;
+use crate::write::Write;
 
 /// How a file begins: the frames of its transfer follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,18 @@ pub struct Carried {
     /// What the hub took this edge to hold. A feed that is not named comes whole.
     pub from: Vec<(Feed, Vector)>,
     pub welcome: Welcome,
+}
+
+/// What is carried to the hub: what a session would have begun with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    pub hello: Hello,
+    /// The oldest that wait, in the order of their counters.
+    pub writes: Vec<Write>,
+    /// What this edge holds.
+    pub feeds: Vec<(Feed, Vector)>,
+    /// How many more wait than fit.
+    pub left: usize,
 }
 
 /// Why nothing of a file was taken.
@@ -91,5 +105,41 @@ impl EdgeReplica {
         self.inbox.clear();
         self.abandon_incoming(now);
         self.outputs.push_back(Output::Carried(outcome));
+    }
+
+    /// As before an upload: from here on the writes stay as they are, and the session's number is never used again. They wait
+    /// all the same, until the hub is heard to have them.
+    pub(super) fn handle_export(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Offline { .. }) || self.broken.is_some() {
+            return self.outputs.push_back(Output::Exported(Err(NotTaken::Connected)));
+        }
+        self.state.session += 1;
+        let mut bytes = 0;
+        let waiting = || self.outbox.iter().filter(|pending| pending.decided.is_none());
+        let fits = |pending: &&PendingRecord| {
+            bytes += pending.write.size();
+            bytes <= CARRIED_BYTES_MAX
+        };
+        let taken: Vec<PendingRecord> = waiting().take_while(fits).cloned().collect();
+        let hello = Hello {
+            protocol: PROTOCOL,
+            incarnation: self.state.incarnation,
+            session: self.state.session,
+            floor: self.floor(),
+            pending: waiting().count() as u64,
+        };
+        let left = waiting().count() - taken.len();
+        let held = self.feeds.iter().filter(|(_, state)| !self.begins_anew(state));
+        let feeds = held.map(|(feed, state)| (feed.clone(), state.record.vector.clone())).collect();
+        let mut put = Vec::with_capacity(taken.len() + 1);
+        for pending in taken.iter().filter(|pending| !pending.sent) {
+            let sent = PendingRecord { sent: true, ..pending.clone() };
+            self.outbox.put(sent.clone());
+            put.push(Record::Pending(sent));
+        }
+        put.push(self.state_record());
+        let writes = taken.into_iter().map(|pending| pending.write).collect();
+        let exported = Box::new(Exported { hello, writes, feeds, left });
+        self.commit(Batch { put, remove: Vec::new() }, Effect::Exported(exported), now);
     }
 }

@@ -114,7 +114,11 @@ impl EdgeReplica {
     }
 
     pub(super) fn handle_upload_result(&mut self, batch: u64, answers: Vec<Answer>, now: Instant) {
-        if self.upload_in_flight != Some(batch) {
+        // In a file it is the answer to what was carried to the hub before.
+        let mut answers = answers;
+        if self.phase == Phase::Carried {
+            answers.retain(|answer| answer.verdict != Verdict::Reidentify);
+        } else if self.upload_in_flight != Some(batch) {
             return;
         }
         let copied = answers.iter().any(|answer| answer.verdict == Verdict::Reidentify);

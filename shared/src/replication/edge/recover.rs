@@ -170,6 +170,7 @@ mod tests {
             takes_newer: false,
             lost_history: statement,
             copied: false,
+            carry_key: None,
         };
         edge.handle(Input::Frame(HubFrame::Welcome(welcome)), now);
         let outputs = std::iter::from_fn(|| edge.poll_output()).collect();

@@ -107,6 +107,7 @@ impl Bench {
             default_environment: Environment::base(),
             write: vec![Subtree::ALL],
             copied: false,
+            carry_key: None,
             lost_history: None,
             takes_newer: false,
         })));
@@ -133,6 +134,8 @@ impl Bench {
                 | Output::WriteRefused { .. }
                 | Output::Decided { .. }
                 | Output::Replied { .. }
+                | Output::Carried(_)
+                | Output::Exported(_)
                 | Output::CallFailed { .. } => {}
             }
         }

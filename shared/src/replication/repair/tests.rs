@@ -277,6 +277,8 @@ impl Bench {
             | EdgeOutput::WriteRefused { .. }
             | EdgeOutput::Decided { .. }
             | EdgeOutput::Replied { .. }
+            | EdgeOutput::Carried(_)
+            | EdgeOutput::Exported(_)
             | EdgeOutput::CallFailed { .. } => {}
         }
     }

@@ -132,6 +132,7 @@ impl Machine {
             takes_newer: false,
             write: vec![Subtree::ALL],
             copied,
+            carry_key: None,
         })));
     }
 

@@ -128,6 +128,7 @@ impl Bench {
             lost_history: Some(draft.signed(&signature)),
             takes_newer,
             copied: false,
+            carry_key: None,
         })));
         bench
     }
@@ -155,6 +156,8 @@ impl Bench {
                 | Output::WriteRefused { .. }
                 | Output::Decided { .. }
                 | Output::Replied { .. }
+                | Output::Carried(_)
+                | Output::Exported(_)
                 | Output::CallFailed { .. } => {}
             }
         }

@@ -1,0 +1,210 @@
+//! What somebody carried here from an edge: admitted as if the edge had uploaded it.
+
+use llm_config_proto::possession::{carried_message, verify};
+use llm_config_proto::sync::Piece;
+use llm_config_shared::codec::{Reader, Writer};
+use llm_config_shared::limits::{CLOCK_EPSILON_MS, FRAME_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::name::{EdgeName, Tenant};
+use llm_config_shared::parcel::{Cover, Label, Unpacker, read_cover};
+use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
+use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::rules::Rules;
+use llm_config_shared::secret::open_file_key;
+use llm_config_shared::stamp::Hlc;
+use llm_config_shared::store::{Journal, JournalError};
+use llm_config_shared::write::{Answer, Verdict, Write};
+
+use super::super::service::profile;
+use super::super::session::author;
+use super::{Carrier, CarryError};
+use crate::clock;
+use crate::registry::{Edge, Registry};
+
+/// What became of the writes of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenIn {
+    pub edge: String,
+    pub accepted: usize,
+    /// Brought before, by this file or by the edge itself.
+    pub known: usize,
+    /// Kept in the history; a value that was written meanwhile counts.
+    pub conflicts: usize,
+    pub held: usize,
+    pub denied: usize,
+    /// The edge, which has been connected since, brings these itself.
+    pub left: usize,
+}
+
+impl TakenIn {
+    fn count(&mut self, answers: &[Answer]) {
+        for answer in answers {
+            *match answer.verdict {
+                Verdict::Admitted { .. } => &mut self.accepted,
+                Verdict::Duplicate => &mut self.known,
+                Verdict::Lost { .. } => &mut self.conflicts,
+                Verdict::Held(_) => &mut self.held,
+                Verdict::Denied(_) => &mut self.denied,
+                Verdict::Reidentify => &mut self.left,
+            } += 1;
+        }
+    }
+}
+
+/// As a session would have sent them, one behind the other.
+fn encode(decided: &[Answer]) -> Vec<u8> {
+    let mut out = Writer::default();
+    for answers in decided.chunks(UPLOAD_WRITES_MAX) {
+        let frame = HubFrame::UploadResult { batch: 0, answers: answers.to_vec() };
+        out.bytes(&Piece::FromHub(frame).encode());
+    }
+    out.finish()
+}
+
+fn refused(why: impl ToString) -> CarryError {
+    CarryError::Refused(why.to_string())
+}
+
+impl<S: Journal + Registry> Carrier<S> {
+    /// Admits what waits at an edge, exactly once however often it is brought, and by whatever way.
+    ///
+    /// # Errors
+    /// When the file is not whole, not of an edge of this tenant or too old, or its edge was removed: nothing of it was taken
+    /// then. When the database is away, some of it may have been; brought again, the rest is taken.
+    pub async fn from_edge(&self, tenant: &Tenant, file: &[u8]) -> Result<TakenIn, CarryError> {
+        let (edge, label, frames) = self.opened(tenant, file).await?;
+        let environments = self.store.environments(&edge.tenant).await?;
+        let profile = profile(&edge, environments);
+        let mut core = HubSession::new(profile.clone(), Rules::ALL, clock::instant());
+        let mut taken = TakenIn { edge: edge.name.to_string(), ..TakenIn::default() };
+        let mut decided = Vec::new();
+        let mut held = 0;
+        for frame in frames {
+            if let EdgeFrame::Subscribe { feeds } = &frame {
+                let shard = self.store.head().await?.shard;
+                let all = feeds.len() >= profile.feeds.len();
+                held = feeds.iter().map(|(_, at)| at.seq(shard)).min().filter(|_| all).unwrap_or(0);
+                continue;
+            }
+            core.handle(Input::Frame(frame), clock::instant());
+            while let Some(output) = core.poll_output() {
+                let input = match output {
+                    Output::ReadHead => Input::Head(self.head_report().await?),
+                    Output::Admit { batch, session, writes, .. } => {
+                        let answers = self.admit(&edge, &profile, session, writes).await?;
+                        taken.count(&answers);
+                        decided.extend(answers.iter().cloned());
+                        Input::Decided { batch, answers }
+                    }
+                    Output::Send(HubFrame::Refused { refusal, .. }) => {
+                        return Err(refused(format!("the file cannot be taken in now: {refusal}")));
+                    }
+                    Output::Send(_)
+                    | Output::SealGrants
+                    | Output::TakeIn { .. }
+                    | Output::ReadFeeds { .. }
+                    | Output::Call { .. }
+                    | Output::Repair(_)
+                    | Output::Acknowledged(_)
+                    | Output::Close => continue,
+                };
+                core.handle(input, clock::instant());
+            }
+        }
+        let answers = encode(&decided);
+        self.store.put_carried(edge.id, label.issued_at, &answers).await?;
+        self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), held)]).await?;
+        Ok(taken)
+    }
+
+    /// The answers to what was carried here last, for the edge that waits for them.
+    pub(super) async fn answers(&self, edge: &Edge) -> Result<Vec<Piece>, CarryError> {
+        let kept = self.store.carried(edge.id).await?.unwrap_or_default();
+        let corrupt = |error: &dyn std::fmt::Display| JournalError::Corrupt(error.to_string());
+        let mut reader = Reader::new(&kept);
+        let mut pieces = Vec::new();
+        while reader.remaining() > 0 {
+            let piece = reader.bytes(FRAME_BYTES_MAX, "answers").map_err(|error| corrupt(&error))?;
+            pieces.push(Piece::decode(piece).map_err(|error| corrupt(&error))?);
+        }
+        Ok(pieces)
+    }
+
+    async fn head_report(&self) -> Result<HeadReport, CarryError> {
+        let (head, physical) = (self.store.head().await?, clock::now());
+        let hlc = head.hlc.max(Hlc::from_physical(physical));
+        let (leads, copied, lost) = (true, false, Vec::new());
+        Ok(HeadReport { head, physical, hlc, epsilon_ms: CLOCK_EPSILON_MS, leads, copied, lost })
+    }
+
+    async fn admit(
+        &self,
+        edge: &Edge,
+        profile: &Profile,
+        session: u64,
+        mut writes: Vec<Write>,
+    ) -> Result<Vec<Answer>, CarryError> {
+        for write in &mut writes {
+            write.author.name = author(&edge.name, &write.author.name);
+        }
+        let upload = Upload {
+            edge: edge.id,
+            tenant: edge.tenant.clone(),
+            write: profile.write.clone(),
+            feeds: profile.feeds.clone(),
+            environments: profile.environments.clone(),
+            session,
+            // A file may be brought again: that its session has uploaded before says nothing of copies.
+            first: false,
+            writes,
+        };
+        Ok(self.line.upload(&self.writer, upload).await?)
+    }
+
+    /// Looks through all of it before anything is done.
+    async fn opened(
+        &self,
+        tenant: &Tenant,
+        file: &[u8],
+    ) -> Result<(Edge, Label, Vec<EdgeFrame>), CarryError> {
+        let mut rest = file;
+        let signed = read_cover(&mut rest).map_err(refused)?;
+        let (Cover { label, key }, body, signature) =
+            Cover::of_edge(&signed).map_err(|_| refused("this is no file of `llm-config edge carry`"))?;
+        let edge = self.store.edge(label.edge).await?.filter(|edge| edge.tenant == *tenant);
+        let edge = edge.ok_or_else(|| refused("the file is from an edge that this hub does not know"))?;
+        let name: &EdgeName = &edge.name;
+        verify(&edge.public_key, &carried_message(&body), &signature)
+            .map_err(|_| refused(format!("the file was not signed by edge {name}, or is damaged")))?;
+        if edge.removed_at.is_some() {
+            return Err(refused(format!("edge {name} was removed; nothing that it wrote is taken")));
+        }
+        if label.tenant != *tenant || label.not_after < clock::now() {
+            let until = label.not_after.to_rfc3339();
+            return Err(refused(format!("the file was good until {until}; have edge {name} make a new one")));
+        }
+        let (private, _) = self.secrets.file_keys().await?;
+        let key = open_file_key(&key, &label.bytes(), &private)
+            .map_err(|_| refused("the file was sealed to another hub, or before this one was restored"))?;
+        let mut pieces = Unpacker::new(rest, key, &signed);
+        let mut frames = Vec::new();
+        while let Some(piece) = pieces.next_piece().map_err(refused)? {
+            let frame = match Piece::decode(&piece) {
+                Ok(Piece::FromEdge(frame)) => frame,
+                Ok(Piece::FromHub(_) | Piece::Removal(_)) | Err(_) => {
+                    return Err(refused("the file makes no sense to this hub; it may be of a newer edge"));
+                }
+            };
+            let fits = if frames.is_empty() {
+                matches!(frame, EdgeFrame::Hello(_))
+            } else {
+                matches!(frame, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. })
+            };
+            if !fits {
+                return Err(refused("the file makes no sense to this hub"));
+            }
+            frames.push(frame);
+        }
+        Ok((edge, label, frames))
+    }
+}
