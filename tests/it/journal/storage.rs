@@ -30,6 +30,7 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0016 expiry",
             "0017 in use",
             "0018 rotation",
+            "0020 carried",
             "0023 source"
         ]
     );
