@@ -101,8 +101,8 @@ impl<S: Journal + Registry> Follower<S> {
         }
         let same = match step(before, now) {
             Step::Nothing => return Ok(true),
-            Step::ToVault => self.to_vault(&pair, now).await?,
-            Step::FromVault => self.from_vault(&pair, now).await?,
+            Step::ToVault => self.bring_to_vault(&pair, now).await?,
+            Step::FromVault => self.take_from_vault(&pair, now).await?,
         };
         if let Some(versions) = same {
             self.journal.note_source_key(&self.identity(), &pair.key, versions).await?;
@@ -111,7 +111,7 @@ impl<S: Journal + Registry> Follower<S> {
     }
 
     /// How both are now; none when Vault has another version meanwhile.
-    async fn to_vault(&self, pair: &Pair, now: Versions) -> Result<Option<Versions>, LookError> {
+    async fn bring_to_vault(&self, pair: &Pair, now: Versions) -> Result<Option<Versions>, LookError> {
         let mount = &self.source.mount;
         let last = pair.vault.map_or(0, |version| version.number);
         let Some(HubRow { row, .. }) = &pair.row else {
@@ -130,7 +130,7 @@ impl<S: Journal + Registry> Follower<S> {
     }
 
     /// How both are now; none when the hub has another version meanwhile, or cannot take it.
-    async fn from_vault(&self, pair: &Pair, now: Versions) -> Result<Option<Versions>, LookError> {
+    async fn take_from_vault(&self, pair: &Pair, now: Versions) -> Result<Option<Versions>, LookError> {
         let Some(number) = now.vault else {
             let gone = Some(Versions::default());
             if now.entry.is_none() {

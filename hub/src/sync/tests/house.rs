@@ -74,7 +74,7 @@ impl Hub {
             secrets: Arc::clone(&secrets),
         });
         let parts = Arc::new(Parts {
-            fanout: Fanout::new(Arc::clone(&journal), Arc::clone(&tail), Arc::clone(&identity)),
+            fanout: Arc::new(Fanout::new(Arc::clone(&journal), Arc::clone(&tail), Arc::clone(&identity))),
             registry: Arc::clone(&journal),
             journal,
             secrets,
