@@ -1,12 +1,14 @@
 //! By USB stick: an edge whose network is cut is kept current with files that somebody carries.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::Hub;
 use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
+use llm_config_tests::wait::eventually;
 use serde_json::json;
 
 const SECRET: &str = "sk-live-stick-1";
@@ -121,6 +123,45 @@ async fn what_a_file_brings_is_read_and_the_stream_goes_on_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_on_from_what_the_edge_heard_last_in_each_of_its_folders() {
+    let world = World::new("carry-delta").await;
+    world.proxy.heal();
+    world.edge.client().until("/health/hub", |answer| answer.status == 200).await;
+    let noise = || -> String { (0..1_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect() };
+    for n in 0..40 {
+        world.set(&format!("bulk-{n}"), &noise()).await;
+    }
+    let (patched, secret) = (json!({"noise": noise(), "n": 1}).to_string(), "sk-live-stick-2");
+    world.set("patched", &patched).await;
+    world.edge.client().until_value(&at("patched"), patched.as_str()).await;
+    // Only this folder moves, while the edge hears it; its own folder, and other environments, stay where they were.
+    world.set("model", "b").await;
+    world.edge.client().until_value(&at("model"), "b").await;
+    world.proxy.suffer(Fault::Cut);
+    world.edge.client().until("/health/hub", |answer| answer.status == 503).await;
+    world.set("model", "c").await;
+    let patched = patched.replace("\"n\":1", "\"n\":2");
+    world.set("patched", &patched).await;
+    world.set_secret("key", secret).await;
+
+    let size = |file: &Path| std::fs::metadata(file).unwrap().len();
+    let full = size(&world.to_edge("full", &["--full"]).await);
+    // What an edge acknowledged is written down some seconds later.
+    let number = AtomicUsize::new(0);
+    let file = eventually("the hub knows what the edge has", async || {
+        let name = format!("file-{}", number.fetch_add(1, Ordering::Relaxed));
+        let file = world.to_edge(&name, &[]).await;
+        if size(&file) < full / 4 { Ok(file) } else { Err(format!("{} of {full}", size(&file))) }
+    })
+    .await;
+    let said = world.apply(&file).await;
+    assert!(said.contains("3 entries changed"), "{said}");
+    assert_eq!(world.value("model").await, "c");
+    assert_eq!(world.value("patched").await, patched.as_str());
+    assert_eq!(world.value("key").await, secret);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_not_whole_or_not_for_this_edge_changes_nothing() {
     let world = World::new("carry-refused").await;
     world.set("model", "b").await;
@@ -170,7 +211,8 @@ async fn an_edge_that_lacks_what_a_file_goes_on_from_asks_for_everything() {
     world.edge.start().await;
     world.proxy.heal();
     world.set("model", "b").await;
-    world.edge.client().until_value(&at("model"), "b").await;
+    world.set("stays", "s").await;
+    world.edge.client().until_value(&at("stays"), "s").await;
     // The hub writes down now and then what its edges have.
     let behind = |answer: &llm_config_tests::http::Answer| {
         answer.json().as_array().is_some_and(|edges| edges[0]["behind"] == json!(0))

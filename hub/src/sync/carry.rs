@@ -16,9 +16,9 @@ use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::seal_file_key;
 use llm_config_shared::stamp::Hlc;
-use llm_config_shared::store::{Head, Journal, JournalError};
+use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::time::UnixMillis;
-use llm_config_shared::vector::{Position, Vector};
+use llm_config_shared::vector::Vector;
 
 use super::service::profile;
 use crate::clock;
@@ -30,6 +30,7 @@ use crate::secrets::{SecretError, SecretStore};
 use crate::writer::WriterHandle;
 
 mod back;
+mod held;
 
 pub use back::TakenIn;
 
@@ -126,7 +127,8 @@ impl<S: Journal + Registry> Carrier<S> {
         let profile = profile(edge, environments);
         let feeds = profile.feeds.clone();
         let head = self.store.head().await?;
-        let from = if full { Vec::new() } else { acknowledged(edge, &feeds, &head) };
+        let acked_seq = if full { 0 } else { edge.acked_seq };
+        let from = held::held(&self.store, acked_seq, &feeds, &head).await?;
         let mut floor = Vector::EMPTY;
         from.iter().for_each(|(_, vector)| floor.join(vector));
 
@@ -192,12 +194,4 @@ impl<S: Journal + Registry> Carrier<S> {
         let grants = self.secrets.grants_for(edge, feeds, now).await?;
         Ok(vec![HubFrame::OfflineLimit(draft.signed(&signature)), HubFrame::Grants(grants)])
     }
-}
-
-/// What the hub knows the edge to hold, of its own order; nothing where it never heard.
-fn acknowledged(edge: &Edge, feeds: &[Feed], head: &Head) -> Vec<(Feed, Vector)> {
-    let epoch = head.epochs.get(head.shard).map(|table| table.epoch_of(edge.acked_seq));
-    let Some(epoch) = epoch.filter(|_| edge.acked_seq > 0) else { return Vec::new() };
-    let at = Vector::at(head.shard, Position { epoch, seq: edge.acked_seq });
-    feeds.iter().map(|feed| (feed.clone(), at.clone())).collect()
 }
