@@ -195,7 +195,7 @@ async fn a_file_that_is_not_whole_or_not_for_this_edge_changes_nothing() {
     let other = Edge::join(&world.scratch, "e2", &token).await;
     let said = other.cli(&["edge", "apply", file.to_str().unwrap()]).await;
     assert!(said.code == 1 && said.err.contains("another edge"), "{}", said.err);
-    llm_config_tests::wait::eventually("the file has expired", async || {
+    eventually("the file has expired", async || {
         let said = world.edge.cli(&["edge", "apply", short.to_str().unwrap()]).await;
         if said.err.contains("was good until") { Ok(()) } else { Err(said.err) }
     })
@@ -263,7 +263,7 @@ async fn a_removed_edge_destroys_its_data_when_a_file_says_so() {
     let said = world.apply(&file).await;
     assert!(said.contains("its data is destroyed"), "{said}");
     let data = world.edge.data().to_owned();
-    llm_config_tests::wait::eventually("the replica is gone", async || {
+    eventually("the replica is gone", async || {
         if data.join("replica").exists() { Err("it is there") } else { Ok(()) }
     })
     .await;

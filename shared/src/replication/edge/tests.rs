@@ -8,15 +8,17 @@ use uuid::Uuid;
 
 use super::*;
 use crate::digest::ScopeDigest;
-use crate::entry::{Content, HubRow, Metadata};
-use crate::name::{Key, Namespace, Scope, Subtree};
+use crate::entry::{Author, ChangeId, Content, HubRow, Metadata};
+use crate::name::{Key, Namespace, Scope, Subtree, Tenant};
 use crate::replication::frame::Welcome;
 use crate::replication::transfer::{Issue, PartDraft, draft_part};
-use crate::stamp::{Hlc, Stamp, WriteId};
+use crate::segment::VerificationKeys;
+use crate::stamp::{ActorId, Hlc, Stamp, WriteId};
 use crate::store::replica::Slot;
 use crate::store::{FeedRows, Head};
 use crate::value::Value;
 use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
+use crate::write::Action;
 use crate::write::Answer;
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(1));

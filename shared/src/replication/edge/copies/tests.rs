@@ -7,12 +7,14 @@ use uuid::Uuid;
 use super::super::*;
 use crate::entry::{Author, ChangeId};
 use crate::feed::Environments;
-use crate::name::{Environment, Key, Namespace, Scope, Subtree};
+use crate::name::{Environment, Key, Namespace, Scope, Subtree, Tenant};
 use crate::replication::frame::{Hello, Welcome};
-use crate::stamp::{Hlc, WriteId};
+use crate::segment::VerificationKeys;
+use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::store::replica::Slot;
 use crate::value::Value;
 use crate::vector::ShardId;
+use crate::write::Action;
 use crate::write::Answer;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);

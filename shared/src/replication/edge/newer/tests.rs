@@ -7,15 +7,16 @@ use uuid::Uuid;
 
 use super::super::*;
 use super::*;
-use crate::entry::{Content, Metadata};
-use crate::name::{Key, Namespace, Scope, Subtree};
+use crate::entry::{Author, ChangeId, Content, Metadata};
+use crate::name::{Key, Namespace, Scope, Subtree, Tenant};
 use crate::replication::frame::Welcome;
-use crate::segment::LostHistory;
-use crate::stamp::{Hlc, WriteId};
+use crate::segment::{LostHistory, VerificationKeys};
+use crate::stamp::{ActorId, Hlc, WriteId};
 use crate::store::Loss;
 use crate::store::replica::{KeptRecord, Slot};
 use crate::value::Value;
 use crate::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId};
+use crate::write::Action;
 
 const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 const EDGE: ActorId = ActorId(Uuid::from_u128(9));
