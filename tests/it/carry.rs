@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
-use llm_config_tests::hub::Hub;
+use llm_config_tests::hub::{Database, Hub};
 use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::wait::eventually;
 use serde_json::json;
+
+on_both_databases! {
+    a_file_goes_on_from_what_the_edge_heard_last_in_each_of_its_folders,
+    two_rounds_by_stick_bring_both_sides_to_the_same,
+    a_hub_that_was_killed_takes_the_rest_when_the_file_is_brought_again,
+}
 
 const SECRET: &str = "sk-live-stick-1";
 
@@ -27,8 +33,12 @@ struct World {
 
 impl World {
     async fn new(test: &str) -> Self {
+        Self::on(Database::Sqlite, test).await
+    }
+
+    async fn on(database: Database, test: &str) -> Self {
         let scratch = Scratch::new(test);
-        let hub = Hub::dev(&scratch).await;
+        let hub = Hub::on(database, &scratch).await;
         let proxy = Proxy::start(hub.sync, 1).await;
         let token =
             json!({"name": "e1", "namespaces": ["app"], "environments": ["development"], "write": ["app"]});
@@ -122,9 +132,8 @@ async fn what_a_file_brings_is_read_and_the_stream_goes_on_from_there() {
     assert!(said.contains("connected to its hub"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_goes_on_from_what_the_edge_heard_last_in_each_of_its_folders() {
-    let world = World::new("carry-delta").await;
+async fn a_file_goes_on_from_what_the_edge_heard_last_in_each_of_its_folders(database: Database) {
+    let world = World::on(database, "carry-delta").await;
     world.proxy.heal();
     world.edge.client().until("/health/hub", |answer| answer.status == 200).await;
     let noise = || -> String { (0..1_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect() };
@@ -304,9 +313,8 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_rounds_by_stick_bring_both_sides_to_the_same() {
-    let world = World::new("carry-rounds").await;
+async fn two_rounds_by_stick_bring_both_sides_to_the_same(database: Database) {
+    let world = World::on(database, "carry-rounds").await;
     // The first round: hub, edge, hub, edge.
     world.set("model", "b").await;
     world.apply(&world.to_edge("1-there", &[]).await).await;
@@ -404,9 +412,8 @@ async fn a_hub_takes_no_file_that_is_not_whole_and_none_of_a_removed_edge() {
     client.get(&at("own")).await.expect(404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hub_that_was_killed_takes_the_rest_when_the_file_is_brought_again() {
-    let mut world = World::new("carry-hub-killed").await;
+async fn a_hub_that_was_killed_takes_the_rest_when_the_file_is_brought_again(database: Database) {
+    let mut world = World::on(database, "carry-hub-killed").await;
     for n in 0..250 {
         world.write(&format!("w{n}"), "x").await;
     }
