@@ -162,12 +162,12 @@ async fn edges_notice_nothing_of_a_vault_that_is_stopped_sealed_frozen_or_limits
     let reading = Reading::begin(stand.edge.client());
     stand.hub.kill();
     stand.hub.start().await;
-    // All that it may need it takes in at its start, whether anybody asks for it or not: four keys of its own, that of
-    // offline limits, and those of secrets in development, base and edge.
+    // All that it may need it takes in at its start, whether anybody asks for it or not: four keys of its own, those of
+    // offline limits and of files that are carried, and those of secrets in development, base and edge.
     let taken_in = |answer: &Answer| {
         let line = r#"vault_operations_total{operation="decrypt",status="success"} "#;
         let count = answer.text().lines().find_map(|told| told.strip_prefix(line)?.parse::<u64>().ok());
-        count.is_some_and(|count| count >= 8)
+        count.is_some_and(|count| count >= 9)
     };
     stand.hub.client().until("/metrics", taken_in).await;
 
