@@ -10,7 +10,7 @@ use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
 use hpke::rand_core::CryptoRng;
-use hpke::{Deserializable, Kem as _, OpModeR, OpModeS, Serializable};
+use hpke::{Kem as _, Serializable as _};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use zeroize::Zeroizing;
 
@@ -19,9 +19,12 @@ use crate::seal::{CannotOpen, NONCE_BYTES, SealKey, open, seal};
 
 mod about;
 
+use sealed::Bound;
+
 pub use about::{About, SecretType, Told};
 mod carried;
 mod limited;
+mod sealed;
 
 pub use carried::{SealedFileKey, open_file_key, seal_file_key};
 
@@ -244,23 +247,15 @@ pub fn seal_grant(
     public: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<KeyGrant, CannotOpen> {
-    let public = <Kem as hpke::Kem>::PublicKey::from_bytes(public).map_err(|_| CannotOpen)?;
     let context = grant_context(tenant, edge, environment, &key.subtree, key_epoch);
-    let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeS::Base,
-        &public,
-        GRANT_INFO,
-        key.key.expose(),
-        &context,
-        rng,
-    )
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: GRANT_INFO, context: &context, shared: None };
+    let (encapsulated, ciphertext) = sealed::seal(key.key.expose(), public, bound, rng)?;
     Ok(KeyGrant {
         environment: environment.clone(),
         subtree: key.subtree.clone(),
         key_epoch,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        ciphertext: ciphertext.into(),
+        encapsulated,
+        ciphertext,
     })
 }
 
@@ -274,20 +269,9 @@ pub fn open_grant(
     edge: &str,
     private: &SealKey,
 ) -> Result<SubtreeKey, CannotOpen> {
-    let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(private.expose()).map_err(|_| CannotOpen)?;
-    let encapsulated =
-        <Kem as hpke::Kem>::EncappedKey::from_bytes(&grant.encapsulated).map_err(|_| CannotOpen)?;
     let context = grant_context(tenant, edge, &grant.environment, &grant.subtree, grant.key_epoch);
-    let key = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        GRANT_INFO,
-        &grant.ciphertext,
-        &context,
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: GRANT_INFO, context: &context, shared: None };
+    let key = sealed::open((&grant.encapsulated, &grant.ciphertext), private, bound)?;
     Ok(SubtreeKey::of(grant.subtree.clone(), SealKey::from_slice(&key)?))
 }
 

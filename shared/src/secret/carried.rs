@@ -1,9 +1,9 @@
 //! The key of a file that is carried by hand, sealed to whom it is for (HPKE, as grants are).
 
 use hpke::rand_core::CryptoRng;
-use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 
-use super::{Bytes, CannotOpen, ChaCha20Poly1305, HkdfSha256, Kem, SealKey, Zeroizing};
+use super::sealed::{self, Bound};
+use super::{Bytes, CannotOpen, SealKey};
 
 const FILE_INFO: &[u8] = b"llm-config carried file 1";
 
@@ -24,17 +24,9 @@ pub fn seal_file_key(
     public: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<SealedFileKey, CannotOpen> {
-    let public = <Kem as hpke::Kem>::PublicKey::from_bytes(public).map_err(|_| CannotOpen)?;
-    let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeS::Base,
-        &public,
-        FILE_INFO,
-        key.expose(),
-        label,
-        rng,
-    )
-    .map_err(|_| CannotOpen)?;
-    Ok(SealedFileKey { encapsulated: encapsulated.to_bytes().to_vec().into(), ciphertext: ciphertext.into() })
+    let bound = Bound { info: FILE_INFO, context: label, shared: None };
+    let (encapsulated, ciphertext) = sealed::seal(key.expose(), public, bound, rng)?;
+    Ok(SealedFileKey { encapsulated, ciphertext })
 }
 
 /// The inverse of [`seal_file_key`], at the receiver.
@@ -42,19 +34,8 @@ pub fn seal_file_key(
 /// # Errors
 /// When it was made for another receiver or label, or was changed.
 pub fn open_file_key(sealed: &SealedFileKey, label: &[u8], private: &SealKey) -> Result<SealKey, CannotOpen> {
-    let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(private.expose()).map_err(|_| CannotOpen)?;
-    let encapsulated =
-        <Kem as hpke::Kem>::EncappedKey::from_bytes(&sealed.encapsulated).map_err(|_| CannotOpen)?;
-    let key = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        FILE_INFO,
-        &sealed.ciphertext,
-        label,
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: FILE_INFO, context: label, shared: None };
+    let key = sealed::open((&sealed.encapsulated, &sealed.ciphertext), private, bound)?;
     SealKey::from_slice(&key)
 }
 

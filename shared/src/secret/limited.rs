@@ -3,13 +3,12 @@
 //! A grant lies in the replica for as long as it counts, and the edge's private key lies on the same disk. Here the grant is
 //! sealed in HPKE's mode with a pre-shared key (RFC 9180, 5.1.2), and that key need not lie there.
 
-use hpke::PskBundle;
 use hpke::rand_core::CryptoRng;
-use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 
+use super::sealed::{self, Bound};
 use super::{
-    Bytes, CannotOpen, ChaCha20Poly1305, Environment, GRANT_INFO, HkdfSha256, Kem, KeyGrant, SealKey,
-    Subtree, SubtreeKey, Tenant, Zeroizing, expand, grant_context,
+    Bytes, CannotOpen, Environment, GRANT_INFO, KeyGrant, SealKey, Subtree, SubtreeKey, Tenant, Zeroizing,
+    expand, grant_context,
 };
 
 const PSK_ID: &[u8] = b"llm-config limit key 1";
@@ -45,22 +44,11 @@ pub fn seal_limit_keys(
     public: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<SealedLimitKeys, CannotOpen> {
-    let public = <Kem as hpke::Kem>::PublicKey::from_bytes(public).map_err(|_| CannotOpen)?;
     let mut plain = Zeroizing::new(Vec::with_capacity(32 * keys.len()));
     keys.iter().for_each(|key| plain.extend_from_slice(key.expose()));
-    let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeS::Base,
-        &public,
-        KEY_INFO,
-        &plain,
-        &edge_context(tenant, edge),
-        rng,
-    )
-    .map_err(|_| CannotOpen)?;
-    Ok(SealedLimitKeys {
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        ciphertext: ciphertext.into(),
-    })
+    let bound = Bound { info: KEY_INFO, context: &edge_context(tenant, edge), shared: None };
+    let (encapsulated, ciphertext) = sealed::seal(&plain, public, bound, rng)?;
+    Ok(SealedLimitKeys { encapsulated, ciphertext })
 }
 
 /// The inverse of [`seal_limit_keys`], at the edge.
@@ -73,19 +61,8 @@ pub fn open_limit_keys(
     edge: &str,
     private: &SealKey,
 ) -> Result<Vec<SealKey>, CannotOpen> {
-    let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(private.expose()).map_err(|_| CannotOpen)?;
-    let encapsulated =
-        <Kem as hpke::Kem>::EncappedKey::from_bytes(&sealed.encapsulated).map_err(|_| CannotOpen)?;
-    let plain = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        KEY_INFO,
-        &sealed.ciphertext,
-        &edge_context(tenant, edge),
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: KEY_INFO, context: &edge_context(tenant, edge), shared: None };
+    let plain = sealed::open((&sealed.encapsulated, &sealed.ciphertext), private, bound)?;
     plain.chunks(32).map(SealKey::from_slice).collect()
 }
 
@@ -104,24 +81,15 @@ pub fn seal_limited_grant(
     limit_key: &SealKey,
     rng: &mut impl CryptoRng,
 ) -> Result<KeyGrant, CannotOpen> {
-    let public = <Kem as hpke::Kem>::PublicKey::from_bytes(public).map_err(|_| CannotOpen)?;
     let context = grant_context(tenant, edge, environment, &key.subtree, key_epoch);
-    let psk = PskBundle::new(limit_key.expose(), PSK_ID).map_err(|_| CannotOpen)?;
-    let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeS::Psk(psk),
-        &public,
-        GRANT_INFO,
-        key.key.expose(),
-        &context,
-        rng,
-    )
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: GRANT_INFO, context: &context, shared: Some((limit_key, PSK_ID)) };
+    let (encapsulated, ciphertext) = sealed::seal(key.key.expose(), public, bound, rng)?;
     Ok(KeyGrant {
         environment: environment.clone(),
         subtree: key.subtree.clone(),
         key_epoch,
-        encapsulated: encapsulated.to_bytes().to_vec().into(),
-        ciphertext: ciphertext.into(),
+        encapsulated,
+        ciphertext,
     })
 }
 
@@ -136,21 +104,9 @@ pub fn open_limited_grant(
     private: &SealKey,
     limit_key: &SealKey,
 ) -> Result<SubtreeKey, CannotOpen> {
-    let private = <Kem as hpke::Kem>::PrivateKey::from_bytes(private.expose()).map_err(|_| CannotOpen)?;
-    let encapsulated =
-        <Kem as hpke::Kem>::EncappedKey::from_bytes(&grant.encapsulated).map_err(|_| CannotOpen)?;
     let context = grant_context(tenant, edge, &grant.environment, &grant.subtree, grant.key_epoch);
-    let psk = PskBundle::new(limit_key.expose(), PSK_ID).map_err(|_| CannotOpen)?;
-    let key = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, Kem>(
-        &OpModeR::Psk(psk),
-        &private,
-        &encapsulated,
-        GRANT_INFO,
-        &grant.ciphertext,
-        &context,
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| CannotOpen)?;
+    let bound = Bound { info: GRANT_INFO, context: &context, shared: Some((limit_key, PSK_ID)) };
+    let key = sealed::open((&grant.encapsulated, &grant.ciphertext), private, bound)?;
     Ok(SubtreeKey::of(grant.subtree.clone(), SealKey::from_slice(&key)?))
 }
 
