@@ -8,6 +8,7 @@ pub mod join;
 pub mod keeper;
 pub mod keys;
 mod link;
+pub mod memory;
 pub mod offline;
 pub mod rekey;
 mod renewal;

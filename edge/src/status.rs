@@ -14,6 +14,7 @@ use crate::daemon::notes::Notes;
 use crate::identity::EdgeIdentity;
 use crate::join::REPLICA;
 use crate::keys::EdgeKeys;
+use crate::memory;
 use crate::offline::{Offline, Receiver, SecretsStatus};
 use crate::view::{Summary, View};
 
@@ -52,6 +53,8 @@ pub struct Status {
     pub secrets: SecretsStatus,
     /// Who keeps the edge's own keys: `file`, `systemd-creds`, `tpm` or `vault`.
     pub keys_kept_by: &'static str,
+    /// Whether all memory of the daemon is kept out of swap.
+    pub memory_locked: bool,
     pub replica_bytes: u64,
     pub uptime_ms: u64,
     pub version: &'static str,
@@ -126,6 +129,7 @@ impl Reporter {
             certificate_expires_in_ms: left_ms,
             secrets: self.offline.report(),
             keys_kept_by: self.here.keys.keeper.as_str(),
+            memory_locked: memory::is_locked(),
             replica_bytes,
             uptime_ms: self.clock.now().0,
             version: env!("CARGO_PKG_VERSION"),

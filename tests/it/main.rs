@@ -39,6 +39,7 @@ mod kills;
 mod kms;
 mod long_absence;
 mod lost;
+mod memory;
 mod newer;
 mod offline_limit;
 mod outage;

@@ -145,8 +145,14 @@ async fn examine(args: &TargetArgs) -> Vec<Finding> {
     }
     findings.push(admitted(&connection).await);
     if matches!(connection.target(), Target::Edge { .. }) {
-        findings.extend(keys(&connection).await);
-        findings.extend(swap());
+        let edge = asked_edge(&connection).await;
+        findings.extend(edge.as_ref().map(keys));
+        let locked = edge.is_some_and(|edge| edge.memory_locked);
+        findings.extend(if locked {
+            Some(Finding::good("the edge's memory does not go to a disk"))
+        } else {
+            swap()
+        });
     }
     findings
 }
@@ -218,22 +224,29 @@ fn healthy(health: &Health, asked: Instant) -> Vec<Finding> {
     findings
 }
 
-/// Who keeps the edge's keys while it is switched off.
-async fn keys(connection: &Connection) -> Option<Finding> {
-    #[derive(Deserialize)]
-    struct Status {
-        keys_kept_by: String,
-    }
+/// How an edge keeps what must not get away.
+#[derive(Debug, Deserialize)]
+struct AskedEdge {
+    keys_kept_by: String,
+    #[serde(default)]
+    memory_locked: bool,
+}
+
+async fn asked_edge(connection: &Connection) -> Option<AskedEdge> {
     let answer = connection.ask(Method::GET, &Address::new(&["edge", "status"]), None).await.ok()?;
-    let keeper = answer.parsed::<Status>().ok()?.keys_kept_by;
-    let what = format!("the edge's keys are kept by: {keeper}");
-    Some(match keeper.as_str() {
+    answer.parsed().ok()
+}
+
+/// Who keeps the edge's keys while it is switched off.
+fn keys(edge: &AskedEdge) -> Finding {
+    let what = format!("the edge's keys are kept by: {}", edge.keys_kept_by);
+    match edge.keys_kept_by.as_str() {
         "file" => Finding::doubtful(
             what + "; a copy of the disk has them",
             "stop it and run `llm-config edge rekey --key auto`, which takes the TPM where there is one",
         ),
         _ => Finding::good(what),
-    })
+    }
 }
 
 /// Whether memory may go to a disk, keys and values with it.
@@ -251,7 +264,7 @@ fn swapped(table: &str) -> Option<Finding> {
     let what = format!("memory may go to {}, keys and secrets with it", on_disk.join(", "));
     Some(Finding::doubtful(
         what,
-        "switch swap off, encrypt it with a key of each start, or set MemorySwapMax=0 in the edge's unit as deploy/systemd does",
+        "let the edge lock its memory (LimitMEMLOCK=infinity in its unit, as in deploy/systemd), switch swap off, or encrypt it with a key of each start",
     ))
 }
 

@@ -10,6 +10,7 @@ use llm_config_edge::identity::EdgeIdentity;
 use llm_config_edge::join::{self, JoinError, JoinOptions, REPLICA};
 use llm_config_edge::keeper::KeyChoice;
 use llm_config_edge::keys::EdgeKeys;
+use llm_config_edge::memory::{self, LockMemory};
 use llm_config_edge::offline::OfflineRestart;
 use llm_config_edge::run::{self, RunError, RunOptions, SOCKET};
 use llm_config_edge::serve::unix::DirectoryLock;
@@ -109,6 +110,9 @@ pub(crate) struct RunArgs {
     /// Choose anew what becomes of secrets at a start without the hub: never, tpm or file [default: as chosen at join]
     #[arg(long, value_name = "WHERE", value_parser = |text: &str| text.parse::<OfflineRestart>())]
     offline_restart: Option<OfflineRestart>,
+    /// Keep all memory of the daemon out of swap: auto (where the system allows it), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = |text: &str| text.parse::<LockMemory>())]
+    lock_memory: LockMemory,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -238,9 +242,11 @@ pub(super) fn not_joined(error: &JoinError) -> Failure {
 
 fn serve(args: &RunArgs) -> Result<(), Failure> {
     telemetry::init_log();
-    if let Err(failure) = hygiene::leave_no_traces() {
+    if let Err(failure) = hygiene::no_core() {
         tracing::warn!(%failure, "core dumps would hold keys");
     }
+    memory::keep_out_of_swap(args.lock_memory)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let options = RunOptions {
         directory: args.data.folder(),
@@ -279,6 +285,8 @@ struct Status {
     subscriptions: Vec<Subscription>,
     secrets: Option<Secrets>,
     keys_kept_by: Option<String>,
+    #[serde(default)]
+    memory_locked: bool,
     certificate_expires_at: String,
     warnings: Vec<String>,
 }
@@ -433,7 +441,9 @@ fn lines(status: &Status) -> Vec<String> {
         lines.push(format!("  {}", secrets.told()));
     }
     lines.push(format!("  certificate until {}", status.certificate_expires_at));
-    lines.extend(status.keys_kept_by.iter().map(|keeper| format!("  its keys are kept by: {keeper}")));
+    let locked = if status.memory_locked { ", its memory out of swap" } else { "" };
+    lines
+        .extend(status.keys_kept_by.iter().map(|keeper| format!("  its keys are kept by: {keeper}{locked}")));
     lines.extend(status.warnings.iter().map(|warning| format!("  look: {warning}")));
     lines
 }
