@@ -504,7 +504,7 @@ fn waiting(directory: &Path) -> Result<usize, String> {
     let identity = EdgeIdentity::load(directory).map_err(|error| error.to_string())?;
     let keys = EdgeKeys::load(directory).map_err(|error| error.to_string())?;
     let owner = Owner { tenant: identity.tenant, edge: identity.edge.0 };
-    let options = StoreOptions { compact: false, ..StoreOptions::default() };
+    let options = StoreOptions { compact_from: None, ..StoreOptions::default() };
     let opened = store::open(&replica, &keys.replica, &owner, options).map_err(|error| error.to_string())?;
     Ok(opened.records.iter().filter(|record| matches!(record, Record::Pending(_))).count())
 }

@@ -11,17 +11,15 @@ use super::cipher::RecordCipher;
 use super::codec;
 use super::sled::{SledOpenError, SledStore, sync_directory};
 
-/// Files smaller than this are left alone, in bytes.
-const DISK_BYTES_MIN: u64 = 64 << 20;
 /// Files may take so many times what their records take before they are written anew. sled settles at about five.
 const GROWTH_MAX: u64 = 8;
 /// What one record takes beside its own bytes: place, nonce, tag, sled's own.
 const RECORD_OVERHEAD_BYTES: u64 = 128;
 
-/// Whether the files have grown far beyond what they hold.
-pub(crate) fn is_due(store: &SledStore, records: &[Record]) -> bool {
+/// Whether the files have grown far beyond what they hold. Files of fewer than `bytes_min` are left alone.
+pub(crate) fn is_due(store: &SledStore, records: &[Record], bytes_min: u64) -> bool {
     let Ok(disk) = store.size_on_disk() else { return false };
-    if disk < DISK_BYTES_MIN {
+    if disk < bytes_min {
         return false;
     }
     let live: u64 =

@@ -17,13 +17,13 @@ use super::sled::{SETTINGS, SledOpenError, SledStore, sync_directory};
 pub struct StoreOptions {
     /// Pages that sled keeps in memory, in bytes.
     pub cache_bytes: u64,
-    /// Whether a file that has grown far beyond its records is written anew.
-    pub compact: bool,
+    /// From this size on, in bytes, files that have grown far beyond their records are written anew; none: never.
+    pub compact_from: Option<u64>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, compact: true }
+        Self { cache_bytes: 16 << 20, compact_from: Some(64 << 20) }
     }
 }
 
@@ -126,7 +126,8 @@ pub fn open(
         Err(other) => return Err(open_error(directory, other)),
     };
     // Written anew, it would no longer be known that something is missing.
-    if options.compact && store.damaged() == 0 && compact::is_due(&store, &records) {
+    let due = options.compact_from.is_some_and(|bytes| compact::is_due(&store, &records, bytes));
+    if due && store.damaged() == 0 {
         drop(store);
         compact::rewrite(directory, RecordCipher::new(key, owner), &records, options.cache_bytes)
             .map_err(|error| open_error(directory, error))?;

@@ -4,6 +4,7 @@
 
 mod driver;
 mod left;
+mod rewritten;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

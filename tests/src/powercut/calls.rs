@@ -137,6 +137,13 @@ impl Calls {
                 What::Rename(path(quoted(arguments[0])), path(quoted(arguments[1])))
             }
             ("unlink", _) if here(&path(quoted(arguments[0]))) => What::Remove(path(quoted(arguments[0]))),
+            ("unlinkat", Some(folder)) if here(&folder) => {
+                What::Remove(folder.join(path(quoted(arguments[1]))))
+            }
+            // With the name of the working directory before it.
+            ("unlinkat", None) if here(&path(quoted(arguments[1]))) => {
+                What::Remove(path(quoted(arguments[1])))
+            }
             ("pwrite64", Some(file)) if here(&file) => {
                 What::Write { file, at: number(arguments[3]), bytes: done(quoted(arguments[1])) }
             }

@@ -43,12 +43,25 @@ struct File {
 enum Naming {
     Put(PathBuf, Node),
     Remove(PathBuf),
+    /// A folder and all that lies in it.
+    Move(PathBuf, PathBuf),
 }
 
 impl Naming {
+    /// Whose sync makes it durable: a folder is moved within one.
     fn folder(&self) -> Option<&Path> {
-        let (Self::Put(name, _) | Self::Remove(name)) = self;
+        let (Self::Put(name, _) | Self::Remove(name) | Self::Move(name, _)) = self;
         name.parent()
+    }
+
+    /// What it is once this folder has another name.
+    fn moved(&mut self, from: &Path, to: &Path) {
+        let (Self::Put(name, _) | Self::Remove(name) | Self::Move(name, _)) = self;
+        if let Ok(below) = name.strip_prefix(from)
+            && !below.as_os_str().is_empty()
+        {
+            *name = to.join(below);
+        }
     }
 }
 
@@ -153,9 +166,16 @@ impl<'a> Disk<'a> {
             },
             What::Folder(name) => self.name(Naming::Put(name.clone(), Node::Folder)),
             What::Rename(from, to) => {
-                let file = self.file(from).expect("only files are renamed");
-                self.name(Naming::Put(to.clone(), Node::File(file)));
-                self.name(Naming::Remove(from.clone()));
+                match self.names.get(from).copied().expect("what is renamed is there") {
+                    Node::Folder => {
+                        assert_eq!(from.parent(), to.parent(), "not modelled");
+                        self.name(Naming::Move(from.clone(), to.clone()));
+                    }
+                    Node::File(file) => {
+                        self.name(Naming::Put(to.clone(), Node::File(file)));
+                        self.name(Naming::Remove(from.clone()));
+                    }
+                }
             }
             // Some are removed in case they are there.
             What::Remove(name) if self.names.contains_key(name) => self.name(Naming::Remove(name.clone())),
@@ -192,9 +212,15 @@ impl<'a> Disk<'a> {
             Some(Promise::Names(folder, below)) => {
                 let promised =
                     |(number, naming): &(usize, Naming)| *number < below && naming.folder() == Some(&folder);
-                let durable = &mut self.durable_names;
-                self.renamed.iter().filter(|it| promised(it)).for_each(|(_, naming)| rename(durable, naming));
-                self.renamed.retain(|it| !promised(it));
+                let (kept, later) = std::mem::take(&mut self.renamed).into_iter().partition(promised);
+                self.renamed = later;
+                for (number, naming) in kept {
+                    rename(&mut self.durable_names, &naming);
+                    if let Naming::Move(from, to) = &naming {
+                        let earlier = self.renamed.iter_mut().filter(|(other, _)| *other < number);
+                        earlier.for_each(|(_, other)| other.moved(from, to));
+                    }
+                }
             }
             None => {}
         }
@@ -236,6 +262,16 @@ fn rename(names: &mut Names, naming: &Naming) {
     match naming {
         Naming::Put(name, file) => drop(names.insert(name.clone(), *file)),
         Naming::Remove(name) => drop(names.remove(name)),
+        Naming::Move(from, to) => {
+            let moved: Vec<PathBuf> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+            for name in moved {
+                let node = names.remove(&name).expect("it was just found");
+                let below = name.strip_prefix(from).expect("it is below it");
+                // Joined with nothing, it would end in a slash.
+                let name = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+                names.insert(name, node);
+            }
+        }
     }
 }
 
@@ -327,6 +363,33 @@ mod tests {
         assert_eq!(paths(&lost), BTreeSet::from([vec![], with.clone()]));
         let kept = calls(vec![What::Folder("/r/d".into()), inner(), synced("/r/d"), synced("/r")]);
         assert_eq!(paths(&kept), BTreeSet::from([with]));
+    }
+
+    #[test]
+    fn a_folder_that_is_renamed_takes_along_what_lies_in_it() {
+        let renamed = |mut more: Vec<What>| {
+            let mut all = vec![
+                What::Folder("/r/d".into()),
+                What::Create { file: "/r/d/f".into(), empty: false },
+                What::Sync("/r".into()),
+                What::Rename("/r/d".into(), "/r/e".into()),
+            ];
+            all.append(&mut more);
+            calls(all)
+        };
+        let left = |calls: &Calls| {
+            let mut disk = Disk::new(calls);
+            calls.moments.iter().for_each(|moment| disk.pass(*moment));
+            let mut random = StdRng::seed_from_u64(1);
+            (0..50)
+                .map(|_| disk.image(Fate::torn(&mut random), &mut random).into_keys().next())
+                .collect::<BTreeSet<_>>()
+        };
+        let synced = |of: &str| What::Sync(of.into());
+        let (old, new) = (Some(PathBuf::from("d/f")), Some(PathBuf::from("e/f")));
+        assert_eq!(left(&renamed(vec![])), BTreeSet::from([None, old, new.clone()]));
+        assert_eq!(left(&renamed(vec![synced("/r")])), BTreeSet::from([None, new.clone()]));
+        assert_eq!(left(&renamed(vec![synced("/r"), synced("/r/e")])), BTreeSet::from([new]));
     }
 
     #[test]

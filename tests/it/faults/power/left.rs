@@ -72,7 +72,7 @@ impl Left {
 
     /// With whatever has to be done for it.
     pub(super) fn open(&self) -> Opened {
-        let options = StoreOptions { compact: false, ..StoreOptions::default() };
+        let options = StoreOptions { compact_from: None, ..StoreOptions::default() };
         store::open(&self.replica, &self.keys.replica, &self.owner, options)
             .expect("a replica opens after a cut")
     }
