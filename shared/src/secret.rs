@@ -9,7 +9,6 @@ use bytes::Bytes;
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
-use hpke::rand_core::CryptoRng;
 use hpke::{Kem as _, Serializable as _};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use zeroize::Zeroizing;
@@ -234,32 +233,7 @@ pub fn sealing_keypair(random: &[u8; 32]) -> (SealKey, [u8; 32]) {
     (private, public.to_bytes().as_slice().try_into().expect("X25519 keys have 32 bytes"))
 }
 
-/// Hands a subtree's key to the edge that holds the private half of `public`.
-///
-/// # Errors
-/// When `public` is no point of the curve that HPKE accepts.
-pub fn seal_grant(
-    key: &SubtreeKey,
-    key_epoch: u64,
-    tenant: &Tenant,
-    edge: &str,
-    environment: &Environment,
-    public: &[u8],
-    rng: &mut impl CryptoRng,
-) -> Result<KeyGrant, CannotOpen> {
-    let context = grant_context(tenant, edge, environment, &key.subtree, key_epoch);
-    let bound = Bound { info: GRANT_INFO, context: &context, shared: None };
-    let (encapsulated, ciphertext) = sealed::seal(key.key.expose(), public, bound, rng)?;
-    Ok(KeyGrant {
-        environment: environment.clone(),
-        subtree: key.subtree.clone(),
-        key_epoch,
-        encapsulated,
-        ciphertext,
-    })
-}
-
-/// The inverse of [`seal_grant`], at the edge.
+/// Opens a grant without a limit key, as all were before there were such keys: what a thief of a disk would try.
 ///
 /// # Errors
 /// When the grant was made for another edge, place or epoch, or was changed.
@@ -366,6 +340,28 @@ mod tests {
         assert_eq!(open_secret(&root(), &at("a", "k"), &secret), Err(CannotOpen));
         let rolled_back = SealedSecret { version: 2, ..secret };
         assert_eq!(open_secret(&root(), &at("a/b", "k"), &rolled_back), Err(CannotOpen));
+    }
+
+    /// As hubs made them.
+    fn seal_grant(
+        key: &SubtreeKey,
+        key_epoch: u64,
+        tenant: &Tenant,
+        edge: &str,
+        environment: &Environment,
+        public: &[u8],
+        rng: &mut impl hpke::rand_core::CryptoRng,
+    ) -> Result<KeyGrant, CannotOpen> {
+        let context = grant_context(tenant, edge, environment, &key.subtree, key_epoch);
+        let bound = Bound { info: GRANT_INFO, context: &context, shared: None };
+        let (encapsulated, ciphertext) = sealed::seal(key.key.expose(), public, bound, rng)?;
+        Ok(KeyGrant {
+            environment: environment.clone(),
+            subtree: key.subtree.clone(),
+            key_epoch,
+            encapsulated,
+            ciphertext,
+        })
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Secrets lock themselves at an edge that does not hear from its hub; configuration goes on.
 
+use std::path::Path;
+
 use llm_config_edge::keys::EdgeKeys;
 use llm_config_edge::offline::limit_keys_on_disk;
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::{Database, Hub};
+use llm_config_tests::process::Process;
 use llm_config_tests::proxy::{Fault, Proxy};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::wait::eventually;
@@ -144,6 +147,52 @@ async fn with_the_key_in_a_file_secrets_open_after_a_start_and_lock_at_the_limit
         if left.keys().all(|subtree| subtree.as_str() == "edges/e1") { Ok(()) } else { Err(left) }
     })
     .await;
+}
+
+/// What was handed out stays where it is: a lock ends no process and empties no file, and both follow again once it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_keeps_its_secret_through_a_lock_and_gets_the_next_one_after_it() {
+    let (scratch, mut hub, edge) = world("offline-running", Database::Sqlite, "3s", "never").await;
+    let (out, conf) = (scratch.path("out"), scratch.path("app.conf"));
+    let mut exec = edge.command();
+    exec.args(["exec", "--namespace", "app", "--env", "development", "--settle", "100ms", "--splay", "0s"]);
+    exec.args(["--", "sh", "-c", "echo \"$KEY\" >> \"$OUT\"; while :; do sleep 0.05; done"]).env("OUT", &out);
+    let mut exec = Process::start(&mut exec, "exec", &scratch.path("exec.log"));
+    let template = scratch.file("app.conf.tmpl", "{{ secret('app', 'key') }}");
+    let mut render = edge.command();
+    render.arg("render").arg(&template).arg("--out").arg(&conf);
+    render.args(["--namespace", "app", "--env", "development", "--watch", "--settle", "100ms"]);
+    let mut render = Process::start(&mut render, "render", &scratch.path("render.log"));
+    let content = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let both = async |started: &str, rendered: &str| {
+        eventually("both have the secret", async || {
+            let now = (content(&out), content(&conf));
+            if now == (started.to_owned(), rendered.to_owned()) { Ok(()) } else { Err(now) }
+        })
+        .await;
+    };
+    both(&format!("{SECRET}\n"), SECRET).await;
+
+    hub.kill();
+    locked(&edge, "offline_limit").await;
+    for process in [&exec, &render] {
+        eventually("it says why it does not follow", async || {
+            let log = process.log();
+            if log.contains("locked since") { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+    both(&format!("{SECRET}\n"), SECRET).await;
+    assert!(exec.ended().is_none() && render.ended().is_none());
+
+    hub.start().await;
+    edge.client().until_value(&secret(), SECRET).await;
+    let next = json!({"value": "sk-live-77aa02", "env": "development", "secret": true});
+    hub.client().put(&entry("app", "key"), next).await.expect(200);
+    both(&format!("{SECRET}\nsk-live-77aa02\n"), "sk-live-77aa02").await;
+    assert!(!exec.log().contains("sk-live") && !render.log().contains("sk-live"));
+    exec.stop();
+    render.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,7 +66,7 @@ pub fn open_limit_keys(
     plain.chunks(32).map(SealKey::from_slice).collect()
 }
 
-/// As [`super::seal_grant`], and shut without the edge's limit key.
+/// Hands a subtree's key to the edge that holds the private half of `public`, shut without the edge's limit key.
 ///
 /// # Errors
 /// When `public` is no point of the curve that HPKE accepts.

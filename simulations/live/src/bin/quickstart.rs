@@ -81,8 +81,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     say(format!("Built in {}.", milliseconds(begun.elapsed())));
 
     let target = process::workspace().join("target");
-    let _lock = lock(&target.join("quickstart.lock"))?;
     let data = target.join("quickstart");
+    // Not there yet where cargo builds elsewhere.
+    std::fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+    let _lock = lock(&target.join("quickstart.lock"))?;
     if data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot clear {}", data.display()))?;
     }
