@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 mod report;
 
-pub(crate) use report::Teller;
+pub(crate) use report::{Teller, request};
 
 /// Who does not say again within this time that it uses something is taken to have gone.
 pub(crate) const LAPSE_MS: u64 = 90_000;

@@ -365,6 +365,40 @@ async fn two_rounds_by_stick_bring_both_sides_to_the_same(database: Database) {
     assert_eq!(world.versions("own").await, before);
 }
 
+/// A rotation at an edge that nobody reaches comes to its end by stick: the new version in use, and never the old one again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_at_an_edge_is_carried_back_and_an_older_file_changes_nothing() {
+    let world = World::new("carry-in-use").await;
+    let used = async |version: u64| {
+        let entry =
+            json!({"namespace": "app", "key": "key", "environment": "development", "version": version});
+        let said = json!({"consumer": "agent", "lasting": true, "entries": [entry]});
+        world.edge.client().post("/api/v1/edge/uses", said).await.expect(204);
+    };
+    let body = json!({"value": "sk-live-stick-2", "env": "development", "secret": true});
+    let written = world.hub.client().put(&entry("app", "key"), body).await;
+    let change = written.header("x-config-change").unwrap().to_owned();
+    let in_use = async || {
+        let path = format!("/api/v1/changes/{change}/receipts");
+        let receipts = world.hub.client().get(&path).await.expect(200);
+        (receipts["in_use"].clone(), receipts["edges"][0]["consumers"][0]["uses_version"].clone())
+    };
+    used(1).await;
+    let older = world.back("older").await;
+    world.apply(&world.to_edge("there", &[]).await).await;
+    assert_eq!(in_use().await, (json!(false), json!(null)));
+    used(2).await;
+    let said = world.apply_at_hub(&world.back("newer").await).await;
+    assert!(said.contains("noted what is in use there"), "{said}");
+    assert_eq!(in_use().await, (json!(true), json!(2)));
+    let said = world.apply_at_hub(&older).await;
+    assert!(!said.contains("in use"), "{said}");
+    assert_eq!(in_use().await, (json!(true), json!(2)));
+    let waited =
+        world.hub.cli(&world.scratch, &["change", "wait", &change, "--in-use", "--timeout", "5s"]).await;
+    assert_eq!(waited.code, 0, "{}", waited.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_edge_has_brought_itself_meanwhile_is_known() {
     let world = World::new("carry-both-ways").await;

@@ -1,4 +1,4 @@
-//! What somebody carries from this edge to its hub: the writes that wait, in a file.
+//! What somebody carries from this edge to its hub: the writes that wait, what it holds and who uses it, in a file.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use llm_config_shared::time::UnixMillis;
 use llm_config_shared::write::Write;
 
 use super::service::EdgeService;
+use crate::uses;
 
 /// Makes the file.
 pub(super) async fn carry(State(service): State<Arc<EdgeService>>, caller: Caller) -> Response {
@@ -62,7 +63,10 @@ async fn carried(service: &EdgeService, caller: &Caller) -> Result<(Vec<u8>, usi
         .signed_by_edge(|body| reporter.keys().sign(&carried_message(body)))
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let (mut packer, mut file) = Packer::new(key, &signed);
-    for frame in frames(*exported) {
+    let mut frames = frames(*exported);
+    // Who uses what here has nobody else to tell of it.
+    frames.extend(uses::request(&service.uses, false).map(|request| EdgeFrame::Call { id: 0, request }));
+    for frame in frames {
         file.extend(packer.pack(&Piece::FromEdge(frame).encode()));
     }
     file.extend(packer.end());

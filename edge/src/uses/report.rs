@@ -36,6 +36,17 @@ struct Report {
     consumers: Vec<Told>,
 }
 
+/// What the hub is asked to note of uses here; none where nothing is to be said.
+pub(crate) fn request(uses: &Uses, complete: bool) -> Option<Request> {
+    let report = Report { complete, consumers: uses.told() };
+    if report.consumers.is_empty() && !complete {
+        return None;
+    }
+    let body = serde_json::to_vec(&report).expect("text and numbers");
+    let (method, target, caller) = ("PUT".into(), "/api/v1/uses".into(), "daemon".into());
+    Some(Request { method, target, body: body.into(), caller })
+}
+
 /// What came of telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
@@ -81,17 +92,7 @@ impl Teller {
     }
 
     async fn tell(&self, complete: bool) -> Heard {
-        let report = Report { complete, consumers: self.uses.told() };
-        if report.consumers.is_empty() && !complete {
-            return Heard::Yes;
-        }
-        let body = serde_json::to_vec(&report).expect("text and numbers");
-        let request = Request {
-            method: "PUT".into(),
-            target: "/api/v1/uses".into(),
-            body: body.into(),
-            caller: "daemon".into(),
-        };
+        let Some(request) = request(&self.uses, complete) else { return Heard::Yes };
         match self.handle.call(request).await {
             Ok(answer) if answer.status < 300 => Heard::Yes,
             Ok(answer) if matches!(answer.status, 404 | 405 | 413 | 422) => {

@@ -10,10 +10,10 @@ use llm_config_shared::entry::ChangeId;
 use super::admin_routes::uuid;
 use super::answer::ErrorBody;
 use super::error::ApiError;
-use super::extract::{Names, json};
+use super::extract::Names;
 use super::query::Query;
 use super::receipt_types::{ExpiringBody, ReceiptsBody, UsesBody};
-use super::receipts::LifeService;
+use super::receipts::{LifeService, UsesReport};
 use super::router::routed;
 use super::service::{Call, Caller};
 use super::value_routes::{PAGE_LIMIT, PAGE_LIMIT_MAX};
@@ -50,7 +50,7 @@ async fn get_receipts<A: LifeService>(
     responses((status = 204, description = "For edges: what there uses values, in place of what was said before"),
         (status = 403, body = ErrorBody), (status = 413, body = ErrorBody)))]
 async fn put_uses<A: LifeService>(State(service): Service<A>, call: Call) -> Result<StatusCode> {
-    let report = json::<UsesBody>(&call.original.body)?.parse()?;
+    let report = UsesReport::parse(&call.original.body)?;
     service.report_uses(&call.caller, report).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::extract::json;
 use super::receipts::{
     ConsumerReceipt, ConsumerReport, EdgeReceipt, ExpiringSecret, Receipts, UsedEntry, UsesReport,
 };
@@ -116,8 +117,18 @@ struct UsedEntryBody {
     version: u64,
 }
 
+impl UsesReport {
+    /// Of the body of `PUT /uses`.
+    ///
+    /// # Errors
+    /// When it is no such report, or tells of too much.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        json::<UsesBody>(body)?.parse()
+    }
+}
+
 impl UsesBody {
-    pub(super) fn parse(self) -> Result<UsesReport, ApiError> {
+    fn parse(self) -> Result<UsesReport, ApiError> {
         let count: usize = self.consumers.iter().map(|consumer| consumer.entries.len().max(1)).sum();
         if count > USES_MAX {
             let message = format!("{count} uses are told; at most {USES_MAX} of an edge are kept");

@@ -54,6 +54,9 @@ struct TakenIn {
     held: u64,
     denied: u64,
     left: u64,
+    /// Who uses what there was told, and noted.
+    #[serde(default)]
+    uses: bool,
 }
 
 /// Brings what waits at an edge.
@@ -65,7 +68,7 @@ pub(super) async fn apply(connection: &Connection, file: &Path, json: bool) -> R
     if json {
         return output::line(answer.text());
     }
-    let TakenIn { edge, accepted, known, conflicts, held, denied, left } = answer.parsed()?;
+    let TakenIn { edge, accepted, known, conflicts, held, denied, left, uses } = answer.parsed()?;
     let counts = [
         (accepted, "accepted"),
         (known, "known already"),
@@ -76,7 +79,8 @@ pub(super) async fn apply(connection: &Connection, file: &Path, json: bool) -> R
     ];
     let told = counts.iter().filter(|(count, what)| *count > 0 || *what == "accepted");
     let told: Vec<String> = told.map(|(count, what)| format!("{} {what}", output::count(*count))).collect();
-    output::line(format!("{edge}: {}", told.join(", ")))?;
+    let noted = if uses { "; noted what is in use there" } else { "" };
+    output::line(format!("{edge}: {}{noted}", told.join(", ")))?;
     output::hint(format!("the edge hears of it with the next file: llm-config fleet carry {edge} -o FILE"));
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What somebody carried here from an edge: admitted as if the edge had uploaded it.
 
+use bytes::Bytes;
 use llm_config_proto::possession::{carried_message, verify};
 use llm_config_proto::sync::Piece;
 use llm_config_shared::codec::{Reader, Writer};
@@ -21,6 +22,9 @@ use super::{Carrier, CarryError};
 use crate::clock;
 use crate::registry::{Edge, Registry};
 
+/// The one request that is carried.
+const USES: &str = "/api/v1/uses";
+
 /// What became of the writes of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenIn {
@@ -34,6 +38,8 @@ pub struct TakenIn {
     pub denied: usize,
     /// The edge, which has been connected since, brings these itself.
     pub left: usize,
+    /// What it said of who uses what there, as `PUT /uses` takes it; none where the edge has been heard since.
+    pub uses: Option<Bytes>,
 }
 
 impl TakenIn {
@@ -79,7 +85,13 @@ impl<S: Journal + Registry> Carrier<S> {
         let mut taken = TakenIn { edge: edge.name.to_string(), ..TakenIn::default() };
         let mut decided = Vec::new();
         let mut held = 0;
+        // Of an edge that was heard later, this is no news of what it has and of who uses it.
+        let is_news = edge.last_seen_at <= Some(label.issued_at);
         for frame in frames {
+            if let EdgeFrame::Call { request, .. } = frame {
+                taken.uses = Some(request.body).filter(|_| is_news);
+                continue;
+            }
             if let EdgeFrame::Subscribe { feeds } = &frame {
                 let shard = self.store.head().await?.shard;
                 let all = feeds.len() >= profile.feeds.len();
@@ -113,7 +125,9 @@ impl<S: Journal + Registry> Carrier<S> {
         }
         let answers = encode(&decided);
         self.store.put_carried(edge.id, label.issued_at, &answers).await?;
-        self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), held)]).await?;
+        if is_news {
+            self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), held)]).await?;
+        }
         Ok(taken)
     }
 
@@ -198,7 +212,10 @@ impl<S: Journal + Registry> Carrier<S> {
             let fits = if frames.is_empty() {
                 matches!(frame, EdgeFrame::Hello(_))
             } else {
-                matches!(frame, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. })
+                match &frame {
+                    EdgeFrame::Call { request, .. } => *request.target == *USES,
+                    other => matches!(other, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. }),
+                }
             };
             if !fits {
                 return Err(refused("the file makes no sense to this hub"));
