@@ -17,9 +17,11 @@ mod fleet;
 mod follow;
 mod hygiene;
 mod import;
+mod inherited;
 mod offline_limit;
 mod output;
 mod pace;
+mod policy;
 mod reading;
 mod receipt;
 mod rekey;
@@ -98,7 +100,7 @@ enum Command {
     /// Writes that wait for a person: which there are, to be released or dropped
     Held(conflicts::HeldArgs),
     /// What a folder does with concurrent writes
-    Policy(conflicts::PolicyArgs),
+    Policy(policy::PolicyArgs),
     /// The life of secrets: which expire, and how they are rotated
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
@@ -192,7 +194,7 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Change(command) => changes::change(connection, command, json).await,
         Command::Conflicts(args) => conflicts::conflicts(connection, args, json).await,
         Command::Held(args) => conflicts::held(connection, args, json).await,
-        Command::Policy(args) => conflicts::policy(connection, args, json).await,
+        Command::Policy(args) => policy::policy(connection, args, json).await,
         Command::Secrets(command) => secrets::secrets(connection, command, json).await,
         Command::OfflineLimit(args) => offline_limit::offline_limit(connection, args, json).await,
         Command::Fleet(command) => fleet::fleet(connection, command, json).await,

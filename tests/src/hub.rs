@@ -58,6 +58,22 @@ impl Hub {
         Self::dev_in(&scratch.path("hub")).await
     }
 
+    fn of(
+        (api, sync): (SocketAddr, SocketAddr),
+        data: PathBuf,
+        config: Option<PathBuf>,
+        tables: String,
+        token: String,
+    ) -> Self {
+        let (process, file_kib_max, injection) = (None, None, None);
+        Self { api, sync, data, config, tables, process, token, file_kib_max, injection }
+    }
+
+    async fn started(mut self) -> Self {
+        self.start().await;
+        self
+    }
+
     /// `llm-config-hub dev` on some folder, ready to answer.
     ///
     /// # Panics
@@ -71,18 +87,8 @@ impl Hub {
     /// # Panics
     /// When it does not start.
     pub async fn dev_at(data: &Path, api: SocketAddr, sync: SocketAddr) -> Self {
-        let mut hub = Self {
-            api,
-            sync,
-            data: data.to_owned(),
-            config: None,
-            tables: String::new(),
-            process: None,
-            token: String::new(),
-            file_kib_max: None,
-            injection: None,
-        };
-        hub.start().await;
+        let hub = Self::of((api, sync), data.to_owned(), None, String::new(), String::new());
+        let mut hub = hub.started().await;
         hub.token = fs::read_to_string(hub.data.join("admin.token")).expect("dev writes admin.token");
         hub
     }
@@ -107,20 +113,7 @@ impl Hub {
         assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
         let token = token_file(&out, &data);
         let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
-        let (config, tables) = (Some(config), tables.to_owned());
-        let mut hub = Self {
-            api,
-            sync,
-            data,
-            config,
-            tables,
-            process: None,
-            token,
-            file_kib_max: None,
-            injection: None,
-        };
-        hub.start().await;
-        hub
+        Self::of((api, sync), data, Some(config), tables.to_owned(), token).started().await
     }
 
     /// Another process of the same hub: the same database and keyring, ports of its own.
@@ -132,20 +125,8 @@ impl Hub {
         let data = scratch.path(name);
         fs::create_dir_all(&data).unwrap();
         let config = scratch.file(&format!("{name}.toml"), &settings(api, sync, &self.tables));
-        let (config, tables, token) = (Some(config), self.tables.clone(), self.token.clone());
-        let mut hub = Self {
-            api,
-            sync,
-            data,
-            config,
-            tables,
-            process: None,
-            token,
-            file_kib_max: None,
-            injection: None,
-        };
-        hub.start().await;
-        hub
+        let (tables, token) = (self.tables.clone(), self.token.clone());
+        Self::of((api, sync), data, Some(config), tables, token).started().await
     }
 
     /// The hub of another region, begun with this one's backup, not started. `database` is its table in hub.toml.

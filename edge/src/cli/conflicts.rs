@@ -1,7 +1,6 @@
 //! Conflicts and held writes: which there are, what each side was, and what is decided about them.
 
 use http::Method;
-use llm_config_shared::policy::ConflictPolicy;
 use llm_config_shared::settled::ConflictState;
 use serde::Deserialize;
 use serde_json::json;
@@ -112,27 +111,9 @@ impl Terms {
     }
 }
 
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct PolicyArgs {
-    /// Folder path; what is set holds for everything below it as well
-    #[arg(value_parser = entries::namespace)]
-    namespace: String,
-    /// What to do with concurrent writes from now on: last_write_wins, hub_wins, edge_wins, reject or manual
-    #[arg(long, value_name = "POLICY", value_parser = policy_name)]
-    conflicts: Option<String>,
-    /// Let what holds above the folder hold here again
-    #[arg(long, conflicts_with = "conflicts")]
-    inherit: bool,
-}
-
 fn state(text: &str) -> Result<String, String> {
     let known = ConflictState::parse(text).map(|state| state.as_str().to_owned());
     known.ok_or_else(|| "write open, restored or dismissed".into())
-}
-
-fn policy_name(text: &str) -> Result<String, String> {
-    let known = ConflictPolicy::parse(&text.replace('-', "_")).map(|policy| policy.as_str().to_owned());
-    known.ok_or_else(|| "write last_write_wins, hub_wins, edge_wins, reject or manual".into())
 }
 
 /// The entry that something is about.
@@ -369,32 +350,6 @@ async fn list_held(connection: &Connection, args: &HeldArgs, json: bool) -> Resu
     output::table(&["held", "entry", "environment", "value", "by", "when", "why"], rows)
 }
 
-/// Shows or sets what a namespace does with concurrent writes.
-pub(crate) async fn policy(connection: &Connection, args: &PolicyArgs, json: bool) -> Result<(), Failure> {
-    let address = Address::new(&["namespaces", &args.namespace, "policy"]);
-    let (method, body) = match (&args.conflicts, args.inherit) {
-        (Some(policy), _) => (Method::PUT, Some(json!({ "conflicts": policy }).to_string())),
-        (None, true) => (Method::DELETE, None),
-        (None, false) => (Method::GET, None),
-    };
-    let answer = connection.ask(method, &address, body).await?;
-    if json {
-        return output::line(answer.text());
-    }
-    #[derive(Deserialize)]
-    struct Policy {
-        conflicts: String,
-        set_in: Option<String>,
-    }
-    let policy: Policy = answer.parsed()?;
-    let source = match policy.set_in {
-        Some(above) if above != args.namespace => format!(" (set for {above})"),
-        Some(_) => String::new(),
-        None => " (nobody set another)".to_owned(),
-    };
-    output::line(format!("{}: {}{source}", args.namespace, policy.conflicts))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,7 +383,6 @@ mod tests {
         assert_eq!(Terms::default().body(), "{}");
         let terms = Terms { if_version: Some(4), over_secret: true, message: None };
         assert_eq!(terms.body(), r#"{"if_version":4,"secret":false}"#);
-        assert_eq!(policy_name("hub-wins"), Ok("hub_wins".into()));
-        assert!(policy_name("newest").is_err() && state("closed").is_err());
+        assert!(state("closed").is_err());
     }
 }

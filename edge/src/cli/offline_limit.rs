@@ -1,13 +1,12 @@
 //! How long edges may open the secrets of a folder without their hub: shown and set at the hub.
 
-use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::address::Address;
 use super::connection::Connection;
 use super::entries;
 use super::exit::Failure;
+use super::inherited::{self, source};
 use super::output;
 use super::pace::length;
 
@@ -34,13 +33,8 @@ pub(crate) async fn offline_limit(
     args: &OfflineLimitArgs,
     json: bool,
 ) -> Result<(), Failure> {
-    let address = Address::new(&["namespaces", &args.namespace, "offline-limit"]);
-    let (method, body) = match (&args.set, args.inherit) {
-        (Some(limit), _) => (Method::PUT, Some(json!({ "limit": limit }).to_string())),
-        (None, true) => (Method::DELETE, None),
-        (None, false) => (Method::GET, None),
-    };
-    let answer = connection.ask(method, &address, body).await?;
+    let set = args.set.as_ref().map(|limit| json!({ "limit": limit }));
+    let answer = inherited::ask(connection, &args.namespace, "offline-limit", set, args.inherit).await?;
     if json {
         return output::line(answer.text());
     }
@@ -50,11 +44,7 @@ pub(crate) async fn offline_limit(
         set_in: Option<String>,
     }
     let limit: Limit = answer.parsed()?;
-    let source = match limit.set_in {
-        Some(above) if above != args.namespace => format!(" (set for {above})"),
-        Some(_) => String::new(),
-        None => " (nobody set another)".to_owned(),
-    };
+    let source = source(limit.set_in.as_deref(), &args.namespace);
     let told = output::age((limit.limit_seconds * 1_000.0) as u64);
     output::line(format!("{}: secrets lock after {told} without the hub{source}", args.namespace))
 }
