@@ -79,7 +79,9 @@ struct FeedState {
 #[derive(Debug)]
 enum Effect {
     Nothing,
-    SessionBegun,
+    SessionBegun {
+        session: u64,
+    },
     Queued {
         ticket: u64,
         counter: u64,
@@ -369,7 +371,7 @@ impl EdgeReplica {
             self.effects.pop_front().expect("every commit has an effect, and commits come back in order");
         match effect {
             Effect::Nothing => {}
-            Effect::SessionBegun => self.say_hello(now),
+            Effect::SessionBegun { session } => self.say_hello(session, now),
             Effect::Queued { ticket, counter } => self.complete_write(ticket, counter, now),
             Effect::Sendable { pending } => self.send_upload(pending, now),
             Effect::Answered { kept, removed, verdicts } => {

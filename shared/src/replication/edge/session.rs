@@ -66,12 +66,13 @@ impl EdgeReplica {
         self.spare = Some(spare);
         self.state.session += 1;
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
-        self.commit(batch, Effect::SessionBegun, now);
+        self.commit(batch, Effect::SessionBegun { session: self.state.session }, now);
     }
 
-    /// The session's number is durable: nobody will ever use it again.
-    pub(super) fn say_hello(&mut self, now: Instant) {
-        if self.phase != Phase::Beginning {
+    /// The session's number is durable: nobody will ever use it again. That of a session which broke off before its own was
+    /// says nothing of the next one's.
+    pub(super) fn say_hello(&mut self, session: u64, now: Instant) {
+        if self.phase != Phase::Beginning || session != self.state.session {
             return;
         }
         self.phase = Phase::Greeting { sent_at: now };

@@ -245,3 +245,31 @@ fn an_admitted_write_is_kept_by_the_batch_that_takes_it_out_and_seen_by_nobody()
     assert_eq!((bench.replica.pending(), bench.replica.kept()), (0, 1));
     assert!(published.iter().all(|shown| shown.pending.iter().all(|(_, write)| write.is_none())));
 }
+
+#[test]
+fn a_session_greets_under_its_own_number_once_that_is_durable() {
+    let identity = Identity {
+        edge: ActorId(Uuid::from_u128(77)),
+        tenant: feed().tenant,
+        keys: VerificationKeys::default(),
+    };
+    let mut replica = EdgeReplica::new(identity, Rules::ALL, Vec::new(), 4, HUB_TIME, NOW);
+    let hello = |replica: &mut EdgeReplica| {
+        let outputs = std::iter::from_fn(|| replica.poll_output());
+        let hellos = outputs.filter_map(|output| {
+            let Output::Send(EdgeFrame::Hello(hello)) = output else { return None };
+            Some(hello.session)
+        });
+        hellos.last()
+    };
+    for input in [Input::ConnectNow, Input::Connected { spare: 9 }, Input::Disconnected] {
+        replica.handle(input, NOW);
+    }
+    for input in [Input::ConnectNow, Input::Connected { spare: 9 }] {
+        replica.handle(input, NOW);
+    }
+    replica.handle(Input::Committed, NOW);
+    assert_eq!(hello(&mut replica), None, "only the first session's number is durable");
+    replica.handle(Input::Committed, NOW);
+    assert_eq!(hello(&mut replica), Some(2));
+}
