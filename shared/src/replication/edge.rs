@@ -37,6 +37,7 @@ mod repair;
 mod reread;
 mod restore;
 mod session;
+mod stage;
 
 pub use carried::{Carried, Exported, NotTaken};
 pub use messages::{Alert, Identity, Input, LocalWrite, Output, Published, WriteRefused};
@@ -46,6 +47,7 @@ use grace::Grace;
 use incoming::Incoming;
 use newer::HandingIn;
 use repair::Repair;
+use stage::Stage;
 
 /// Where the session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +154,8 @@ pub struct EdgeReplica {
     upload_in_flight: Option<u64>,
     last_batch: u64,
     incoming: Option<Incoming>,
+    /// What is held of a transfer that broke off.
+    stage: Stage,
     /// Of a feed of `incoming`, which waits for it.
     repair: Option<Repair>,
     last_repair: u64,
@@ -222,6 +226,7 @@ impl EdgeReplica {
             upload_in_flight: None,
             last_batch: 0,
             incoming: None,
+            stage: Stage::new(),
             repair: None,
             last_repair: 0,
             pause_ms: 0,

@@ -80,7 +80,7 @@ impl<S: Journal + Registry> Carrier<S> {
         let mut decided = Vec::new();
         let mut held = 0;
         for frame in frames {
-            if let EdgeFrame::Subscribe { feeds } = &frame {
+            if let EdgeFrame::Subscribe { feeds, .. } = &frame {
                 let shard = self.store.head().await?.shard;
                 let all = feeds.len() >= profile.feeds.len();
                 held = feeds.iter().map(|(_, at)| at.seq(shard)).min().filter(|_| all).unwrap_or(0);

@@ -103,12 +103,12 @@ impl EdgeReplica {
         if self.phase == Phase::Carried {
             return self.end_carried(Err(NotTaken::BrokeOff), now);
         }
+        self.keep_incoming(now);
         self.phase = Phase::Offline { retry_at: now + self.backoff.next_delay(at_least_ms) };
         self.upload_in_flight = None;
+        self.inbox.clear();
         self.recovering = None;
         self.handing_in = HandingIn::Nothing;
-        self.inbox.clear();
-        self.abandon_incoming(now);
         for ticket in std::mem::take(&mut self.calls).into_values() {
             self.outputs.push_back(Output::CallFailed { ticket });
         }
@@ -257,6 +257,7 @@ impl EdgeReplica {
             (!self.begins_anew(state)).then(|| (feed.clone(), state.record.vector.clone()))
         });
         let feeds = held.collect();
-        self.send(EdgeFrame::Subscribe { feeds }, now);
+        let held = self.held(now);
+        self.send(EdgeFrame::Subscribe { feeds, held }, now);
     }
 }

@@ -21,11 +21,11 @@ use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
 use crate::write::Action;
 use crate::write::Answer;
 
-const SHARD: ShardId = ShardId(Uuid::from_u128(1));
-const NOW: Instant = Instant(1_000);
-const HUB_TIME: UnixMillis = UnixMillis(1_795_000_000_000);
+pub(super) const SHARD: ShardId = ShardId(Uuid::from_u128(1));
+pub(super) const NOW: Instant = Instant(1_000);
+pub(super) const HUB_TIME: UnixMillis = UnixMillis(1_795_000_000_000);
 
-fn feed() -> Feed {
+pub(super) fn feed() -> Feed {
     Feed {
         tenant: Tenant::parse("t").unwrap(),
         environment: Environment::base(),
@@ -34,13 +34,13 @@ fn feed() -> Feed {
     }
 }
 
-fn at(key: &str) -> EntryKey {
+pub(super) fn at(key: &str) -> EntryKey {
     let Feed { tenant, environment, .. } = feed();
     let scope = Scope { tenant, environment, namespace: Namespace::parse("app").unwrap() };
     EntryKey { scope, key: Key::parse(key).unwrap() }
 }
 
-fn row(key: &str, seq: u64) -> HubRow {
+pub(super) fn row(key: &str, seq: u64) -> HubRow {
     let id = WriteId { actor: ActorId(SHARD.0), incarnation: 5, counter: seq };
     let metadata = Metadata {
         created_at: HUB_TIME,
@@ -62,7 +62,7 @@ fn row(key: &str, seq: u64) -> HubRow {
     HubRow { row, top_version: 1, plain_seq: seq, context: Vector::EMPTY, base: None, origin: None }
 }
 
-fn head(seq: u64, horizon: u64) -> Head {
+pub(super) fn head(seq: u64, horizon: u64) -> Head {
     let epochs = Epochs::of(SHARD, EpochTable::new(vec![Epoch { ordinal: 1, epoch: 5, start_seq: 0 }]));
     Head {
         shard: SHARD,
