@@ -493,6 +493,7 @@ fn reason_label(reason: &Rejected) -> &'static str {
         Rejected::Gap { .. } => "gap",
         Rejected::UnknownEpoch => "unknown_history",
         Rejected::LostHistory => "lost_history",
+        Rejected::NotHeld => "not_held",
         Rejected::Hash => "hash",
         Rejected::Inflate => "inflate",
         Rejected::Decode(_) => "unreadable",

@@ -424,6 +424,7 @@ impl Replication {
             Record::State(state) => Some(state.clock_offset_ms),
             Record::Row(_)
             | Record::Staged(_)
+            | Record::Stage(..)
             | Record::Feed(..)
             | Record::Pending(_)
             | Record::Kept(_)

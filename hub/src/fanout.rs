@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use llm_config_shared::feed::Feed;
+use llm_config_shared::held::{Held, Span};
+use llm_config_shared::limits::SEGMENT_ROWS_MAX;
 use llm_config_shared::replication::hub::Part;
-use llm_config_shared::replication::transfer::{Issue, draft_part};
+use llm_config_shared::replication::transfer::{
+    Issue, draft_checkpoint, draft_part, draft_rest, is_better_whole,
+};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal, JournalError};
 use llm_config_shared::vector::{Epochs, Vector};
 use tokio::sync::Semaphore;
@@ -58,12 +62,39 @@ struct State {
     memo: Memo,
 }
 
+/// What a receiver asks for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Where it is in each feed.
+    pub feeds: Vec<(Feed, Vector)>,
+    /// What it holds of a transfer that broke off.
+    pub held: BTreeMap<Feed, Held>,
+    /// Also feeds in which nothing is new.
+    pub every: bool,
+}
+
+impl Ask {
+    /// What of the feed the receiver holds and can be sent the rest of.
+    fn continued(&self, feed: &Feed, head: &Head) -> Option<&Held> {
+        self.held.get(feed).filter(|held| head.continues(held))
+    }
+}
+
 /// One feed, for a receiver at `from`, in a part that begins at `start`.
 struct Wanted<'a> {
     feed: &'a Feed,
     from: &'a Vector,
     start: Vector,
+    held: Option<&'a Held>,
     every: bool,
+}
+
+/// Whose turn it is to ask the database. What is read, laid out and compressed for deltas is little; of snapshots, which may be
+/// everything there is, one at a time is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Delta,
+    Snapshot,
 }
 
 /// One feed's part, as far as it is in memory.
@@ -89,31 +120,48 @@ impl<J: Journal> Fanout<J> {
         }
     }
 
-    /// What a receiver at these positions lacks, all feeds as of one position of the hub. Without `every`, feeds in
-    /// which nothing is new are left out.
+    /// What a receiver lacks, all feeds as of one position of the hub.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn transfer(&self, feeds: &[(Feed, Vector)], every: bool) -> Result<Transfer, JournalError> {
-        if let Ok(transfer) = self.recall(feeds, every, &self.tail.head(), &[]) {
+    pub async fn transfer(&self, ask: &Ask) -> Result<Transfer, JournalError> {
+        let tail = self.tail.head();
+        if let Ok(transfer) = self.recall(ask, &tail, &[]) {
             return Ok(transfer);
         }
-        let tail = self.tail.head();
-        let whole = feeds.iter().any(|(_, from)| tail.served_from(from).is_empty());
-        let turn = if whole { &self.snapshots } else { &self.deltas };
-        let _turn = turn.lock().await;
-        let unread = match self.recall(feeds, every, &self.tail.head(), &[]) {
-            Ok(transfer) => return Ok(transfer),
+        let all = |(feed, from): &(Feed, Vector)| match ask.continued(feed, &tail) {
+            Some(held) => held.from.is_empty(),
+            None => tail.served_from(from).is_empty(),
+        };
+        if !ask.feeds.iter().any(all)
+            && let Some(transfer) = self.transfer_in(Turn::Delta, ask).await?
+        {
+            return Ok(transfer);
+        }
+        let transfer = self.transfer_in(Turn::Snapshot, ask).await?;
+        transfer.ok_or_else(|| JournalError::Corrupt("a snapshot is no delta".into()))
+    }
+
+    /// None when it is a turn for deltas, and a snapshot is the better way.
+    async fn transfer_in(&self, turn: Turn, ask: &Ask) -> Result<Option<Transfer>, JournalError> {
+        let _turn = match turn {
+            Turn::Delta => self.deltas.lock().await,
+            Turn::Snapshot => self.snapshots.lock().await,
+        };
+        let unread = match self.recall(ask, &self.tail.head(), &[]) {
+            Ok(transfer) => return Ok(Some(transfer)),
             Err(unread) => unread,
         };
-        let head = self.read(&unread).await?;
-        let all = match self.recall(feeds, every, &head, &unread) {
-            Ok(transfer) => return Ok(transfer),
-            Err(_) => self.starts(feeds, &head),
+        let Some(head) = self.read(turn, ask, &unread).await? else { return Ok(None) };
+        let all = match self.recall(ask, &head, &unread) {
+            Ok(transfer) => return Ok(Some(transfer)),
+            Err(_) => self.starts(ask, &head),
         };
         // A feed that was thought quiet moved while the others were read: all in one snapshot, then.
-        let head = self.read(&all).await?;
-        self.recall(feeds, every, &head, &all)
+        let Some(head) = self.read(turn, ask, &all).await? else { return Ok(None) };
+        let transfer = self.recall(ask, &head, &all);
+        transfer
+            .map(Some)
             .map_err(|_| JournalError::Corrupt("a snapshot lacks a feed that was asked for".into()))
     }
 
@@ -122,19 +170,19 @@ impl<J: Journal> Fanout<J> {
     /// makes it a whole one.
     fn recall(
         &self,
-        feeds: &[(Feed, Vector)],
-        every: bool,
+        ask: &Ask,
         head: &Head,
         read: &[(Feed, Vector)],
     ) -> Result<Transfer, Vec<(Feed, Vector)>> {
         let mut state = self.state();
         let (mut parts, mut unread) = (Vec::new(), Vec::new());
-        for (feed, from) in feeds {
+        for (feed, from) in &ask.feeds {
+            let held = ask.continued(feed, head);
             let start = match read.iter().find(|(known, _)| known == feed) {
-                Some((_, start)) => head.served_from(start),
-                None => state.feeds.start(feed, from, head, &self.tail),
+                Some((_, start)) if held.is_none() => head.served_from(start),
+                _ => self.start(&mut state, ask, (feed, from), head),
             };
-            let wanted = Wanted { feed, from, start, every };
+            let wanted = Wanted { feed, from, start, held, every: ask.every };
             match self.known(&mut state, wanted, head) {
                 Known::Current => {}
                 Known::Part(part) => parts.push(part),
@@ -149,18 +197,19 @@ impl<J: Journal> Fanout<J> {
     }
 
     fn known(&self, state: &mut State, wanted: Wanted<'_>, head: &Head) -> Known {
-        let Wanted { feed, from, start, every } = wanted;
+        let Wanted { feed, from, start, held, every } = wanted;
         let Some(digest) = state.feeds.digest(feed, head, &self.tail) else {
             return Known::Unread(start);
         };
-        let current = !from.is_empty() && from.seq(head.shard) >= digest.changed(feed.secrets);
+        let current =
+            held.is_none() && !from.is_empty() && from.seq(head.shard) >= digest.changed(feed.secrets);
         if current && !every {
             return Known::Current;
         }
         let segments = if current {
             Vec::new()
         } else {
-            match state.memo.get(&Range::new(feed, &start, head)) {
+            match state.memo.get(&Range::new(feed, &start, head, continues(held))) {
                 Some(segments) => segments,
                 None => return Known::Unread(start),
             }
@@ -169,7 +218,7 @@ impl<J: Journal> Fanout<J> {
         let checkpoint = state.feeds.checkpoint(feed, head, at, || {
             let rows = FeedRows { feed: feed.clone(), rows: Vec::new(), bases: BTreeMap::new(), digest };
             let issue = Issue { at, key_id: self.identity.signing().id() };
-            let draft = draft_part(&rows, &head.vector(), head, issue).checkpoint;
+            let draft = draft_checkpoint(&rows, head, issue);
             let signature = self.identity.signing().sign(&draft.message());
             draft.signed(&signature)
         });
@@ -177,24 +226,56 @@ impl<J: Journal> Fanout<J> {
     }
 
     /// Where the parts of all feeds begin.
-    fn starts(&self, feeds: &[(Feed, Vector)], head: &Head) -> Vec<(Feed, Vector)> {
+    fn starts(&self, ask: &Ask, head: &Head) -> Vec<(Feed, Vector)> {
         let mut state = self.state();
         let start =
-            |(feed, from): &(Feed, Vector)| (feed.clone(), state.feeds.start(feed, from, head, &self.tail));
-        feeds.iter().map(start).collect()
+            |(feed, from): &(Feed, Vector)| (feed.clone(), self.start(&mut state, ask, (feed, from), head));
+        ask.feeds.iter().map(start).collect()
     }
 
-    /// Reads feeds in one snapshot, makes their segments and keeps them; the snapshot's head.
-    async fn read(&self, wanted: &[(Feed, Vector)]) -> Result<Head, JournalError> {
-        let FeedSnapshot { head, feeds } = self.journal.read_feeds(wanted).await?;
-        if feeds.len() != wanted.len() {
-            return Err(JournalError::Corrupt("a snapshot lacks a feed that was asked for".into()));
+    fn start(&self, state: &mut State, ask: &Ask, (feed, from): (&Feed, &Vector), head: &Head) -> Vector {
+        match ask.continued(feed, head) {
+            Some(held) => held.from.clone(),
+            None => state.feeds.start(feed, from, head, &self.tail),
         }
-        for ((feed, from), rows) in wanted.iter().zip(feeds) {
-            let digest = rows.digest;
-            let segments = self.segments(rows, from.clone(), head.clone()).await?;
+    }
+
+    /// Reads feeds in one snapshot, makes their segments and keeps them; the snapshot's head. None when a snapshot is the
+    /// better way for one of them and it is not the turn for that.
+    async fn read(
+        &self,
+        turn: Turn,
+        ask: &Ask,
+        wanted: &[(Feed, Vector)],
+    ) -> Result<Option<Head>, JournalError> {
+        let mut snapshot = self.snapshot(wanted).await?;
+        let better = |(rows, (feed, from)): (&FeedRows, &(Feed, Vector))| {
+            ask.continued(feed, &snapshot.head).is_none() && is_better_whole(rows, from, &snapshot.head)
+        };
+        let better: Vec<bool> = snapshot.feeds.iter().zip(wanted).map(better).collect();
+        if better.contains(&true) {
+            if turn == Turn::Delta {
+                return Ok(None);
+            }
+            let start = |((feed, from), better): (&(Feed, Vector), &bool)| {
+                (feed.clone(), if *better { Vector::EMPTY } else { from.clone() })
+            };
+            let starts: Vec<_> = wanted.iter().zip(&better).map(start).collect();
+            snapshot = self.snapshot(&starts).await?;
+            metrics::counter!("sync_snapshots_for_deltas_total").increment(1);
+        }
+        let FeedSnapshot { head, feeds } = snapshot;
+        for ((rows, better), (feed, from)) in feeds.into_iter().zip(better).zip(wanted) {
+            let (digest, held) = (rows.digest, ask.continued(feed, &head));
+            let start = if better { Vector::EMPTY } else { from.clone() };
+            let segments = self.segments(rows, start, held.cloned(), head.clone()).await?;
             let mut state = self.state();
-            state.memo.put(Range::new(feed, &head.served_from(from), &head), segments);
+            if better {
+                state.memo.put(Range::new(feed, &Vector::EMPTY, &head, &[]), segments.clone());
+            }
+            // Where a delta was asked for the snapshot stands in its place.
+            let range = Range::new(feed, &head.served_from(from), &head, continues(held));
+            state.memo.put(range, segments);
             state.feeds.learn(feed, &head, digest);
         }
         // The database shows a commit a moment before the writer tells what it moved.
@@ -203,13 +284,28 @@ impl<J: Journal> Fanout<J> {
         if tokio::time::timeout(TAIL_WAIT, told).await.is_err() {
             self.tail.observed(head.clone());
         }
-        Ok(head)
+        Ok(Some(head))
     }
 
-    async fn segments(&self, rows: FeedRows, from: Vector, head: Head) -> Result<Vec<Bytes>, JournalError> {
+    async fn snapshot(&self, wanted: &[(Feed, Vector)]) -> Result<FeedSnapshot, JournalError> {
+        let snapshot = self.journal.read_feeds(wanted).await?;
+        if snapshot.feeds.len() == wanted.len() {
+            Ok(snapshot)
+        } else {
+            Err(JournalError::Corrupt("a snapshot lacks a feed that was asked for".into()))
+        }
+    }
+
+    async fn segments(
+        &self,
+        rows: FeedRows,
+        from: Vector,
+        held: Option<Held>,
+        head: Head,
+    ) -> Result<Vec<Bytes>, JournalError> {
         let identity = Arc::clone(&self.identity);
         let large = rows.rows.len() > ROWS_INLINE_MAX;
-        let make = move || sign_segments(&rows, &from, &head, &identity);
+        let make = move || sign_segments(&rows, &from, held.as_ref(), &head, &identity);
         if !large {
             return Ok(make());
         }
@@ -222,10 +318,27 @@ impl<J: Journal> Fanout<J> {
     }
 }
 
-fn sign_segments(rows: &FeedRows, from: &Vector, head: &Head, identity: &Identity) -> Vec<Bytes> {
+fn continues(held: Option<&Held>) -> &[Span] {
+    held.map_or(&[], |held| &held.spans)
+}
+
+fn sign_segments(
+    rows: &FeedRows,
+    from: &Vector,
+    held: Option<&Held>,
+    head: &Head,
+    identity: &Identity,
+) -> Vec<Bytes> {
     let started = std::time::Instant::now();
     let signing = identity.signing();
-    let drafts = draft_part(rows, from, head, Issue { at: now(), key_id: signing.id() }).segments;
+    let issue = Issue { at: now(), key_id: signing.id() };
+    let drafts = match held {
+        Some(held) => draft_rest(rows, held, head, issue, SEGMENT_ROWS_MAX),
+        None => draft_part(rows, from, head, issue).segments,
+    };
+    if held.is_some() {
+        metrics::counter!("sync_transfers_continued_total").increment(1);
+    }
     let sign = |draft: llm_config_shared::segment::Draft| {
         let signature = signing.sign(&draft.message());
         draft.signed(&signature)

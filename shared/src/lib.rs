@@ -9,6 +9,7 @@ pub mod digest;
 pub mod entry;
 pub mod exposure;
 pub mod feed;
+pub mod held;
 pub mod limits;
 pub mod name;
 pub mod newer;

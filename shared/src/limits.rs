@@ -56,10 +56,19 @@ pub const BATCH_CHANGES_MAX: usize = 200;
 pub const SEGMENT_ROWS_MAX: usize = 2_000;
 /// Most plain bytes of one segment before it is cut, except that one row always fits.
 pub const SEGMENT_PLAIN_BYTES_CUT: usize = 1 << 20;
+/// Most plain bytes of one of the segments that a large part is cut into, with the same exception: so much is sent again, at
+/// most, when a link breaks.
+pub const CHUNK_PLAIN_BYTES_CUT: usize = 256 << 10;
 /// Most plain bytes of a section that an edge will inflate.
 pub const SECTION_PLAIN_BYTES_MAX: usize = 32 << 20;
 /// Highest ratio of plain to wire bytes that an edge will inflate.
 pub const INFLATE_RATIO_MAX: usize = 1_100;
+/// Breaks of one transfer of which the edge keeps account: of more, the oldest are joined.
+pub const SPANS_MAX: usize = 4;
+/// A delta goes as a snapshot when it would have more than so many hundredths of the snapshot's plain bytes. A snapshot names no
+/// deletion, carries no patch that needs a base, is made once for everybody and shrinks better: at six tenths both take
+/// about as long to send, and the snapshot is mostly there already.
+pub const DELTA_PERCENT_MAX: usize = 60;
 /// Largest message on the sync stream, in bytes.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Below this size gzip costs more than it saves.
@@ -131,6 +140,7 @@ const _: () = assert!(
     SEGMENT_PLAIN_BYTES_CUT + VALUE_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX,
     "a segment cut after its largest row fits a frame even when nothing shrinks"
 );
+const _: () = assert!(CHUNK_PLAIN_BYTES_CUT <= SEGMENT_PLAIN_BYTES_CUT);
 const _: () = assert!(SEGMENT_PLAIN_BYTES_CUT + 2 * VALUE_BYTES_MAX < SECTION_PLAIN_BYTES_MAX);
 const _: () = assert!(UPLOAD_WRITES_MAX <= COMMIT_WRITES_MAX, "an upload is admitted in one transaction");
 const _: () = assert!(GRACE_WRITES_MAX as u64 <= HANDED_IN_WRITES_MAX, "what an edge keeps, a hub takes");

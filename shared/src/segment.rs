@@ -104,6 +104,8 @@ pub enum Rejected {
     UnknownEpoch,
     #[error("the hub says that it lost a part of its history, and that does not fit what it said before")]
     LostHistory,
+    #[error("goes on from a part of a transfer that is not held here")]
+    NotHeld,
     #[error("the content's hash does not fit")]
     Hash,
     #[error("inflates to more than was signed, or than is allowed")]

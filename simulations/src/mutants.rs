@@ -29,6 +29,13 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "floor", rule: "2.7 2", setup: without(Rules { floor: false, ..ALL }) },
     Mutant { name: "one snapshot", rule: "2.7 3", setup: Setup { one_snapshot: false, ..Setup::REAL } },
     Mutant { name: "horizon", rule: "2.7 3", setup: Setup { horizon: false, ..Setup::REAL } },
+    Mutant {
+        name: "horizon of what is held",
+        rule: "2.7 3",
+        setup: Setup { held_horizon: false, ..Setup::REAL },
+    },
+    Mutant { name: "held fits", rule: "2.12", setup: without(Rules { held_fits: false, ..ALL }) },
+    Mutant { name: "held last", rule: "2.12", setup: without(Rules { held_last: false, ..ALL }) },
     Mutant { name: "stubs", rule: "2.8", setup: Setup { stubs: false, ..Setup::REAL } },
     Mutant {
         name: "apply: continuity",
@@ -80,6 +87,9 @@ mod tests {
             "digest",
             "clones",
             "horizon",
+            "horizon of what is held",
+            "held fits",
+            "held last",
             "stubs",
             "durable first",
         ] {

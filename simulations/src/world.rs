@@ -25,6 +25,7 @@ use crate::truth::{Reader, Truth};
 
 mod actions;
 mod authors;
+mod breaks;
 mod clients;
 mod copies;
 mod edge;
@@ -65,6 +66,8 @@ pub struct Setup {
     pub one_snapshot: bool,
     /// A purge raises the horizon, below which nobody is sent changes alone.
     pub horizon: bool,
+    /// What is held of a transfer that broke off is gone on with only from above the horizon.
+    pub held_horizon: bool,
     /// Something stays of a purged deletion, for writes whose authors never saw it.
     pub stubs: bool,
     /// Disks rot.
@@ -79,6 +82,7 @@ impl Setup {
         fence: true,
         one_snapshot: true,
         horizon: true,
+        held_horizon: true,
         stubs: true,
         rot: true,
         bookmarks: true,
@@ -148,6 +152,10 @@ enum Event {
         life: u32,
     },
     EdgeStarts {
+        edge: usize,
+        life: u32,
+    },
+    PowerFails {
         edge: usize,
         life: u32,
     },
@@ -360,6 +368,7 @@ impl World {
             Event::Committed { edge, life } => self.committed(edge, life),
             Event::EdgeTimer { edge, life } => self.edge_timer(edge, life),
             Event::EdgeStarts { edge, life } => self.start_edge(edge, life),
+            Event::PowerFails { edge, life } => self.power_fails(edge, life),
             Event::HubStarts { hub, life } => self.restart_hub(hub, life),
             Event::HubTimer { hub, life, stream } => self.hub_timer(hub, life, stream),
             Event::HeadRead { hub, life, stream } => self.head_read(hub, life, stream),
@@ -398,6 +407,7 @@ impl World {
             | Event::Committed { .. }
             | Event::EdgeTimer { .. }
             | Event::EdgeStarts { .. }
+            | Event::PowerFails { .. }
             | Event::HubStarts { .. }
             | Event::Purge
             | Event::Retry { .. }
@@ -485,6 +495,8 @@ mod tests {
             "conflicts",
             "edge crashes",
             "multi-page transfers",
+            "streams that broke within a part",
+            "transfers continued",
             "duplicated segments",
             "hub crashes",
             "deletions purged",

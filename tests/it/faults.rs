@@ -8,12 +8,14 @@
 //! | file | what is wrong | fast, ci, long |
 //! |---|---|---|
 //! | `network` | each fault of [`llm_config_tests::proxy`], under one hub, two processes of one, and two regions | 30 times; in the long run 150, for longer |
+//! | `breaks` | resets within one snapshot, an edge and a hub killed meanwhile | once |
 //! | `kills` | SIGKILL at a write call of hub or edge, under the same three, every other time cut off | 10, 24, 2,000 points |
 //! | `disk` | EIO or ENOSPC from write calls and syncs, until a restart or for a while | 6, 8, 196 times |
 //! | `power` | what a power cut leaves of an edge's files: torn blocks, in any order | 200, 400, 2,000 images |
 //! | `flips` | a bit of the replica's files | 6, 16, 800 flips |
 //! | `database` | PostgreSQL killed and started, frozen and thawed | 2, 4, 100 times |
 
+mod breaks;
 mod database;
 mod disk;
 mod flips;

@@ -207,7 +207,12 @@ async fn whatever_an_edge_subscribes_to_it_is_sent_its_own_feeds_alone() {
         feed("default", "development", WORLD),
         feed("default", "production", ""),
     ];
-    session.say(EdgeFrame::Subscribe { feeds: greedy.map(|feed| (feed, Vector::EMPTY)).to_vec() }).await;
+    session
+        .say(EdgeFrame::Subscribe {
+            feeds: greedy.map(|feed| (feed, Vector::EMPTY)).to_vec(),
+            held: Vec::new(),
+        })
+        .await;
     let keys = rogue.verification();
     let mut sent = BTreeSet::new();
     loop {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 mod records;
 
-use records::{Random, feed, grant, kept, pending, row, staged, state};
+use records::{Random, feed, grant, kept, pending, row, stage, staged, state};
 
 /// A place that a store is opened on, again and again; only what was committed is there again.
 trait Disk {
@@ -107,6 +107,8 @@ fn every_kind_of_record_comes_back_as_it_was(disk: &mut impl Disk) {
         row("a", 1, 300, &mut random),
         staged("a", 1, 10, &mut random),
         staged("b", 2, 10, &mut random),
+        stage("app", 4, None, &mut random),
+        stage("app/llm", 5, Some("a"), &mut random),
         feed("app", 5, false),
         feed("app/llm", 7, true),
         pending(1, 20, &mut random),

@@ -7,6 +7,8 @@
 mod carry;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -56,6 +58,7 @@ pub struct Proxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
     to: watch::Sender<SocketAddr>,
+    brought: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -69,18 +72,27 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (fault, watching) = watch::channel(Fault::None);
         let (to, aim) = watch::channel(to);
+        let brought = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&brought);
         let accepting = tokio::spawn(async move {
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                tokio::spawn(carry::carry(stream, *aim.borrow(), watching.clone(), seed ^ connection << 32));
+                let (watching, counted) = (watching.clone(), Arc::clone(&counted));
+                let seed = seed ^ connection << 32;
+                tokio::spawn(carry::carry(stream, *aim.borrow(), watching, counted, seed));
             }
         });
-        Self { address, fault, to, accepting }
+        Self { address, fault, to, brought, accepting }
     }
 
     /// Where edges connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many bytes from the hub were handed on, by all connections.
+    pub fn brought(&self) -> u64 {
+        self.brought.load(Ordering::Relaxed)
     }
 
     /// From now on this is wrong, and nothing else.

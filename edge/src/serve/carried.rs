@@ -175,7 +175,7 @@ impl Reading {
     fn check(&self) -> Result<(Label, Beginning), ApiError> {
         let (label, mut pieces) = self.open()?;
         let beginning = match next(&mut pieces)? {
-            Some(Piece::FromEdge(EdgeFrame::Subscribe { feeds: from })) => match next(&mut pieces)? {
+            Some(Piece::FromEdge(EdgeFrame::Subscribe { feeds: from, .. })) => match next(&mut pieces)? {
                 Some(Piece::FromHub(HubFrame::Welcome(welcome))) => {
                     Beginning::Session(Box::new(Carried { from, welcome }))
                 }

@@ -76,7 +76,7 @@ async fn carried(service: &EdgeService, caller: &Caller) -> Result<(Vec<u8>, usi
 /// As a session would have sent them.
 fn frames(exported: Exported) -> Vec<EdgeFrame> {
     let Exported { hello, writes, feeds, .. } = exported;
-    let mut frames = vec![EdgeFrame::Hello(hello), EdgeFrame::Subscribe { feeds }];
+    let mut frames = vec![EdgeFrame::Hello(hello), EdgeFrame::Subscribe { feeds, held: Vec::new() }];
     let (mut batch, mut bytes): (Vec<Write>, usize) = (Vec::new(), 0);
     for write in writes {
         bytes += write.size();

@@ -30,6 +30,8 @@ pub(crate) mod space {
     pub(crate) const ROW: u8 = b'r';
     /// Rows of a transfer under way.
     pub(crate) const STAGED: u8 = b's';
+    /// How much of it has come, of each feed.
+    pub(crate) const STAGE: u8 = b't';
     /// The bookkeeping of feeds.
     pub(crate) const FEED: u8 = b'f';
     /// Writes that wait for the hub.
@@ -99,7 +101,8 @@ impl RecordCipher {
         match slot {
             Slot::Row(at) => self.entry_place(space::ROW, at),
             Slot::Staged(at) => self.entry_place(space::STAGED, at),
-            Slot::Feed(feed) => self.feed_place(feed),
+            Slot::Stage(feed) => self.feed_place(space::STAGE, feed),
+            Slot::Feed(feed) => self.feed_place(space::FEED, feed),
             Slot::Pending(counter) => self.chain(space::PENDING, [counter.to_be_bytes().as_slice()]),
             Slot::Kept(id) => self.chain(
                 space::KEPT,
@@ -126,10 +129,10 @@ impl RecordCipher {
         self.chain(space, links.map(str::as_bytes))
     }
 
-    fn feed_place(&self, feed: &Feed) -> Place {
+    fn feed_place(&self, space: u8, feed: &Feed) -> Place {
         let names = [feed.tenant.as_str(), feed.environment.as_str(), feed.subtree.as_str()];
         let secrets = [u8::from(feed.secrets)];
-        self.chain(space::FEED, names.iter().map(|name| name.as_bytes()).chain([secrets.as_slice()]))
+        self.chain(space, names.iter().map(|name| name.as_bytes()).chain([secrets.as_slice()]))
     }
 
     /// h(i) = HMAC(h(i-1) ‖ link(i)). Only the last is stored: the shape of the tree stays hidden as well.

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use llm_config_shared::codec::{DecodeError, Reader, Writer};
 use llm_config_shared::entry::Row;
 use llm_config_shared::feed::Environments;
+use llm_config_shared::held::Held;
 use llm_config_shared::limits::{TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX};
 use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::replica::{
-    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StateRecord,
+    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StageRecord, StateRecord,
 };
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
+use llm_config_shared::vector::ShardId;
 use llm_config_shared::write::{Action, Write};
 
 use super::cipher::space;
@@ -34,6 +36,13 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
     writer.u8(VERSION);
     match record {
         Record::Row(row) | Record::Staged(row) => write_row(&mut writer, row),
+        Record::Stage(feed, stage) => {
+            writer.feed(feed);
+            writer.uuid(stage.shard.0);
+            writer.vector(&stage.held.from);
+            writer.spans(&stage.held.spans);
+            writer.u8(u8::from(stage.in_place));
+        }
         Record::Feed(feed, progress) => {
             writer.feed(feed);
             write_progress(&mut writer, progress);
@@ -58,6 +67,7 @@ pub(crate) fn decode(space: u8, bytes: &[u8]) -> Decoded<Record> {
     let record = match space {
         space::ROW => Record::Row(Arc::new(read_row(&mut reader)?)),
         space::STAGED => Record::Staged(Arc::new(read_row(&mut reader)?)),
+        space::STAGE => Record::Stage(reader.feed()?, read_stage(&mut reader)?),
         space::FEED => Record::Feed(reader.feed()?, read_progress(&mut reader)?),
         space::PENDING => Record::Pending(read_pending(&mut reader)?),
         space::KEPT => Record::Kept(KeptRecord {
@@ -91,6 +101,14 @@ fn read_row(reader: &mut Reader<'_>) -> Decoded<Row> {
         content: reader.content()?,
         metadata: reader.metadata()?,
         change: reader.change()?,
+    })
+}
+
+fn read_stage(reader: &mut Reader<'_>) -> Decoded<StageRecord> {
+    Ok(StageRecord {
+        shard: ShardId(reader.uuid("shard")?),
+        held: Held { from: reader.vector()?, spans: reader.spans()? },
+        in_place: reader.bool("in place")?,
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use llm_config_shared::feed::Feed;
+use llm_config_shared::held::Span;
 use llm_config_shared::store::Head;
 use llm_config_shared::vector::Vector;
 
@@ -18,11 +19,14 @@ pub(super) struct Range {
     feed: Feed,
     from_seq: u64,
     to: Vector,
+    /// Of a receiver that holds a part of a transfer that broke off.
+    continues: Vec<Span>,
 }
 
 impl Range {
-    pub(super) fn new(feed: &Feed, from: &Vector, to: &Head) -> Self {
-        Self { feed: feed.clone(), from_seq: from.seq(to.shard), to: to.vector() }
+    pub(super) fn new(feed: &Feed, from: &Vector, to: &Head, continues: &[Span]) -> Self {
+        let from_seq = from.seq(to.shard);
+        Self { feed: feed.clone(), from_seq, to: to.vector(), continues: continues.to_vec() }
     }
 }
 
@@ -86,7 +90,7 @@ mod tests {
             epochs: Epochs::default(),
             regions: Vector::EMPTY,
         };
-        Range::new(&feed, &Vector::EMPTY, &head)
+        Range::new(&feed, &Vector::EMPTY, &head, &[])
     }
 
     #[test]

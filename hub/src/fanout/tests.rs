@@ -44,17 +44,15 @@ impl Bench {
         }
     }
 
-    /// One change of these namespaces.
+    /// One change of `k` in these namespaces.
     async fn set(&self, namespaces: &[&str], value: u64) -> Vector {
-        let operation = |namespace: &&str| Operation {
-            at: EntryKey {
-                scope: Scope {
-                    tenant: Tenant::parse("t").unwrap(),
-                    environment: Environment::base(),
-                    namespace: Namespace::parse(namespace).unwrap(),
-                },
-                key: Key::parse("k").unwrap(),
-            },
+        self.set_all(namespaces.iter().map(|namespace| at(namespace, "k")), value).await
+    }
+
+    /// One change of these entries.
+    async fn set_all(&self, entries: impl Iterator<Item = EntryKey>, value: u64) -> Vector {
+        let operation = |at| Operation {
+            at,
             action: OpAction::Set {
                 value: SetValue::Plain {
                     value: Value::parse(&value.to_string()).unwrap(),
@@ -70,7 +68,7 @@ impl Bench {
             author: Author { name: "token:test".into(), claimed: None },
             change: None,
             message: None,
-            operations: namespaces.iter().map(operation).collect(),
+            operations: entries.map(operation).collect(),
             atomic: true,
             dry_run: false,
             repeat: None,
@@ -81,12 +79,7 @@ impl Bench {
 
     /// Deletes `k` of a namespace.
     async fn delete(&self, namespace: &str) -> Vector {
-        let scope = Scope {
-            tenant: Tenant::parse("t").unwrap(),
-            environment: Environment::base(),
-            namespace: Namespace::parse(namespace).unwrap(),
-        };
-        let at = EntryKey { scope, key: Key::parse("k").unwrap() };
+        let at = at(namespace, "k");
         let submission = ApiSubmission {
             tenant: Tenant::parse("t").unwrap(),
             author: Author { name: "token:test".into(), claimed: None },
@@ -102,7 +95,7 @@ impl Bench {
     }
 
     async fn get(&self, feeds: &[(Feed, Vector)], every: bool) -> Transfer {
-        self.fanout.transfer(feeds, every).await.unwrap()
+        self.fanout.transfer(&ask(feeds, every)).await.unwrap()
     }
 
     fn rows(&self, part: &Part) -> usize {
@@ -111,6 +104,19 @@ impl Bench {
             .map(|bytes| verify(bytes, &self.keys).unwrap().open().unwrap().as_sent().count())
             .sum()
     }
+}
+
+fn at(namespace: &str, key: &str) -> EntryKey {
+    let scope = Scope {
+        tenant: Tenant::parse("t").unwrap(),
+        environment: Environment::base(),
+        namespace: Namespace::parse(namespace).unwrap(),
+    };
+    EntryKey { scope, key: Key::parse(key).unwrap() }
+}
+
+fn ask(feeds: &[(Feed, Vector)], every: bool) -> Ask {
+    Ask { feeds: feeds.to_vec(), held: BTreeMap::new(), every }
 }
 
 fn feed(subtree: &str) -> Feed {
@@ -135,7 +141,8 @@ async fn many_receivers_at_different_positions_share_one_part() {
     let mut receivers = tokio::task::JoinSet::new();
     for position in positions.into_iter().cycle().take(60) {
         let fanout = Arc::clone(&bench.fanout);
-        receivers.spawn(async move { fanout.transfer(&[(feed("app"), position)], false).await.unwrap() });
+        receivers
+            .spawn(async move { fanout.transfer(&ask(&[(feed("app"), position)], false)).await.unwrap() });
     }
     let transfers = receivers.join_all().await;
     let first = &transfers[0].parts[0];
@@ -268,8 +275,58 @@ async fn a_process_that_has_not_heard_of_the_purge_finds_it_while_it_reads() {
     let journal = Arc::clone(&bench.fanout.journal);
     let other = Fanout::new(journal, unaware, Arc::clone(&bench.fanout.identity));
     bench.writer.purge(now(), 10).await.unwrap();
-    let transfer = other.transfer(&[(feed("app"), start)], true).await.unwrap();
+    let transfer = other.transfer(&ask(&[(feed("app"), start)], true)).await.unwrap();
     assert_eq!(begins(&bench, &transfer.parts[0]), [(Kind::Snapshot, 0)]);
-    let transfer = other.transfer(&[(feed("app"), deleted)], true).await.unwrap();
+    let transfer = other.transfer(&ask(&[(feed("app"), deleted)], true)).await.unwrap();
     assert_eq!(begins(&bench, &transfer.parts[0]), [(Kind::Delta, 3)]);
+}
+
+#[tokio::test]
+async fn a_transfer_that_broke_off_goes_on_with_what_it_lacks_unless_deletions_are_gone() {
+    let bench = Bench::new().await;
+    let reached = bench.set(&["app/a", "app/b", "app/c"], 1).await;
+    bench.delete("app/a").await;
+    bench.set(&["app/d"], 1).await;
+    let held = |to: &Vector| Held {
+        from: Vector::EMPTY,
+        spans: vec![Span { through: Some(at("app/b", "k")), to: to.clone() }],
+    };
+    let ask = |to: &Vector| Ask {
+        feeds: vec![(feed("app"), Vector::EMPTY)],
+        held: BTreeMap::from([(feed("app"), held(to))]),
+        every: true,
+    };
+    let headers = |transfer: &Transfer| {
+        let segments = transfer.parts[0].segments.iter();
+        segments.map(|bytes| verify(bytes, &bench.keys).unwrap().header().clone()).collect::<Vec<_>>()
+    };
+    let rest = bench.fanout.transfer(&ask(&reached)).await.unwrap();
+    let [header] = &headers(&rest)[..] else { panic!("a few rows are one segment") };
+    assert_eq!((header.kind, &header.continues), (Kind::Snapshot, &held(&reached).spans));
+    assert_eq!(bench.rows(&rest.parts[0]), 3, "that a is gone, and c and d; b is there");
+    let whole = bench.get(&[(feed("app"), Vector::EMPTY)], true).await;
+    assert_eq!((headers(&whole)[0].continues.len(), bench.rows(&whole.parts[0])), (0, 3), "b, c and d");
+
+    assert_eq!(bench.writer.purge(now(), 10).await, Ok(1));
+    let again = bench.fanout.transfer(&ask(&reached)).await.unwrap();
+    assert_eq!((headers(&again)[0].continues.len(), bench.rows(&again.parts[0])), (0, 3));
+}
+
+#[tokio::test]
+async fn a_delta_that_is_nearly_everything_goes_as_the_snapshot_that_others_get() {
+    let bench = Bench::new().await;
+    let keys: Vec<EntryKey> = (0..300).map(|n| at("app", &format!("k{n:03}"))).collect();
+    let start = bench.set_all(keys.iter().cloned(), 1).await;
+    let half = bench.set_all(keys[..150].iter().cloned(), 2).await;
+    let part = bench.get(&[(feed("app"), start.clone())], true).await;
+    assert_eq!((begins(&bench, &part.parts[0])[0].0, bench.rows(&part.parts[0])), (Kind::Delta, 150));
+
+    bench.set_all(keys[150..].iter().cloned(), 2).await;
+    let most = bench.get(&[(feed("app"), start)], true).await;
+    assert_eq!(begins(&bench, &most.parts[0]), [(Kind::Snapshot, 0)]);
+    let fresh = bench.get(&[(feed("app"), Vector::EMPTY)], true).await;
+    let bytes = |transfer: &Transfer| transfer.parts[0].segments[0].as_ptr();
+    assert_eq!(bytes(&most), bytes(&fresh), "made once");
+    let later = bench.get(&[(feed("app"), half)], true).await;
+    assert_eq!((begins(&bench, &later.parts[0])[0].0, bench.rows(&later.parts[0])), (Kind::Delta, 150));
 }

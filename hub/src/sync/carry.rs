@@ -22,7 +22,7 @@ use llm_config_shared::vector::Vector;
 
 use super::service::profile;
 use crate::clock;
-use crate::fanout::{Fanout, Transfer};
+use crate::fanout::{Ask, Fanout, Transfer};
 use crate::identity::Identity;
 use crate::processes::line::{Line, UploadError};
 use crate::registry::{Edge, Registry};
@@ -149,10 +149,11 @@ impl<S: Journal + Registry> Carrier<S> {
                         said.carry_key = Some(Box::new(public));
                     }
                     welcome = Some(HubFrame::Welcome(said));
-                    Input::Frame(EdgeFrame::Subscribe { feeds: from.clone() })
+                    Input::Frame(EdgeFrame::Subscribe { feeds: from.clone(), held: Vec::new() })
                 }
-                Output::ReadFeeds { feeds, every } => {
-                    let Transfer { to, epochs, parts } = self.fanout.transfer(&feeds, every).await?;
+                Output::ReadFeeds { feeds, held, every } => {
+                    let Transfer { to, epochs, parts } =
+                        self.fanout.transfer(&Ask { feeds, held, every }).await?;
                     Input::Feeds { to, epochs, parts }
                 }
                 Output::Send(HubFrame::Refused { refusal: Refusal::Busy, .. }) => {

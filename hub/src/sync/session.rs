@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use llm_config_proto::sync::{EdgeFrames, SyncError};
 use llm_config_shared::entry::Author;
-use llm_config_shared::feed::Feed;
 use llm_config_shared::limits::{CLOCK_EPSILON_MS, PROGRESS_MS_MAX};
 use llm_config_shared::name::{EdgeName, Environment};
 use llm_config_shared::newer::Taken;
@@ -39,7 +38,7 @@ use super::measure;
 use super::roster::Seat;
 use super::service::Parts;
 use crate::clock;
-use crate::fanout::Transfer;
+use crate::fanout::{Ask, Transfer};
 use crate::guard::edge_caller;
 use crate::processes::passing::Through;
 use crate::registry::{Edge, Registry};
@@ -73,7 +72,7 @@ struct Running {
     granted_for: u64,
     /// Keys for secrets are on their way: what needs them follows them.
     granting: bool,
-    after_grants: Option<(Vec<(Feed, Vector)>, bool)>,
+    after_grants: Option<Ask>,
     /// What the edge said it has been told, in its first frame.
     floor: Vector,
     /// There are two of this replica.
@@ -169,7 +168,7 @@ impl<J: Journal, R: Registry> Session<J, R> {
                         self.found_copy(running, "two of them are connected");
                     }
                 }
-                if let EdgeFrame::Subscribe { feeds } = &frame {
+                if let EdgeFrame::Subscribe { feeds, .. } = &frame {
                     let shard = self.parts.tail.head().shard;
                     let held = feeds.iter().map(|(_, vector)| vector.seq(shard)).max().unwrap_or(0);
                     running.acknowledged_seq = running.acknowledged_seq.max(held);
@@ -204,8 +203,8 @@ impl<J: Journal, R: Registry> Session<J, R> {
             Done::Grants(grants) => {
                 running.sent(&grants);
                 running.granting = false;
-                if let Some((feeds, every)) = running.after_grants.take() {
-                    self.read_feeds(running, feeds, every);
+                if let Some(ask) = running.after_grants.take() {
+                    self.read_feeds(running, ask);
                 }
                 Input::Grants(grants)
             }
@@ -273,7 +272,9 @@ impl<J: Journal, R: Registry> Session<J, R> {
                     self.admit(running, batch, (session, first), writes);
                 }
                 Output::TakeIn { batch, loss, writes } => self.take_in(running, batch, loss, writes),
-                Output::ReadFeeds { feeds, every } => self.read_feeds(running, feeds, every),
+                Output::ReadFeeds { feeds, held, every } => {
+                    self.read_feeds(running, Ask { feeds, held, every });
+                }
                 Output::Repair(job) => self.repair(running, job),
                 Output::Call { id, request } => self.call(running, id, request),
                 Output::Acknowledged(vector) => {
@@ -414,16 +415,16 @@ impl<J: Journal, R: Registry> Session<J, R> {
         });
     }
 
-    fn read_feeds(&self, running: &mut Running, feeds: Vec<(Feed, Vector)>, every: bool) {
+    fn read_feeds(&self, running: &mut Running, ask: Ask) {
         if running.granting {
-            running.after_grants = Some((feeds, every));
+            running.after_grants = Some(ask);
             return;
         }
         let (parts, edge, profile) =
             (Arc::clone(&self.parts), Arc::clone(&self.edge), Arc::clone(&self.profile));
         let granted = running.granted.clone();
         running.jobs.spawn(async move {
-            let Transfer { to, epochs, parts: feeds } = match parts.fanout.transfer(&feeds, every).await {
+            let Transfer { to, epochs, parts: feeds } = match parts.fanout.transfer(&ask).await {
                 Ok(transfer) => transfer,
                 Err(error) => return unavailable(&error, "feeds"),
             };

@@ -195,7 +195,7 @@ impl Edge {
         let mut talk = self.connect().await.unwrap();
         let welcome = talk.greet(session, Vector::EMPTY).await;
         let feeds = welcome.feeds.iter().map(|feed| (feed.clone(), Vector::EMPTY)).collect();
-        talk.say(EdgeFrame::Subscribe { feeds }).await;
+        talk.say(EdgeFrame::Subscribe { feeds, held: Vec::new() }).await;
         let got = talk.transfer().await;
         (talk, welcome, got)
     }

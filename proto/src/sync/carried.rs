@@ -60,6 +60,6 @@ impl Piece {
 
     /// What the hub was told that the edge holds, as the edge itself would have said it.
     pub fn asked(feeds: Vec<(Feed, Vector)>) -> Self {
-        Self::FromEdge(EdgeFrame::Subscribe { feeds })
+        Self::FromEdge(EdgeFrame::Subscribe { feeds, held: Vec::new() })
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::feed::Feed;
+use llm_config_shared::held::{Held, Span};
+use llm_config_shared::limits::{FEEDS_MAX, FRAME_BYTES_MAX, SPANS_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::Environment;
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::frame::{
@@ -52,11 +54,12 @@ impl From<EdgeFrame> for wire::EdgeMessage {
             EdgeFrame::Upload { batch, writes } => {
                 FromEdge::Upload(wire::Upload { batch, writes: writes.iter().map(Into::into).collect() })
             }
-            EdgeFrame::Subscribe { feeds } => {
+            EdgeFrame::Subscribe { feeds, held } => {
                 let feeds = feeds
                     .iter()
                     .map(|(feed, from)| wire::FeedFrom { feed: Some(feed.into()), from: Some(from.into()) });
-                FromEdge::Subscribe(wire::Subscribe { feeds: feeds.collect() })
+                let held = held.iter().map(held_to_wire).collect();
+                FromEdge::Subscribe(wire::Subscribe { feeds: feeds.collect(), held })
             }
             EdgeFrame::Ack { transfer } => FromEdge::Ack(wire::Ack { transfer }),
             EdgeFrame::Ask => FromEdge::Ask(wire::Ask {}),
@@ -94,7 +97,8 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
                 let feeds = list("feeds", FEEDS_MAX, subscribe.feeds, |part| {
                     Ok((required("feed", part.feed)?.try_into()?, vector(part.from)?))
                 })?;
-                Self::Subscribe { feeds }
+                let held = list("held feeds", FEEDS_MAX, subscribe.held, held_from_wire)?;
+                Self::Subscribe { feeds, held }
             }
             FromEdge::Ack(ack) => Self::Ack { transfer: ack.transfer },
             FromEdge::Ask(wire::Ask {}) => Self::Ask,
@@ -102,6 +106,22 @@ impl TryFrom<wire::EdgeMessage> for EdgeFrame {
             FromEdge::Repair(part) => Self::Repair { repair: part.repair, ask: repair::ask(part.ask)? },
         })
     }
+}
+
+fn held_to_wire((feed, held): &(Feed, Held)) -> wire::FeedHeld {
+    let span = |span: &Span| wire::HeldSpan {
+        through: span.through.as_ref().map(Into::into),
+        to: Some((&span.to).into()),
+    };
+    let spans = held.spans.iter().map(span).collect();
+    wire::FeedHeld { feed: Some(feed.into()), from: Some((&held.from).into()), spans }
+}
+
+fn held_from_wire(part: wire::FeedHeld) -> Parsed<(Feed, Held)> {
+    let spans = list("spans", SPANS_MAX, part.spans, |span| {
+        Ok(Span { through: span.through.map(TryInto::try_into).transpose()?, to: vector(span.to)? })
+    })?;
+    Ok((required("feed", part.feed)?.try_into()?, Held { from: vector(part.from)?, spans }))
 }
 
 /// Writes of one message, counted before they are read.

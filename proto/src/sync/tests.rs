@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use llm_config_shared::entry::{Author, ChangeId, ChangeType, Content, HistoryRow, Metadata, Status};
 use llm_config_shared::feed::{Binding, Environments, Feed};
-use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::held::{Held, Span};
+use llm_config_shared::limits::{FEEDS_MAX, REPAIR_KEYS_MAX, REPAIR_ROWS_MAX, SPANS_MAX, UPLOAD_WRITES_MAX};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
@@ -112,13 +113,22 @@ fn edge_frames() -> Vec<EdgeFrame> {
         EdgeFrame::Hello(Hello { protocol: 1, incarnation: 2, session: 3, floor: vector(), pending: 4 }),
         EdgeFrame::Upload { batch: 9, writes: writes.clone() },
         EdgeFrame::HandIn { batch: 10, writes: [writes, vec![write(5, sealed())]].concat() },
-        EdgeFrame::Subscribe { feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)] },
+        EdgeFrame::Subscribe {
+            feeds: vec![(feed(), vector()), (feed(), Vector::EMPTY)],
+            held: vec![(feed(), held()), (feed(), Held::default())],
+        },
         EdgeFrame::Ack { transfer: u64::MAX },
         EdgeFrame::Ask,
         EdgeFrame::Call { id: 3, request },
         EdgeFrame::Repair { repair: 1, ask: RepairAsk::Compare { feed: feed(), at: vector(), sums: sums() } },
         EdgeFrame::Repair { repair: 2, ask: RepairAsk::Rows { keys: vec![0, 1, u64::MAX] } },
     ]
+}
+
+fn held() -> Held {
+    let through = Some(write(4, Action::Delete).at);
+    let spans = vec![Span { through, to: vector() }, Span { through: None, to: Vector::EMPTY }];
+    Held { from: vector(), spans }
 }
 
 fn sums() -> Sums {
@@ -268,8 +278,12 @@ fn what_breaks_the_protocol_is_refused_by_name() {
     ));
 
     let feeds = vec![wire::FeedFrom::default(); FEEDS_MAX + 1];
-    let subscribe = wire::edge_message::Frame::Subscribe(wire::Subscribe { feeds });
+    let subscribe = wire::edge_message::Frame::Subscribe(wire::Subscribe { feeds, held: Vec::new() });
     assert!(matches!(parse(Some(subscribe)), InvalidMessage::TooMany { field: "feeds", .. }));
+    let spans = vec![wire::HeldSpan::default(); SPANS_MAX + 1];
+    let held = vec![wire::FeedHeld { spans, ..wire::FeedHeld::default() }];
+    let subscribe = wire::edge_message::Frame::Subscribe(wire::Subscribe { feeds: Vec::new(), held });
+    assert!(matches!(parse(Some(subscribe)), InvalidMessage::TooMany { field: "spans", .. }));
     let place = wire::Position { shard: Bytes::from_static(&[0; 16]), epoch: 0, seq: 0 };
     let floor = Some(wire::Vector { positions: vec![place; 9] });
     let hello = wire::Hello { floor, ..wire::Hello::default() };

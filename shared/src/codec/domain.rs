@@ -6,8 +6,10 @@ use uuid::Uuid;
 use super::{DecodeError, Reader, Writer};
 use crate::entry::{Author, ChangeId, Content, Metadata};
 use crate::feed::Feed;
+use crate::held::{Span, are_in_order};
 use crate::limits::{
-    NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, SHARDS_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+    NAME_BYTES_MAX, NAMESPACE_BYTES_MAX, SHARDS_MAX, SPANS_MAX, TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX,
+    VALUE_BYTES_MAX,
 };
 use crate::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use crate::seal::Suite;
@@ -66,6 +68,15 @@ impl Writer {
         self.str(at.scope.environment.as_str());
         self.str(at.scope.namespace.as_str());
         self.str(at.key.as_str());
+    }
+
+    /// Runs of keys and as of where they are held.
+    pub fn spans(&mut self, spans: &[Span]) {
+        self.uint(spans.len() as u64);
+        for span in spans {
+            self.option(span.through.as_ref(), Self::entry_key);
+            self.vector(&span.to);
+        }
     }
 
     /// Names and whether secrets are in it.
@@ -180,6 +191,17 @@ impl Reader<'_> {
         let namespace = Namespace::parse(namespace).map_err(invalid("namespace"))?;
         let key = Key::parse(self.str(crate::limits::KEY_BYTES_MAX, "key")?).map_err(invalid("key"))?;
         Ok(EntryKey { scope: Scope { tenant, environment, namespace }, key })
+    }
+
+    /// Runs of keys, in their order.
+    pub fn spans(&mut self) -> Decoded<Vec<Span>> {
+        let count = self.count(SPANS_MAX, "spans")?;
+        let span = |reader: &mut Self| {
+            let through = reader.option("key", Self::entry_key)?;
+            Ok(Span { through, to: reader.vector()? })
+        };
+        let spans = (0..count).map(|_| span(self)).collect::<Decoded<Vec<_>>>()?;
+        if are_in_order(&spans) { Ok(spans) } else { Err(DecodeError::Invalid("spans")) }
     }
 
     /// One name.

@@ -37,6 +37,7 @@ mod repair;
 mod reread;
 mod restore;
 mod session;
+mod stage;
 
 pub use carried::{Carried, Exported, NotTaken};
 pub use messages::{Alert, Identity, Input, LocalWrite, Output, Published, WriteRefused};
@@ -46,6 +47,7 @@ use grace::Grace;
 use incoming::Incoming;
 use newer::HandingIn;
 use repair::Repair;
+use stage::Stage;
 
 /// Where the session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +81,9 @@ struct FeedState {
 #[derive(Debug)]
 enum Effect {
     Nothing,
-    SessionBegun,
+    SessionBegun {
+        session: u64,
+    },
     Queued {
         ticket: u64,
         counter: u64,
@@ -150,6 +154,8 @@ pub struct EdgeReplica {
     upload_in_flight: Option<u64>,
     last_batch: u64,
     incoming: Option<Incoming>,
+    /// What is held of a transfer that broke off.
+    stage: Stage,
     /// Of a feed of `incoming`, which waits for it.
     repair: Option<Repair>,
     last_repair: u64,
@@ -220,6 +226,7 @@ impl EdgeReplica {
             upload_in_flight: None,
             last_batch: 0,
             incoming: None,
+            stage: Stage::new(),
             repair: None,
             last_repair: 0,
             pause_ms: 0,
@@ -369,7 +376,7 @@ impl EdgeReplica {
             self.effects.pop_front().expect("every commit has an effect, and commits come back in order");
         match effect {
             Effect::Nothing => {}
-            Effect::SessionBegun => self.say_hello(now),
+            Effect::SessionBegun { session } => self.say_hello(session, now),
             Effect::Queued { ticket, counter } => self.complete_write(ticket, counter, now),
             Effect::Sendable { pending } => self.send_upload(pending, now),
             Effect::Answered { kept, removed, verdicts } => {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::repair::{RepairAnswer, RepairAsk};
 use crate::feed::{Environments, Feed};
+use crate::held::Held;
 use crate::name::{Environment, Subtree};
 use crate::newer::Taken;
 use crate::secret::KeyGrant;
@@ -27,9 +28,10 @@ pub enum EdgeFrame {
         writes: Vec<Write>,
     },
     /// Begin sending, or begin again, from these vectors. A feed not named starts from nothing; one that the edge
-    /// should not have any more is dropped at the transfer's end.
+    /// should not have any more is dropped at the transfer's end. Of some, a part of a transfer that broke off is `held`.
     Subscribe {
         feeds: Vec<(Feed, Vector)>,
+        held: Vec<(Feed, Held)>,
     },
     /// The transfer is durable and readers see it.
     Ack {

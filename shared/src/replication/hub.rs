@@ -11,6 +11,7 @@ use super::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal, Request, Respo
 use super::repair;
 use super::rules::Rules;
 use crate::feed::{Environments, Feed};
+use crate::held::Held;
 use crate::limits::{FEEDS_MAX, HEARTBEAT_MS, PROGRESS_MS_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::{Environment, Subtree};
 use crate::newer::Taken;
@@ -121,6 +122,8 @@ pub enum Output {
     /// With `every`, each feed's checkpoint is wanted; without, feeds in which nothing is new may be left out.
     ReadFeeds {
         feeds: Vec<(Feed, Vector)>,
+        /// What the receiver holds of a transfer that broke off, where it does.
+        held: BTreeMap<Feed, Held>,
         every: bool,
     },
     Call {
@@ -171,6 +174,8 @@ pub struct HubSession {
     epochs: Epochs,
     /// Where the next transfer of each feed begins.
     sent: BTreeMap<Feed, Vector>,
+    /// What the edge holds of a transfer that broke off, until the next one has been sent.
+    held: BTreeMap<Feed, Held>,
     /// The transfer that has not been acknowledged, and what it brings the edge to.
     in_flight: Option<(u64, Vector)>,
     last_transfer: u64,
@@ -201,6 +206,7 @@ impl HubSession {
             floor: Vector::EMPTY,
             epochs: Epochs::default(),
             sent: BTreeMap::new(),
+            held: BTreeMap::new(),
             in_flight: None,
             last_transfer: 0,
             reading: None,
@@ -293,8 +299,8 @@ impl HubSession {
                 self.handle_upload(batch, writes);
             }
             (Phase::Welcomed, EdgeFrame::HandIn { batch, writes }) => self.handle_hand_in(batch, writes),
-            (Phase::Welcomed | Phase::Serving, EdgeFrame::Subscribe { feeds }) => {
-                self.handle_subscribe(feeds)
+            (Phase::Welcomed | Phase::Serving, EdgeFrame::Subscribe { feeds, held }) => {
+                self.handle_subscribe(feeds, held)
             }
             (Phase::Serving, EdgeFrame::Ack { transfer }) => self.handle_ack(transfer),
             (Phase::Serving, EdgeFrame::Ask) => {
@@ -432,13 +438,15 @@ impl HubSession {
         self.outputs.push_back(Output::TakeIn { batch, loss, writes });
     }
 
-    fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>) {
-        if feeds.len() > FEEDS_MAX {
+    fn handle_subscribe(&mut self, feeds: Vec<(Feed, Vector)>, held: Vec<(Feed, Held)>) {
+        if feeds.len().max(held.len()) > FEEDS_MAX {
             return self.refuse(Refusal::Protocol("too many feeds".into()));
         }
-        let mut held: BTreeMap<Feed, Vector> = feeds.into_iter().collect();
-        let granted = self.profile.feeds.iter();
-        self.sent = granted.map(|feed| (feed.clone(), held.remove(feed).unwrap_or_default())).collect();
+        let mut reached: BTreeMap<Feed, Vector> = feeds.into_iter().collect();
+        let granted = &self.profile.feeds;
+        let from = |feed: &Feed| (feed.clone(), reached.remove(feed).unwrap_or_default());
+        self.sent = granted.iter().map(from).collect();
+        self.held = held.into_iter().filter(|(feed, _)| granted.contains(feed)).collect();
         self.phase = Phase::Serving;
         self.in_flight = None;
         self.outdated = self.reading.is_some();
@@ -469,7 +477,8 @@ impl HubSession {
         self.reading = Some(reading);
         self.dirty = false;
         let feeds = self.sent.iter().map(|(feed, from)| (feed.clone(), from.clone())).collect();
-        self.outputs.push_back(Output::ReadFeeds { feeds, every: reading.whole || reading.asked });
+        let (held, every) = (self.held.clone(), reading.whole || reading.asked);
+        self.outputs.push_back(Output::ReadFeeds { feeds, held, every });
     }
 
     fn handle_feeds(&mut self, to: Vector, epochs: &Epochs, parts: Vec<Part>, now: Instant) {
@@ -494,6 +503,7 @@ impl HubSession {
     }
 
     fn send_transfer(&mut self, to: &Vector, parts: Vec<Part>, every_feed: bool, now: Instant) {
+        self.held.clear();
         self.last_transfer += 1;
         let transfer = self.last_transfer;
         let mut feeds = 0;

@@ -215,6 +215,7 @@ pub fn draft_rows(
         feed: rows.feed.clone(),
         from: Vector::EMPTY,
         to: head.vector(),
+        continues: Vec::new(),
         chunk: 0,
         chunks: 1,
         issued_at: issue.at,

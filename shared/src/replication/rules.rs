@@ -46,6 +46,10 @@ pub struct Rules {
     pub region_versions: bool,
     /// What a followed hub has lost since it was followed counts as lost there, whatever numbers it gives again.
     pub region_epochs: bool,
+    /// What goes on with a broken transfer is taken only if it goes on with what is held of that here.
+    pub held_fits: bool,
+    /// How much is held of a transfer becomes durable with the last of its rows, not before.
+    pub held_last: bool,
     /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
     pub grace: bool,
 }
@@ -73,6 +77,8 @@ impl Rules {
         judge_regions: true,
         region_versions: true,
         region_epochs: true,
+        held_fits: true,
+        held_last: true,
         grace: true,
     };
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::entry::{Content, HubRow, Row};
-use crate::limits::{HEARTBEAT_MS, SEGMENT_PLAIN_BYTES_CUT, SEGMENT_ROWS_MAX};
+use crate::held::{Held, Span, seen};
+use crate::limits::{CHUNK_PLAIN_BYTES_CUT, DELTA_PERCENT_MAX, HEARTBEAT_MS, SEGMENT_ROWS_MAX};
 use crate::patch;
 use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, Outgoing, Patch, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
@@ -18,6 +19,8 @@ const LEVEL_LARGE: u32 = 8;
 const LEVEL_SNAPSHOT: u32 = 6;
 /// From so many rows on there are many.
 const ROWS_LARGE: usize = 100;
+/// What a row takes beside its content, about.
+const ROW_BYTES: usize = 64;
 /// A checkpoint is no news any more after so many heartbeats.
 const CHECKPOINT_LIFE: u64 = 20;
 
@@ -50,34 +53,90 @@ pub fn draft_part_in_chunks(
     issue: Issue,
     rows_max: usize,
 ) -> PartDraft {
-    let secrets = rows.feed.secrets;
-    let changed_seq = rows.digest.changed(secrets);
-    let changed = if changed_seq == 0 {
-        Vector::EMPTY
-    } else {
-        Vector::at(head.shard, Position { epoch: head.position.epoch, seq: changed_seq })
-    };
+    let checkpoint = draft_checkpoint(rows, head, issue);
+    let current = !from.is_empty() && from.covers(&changed(rows, head));
+    let start = Start { from: &head.served_from(from), continues: &[] };
+    let segments = if current { Vec::new() } else { segments(rows, start, head, issue, rows_max) };
+    PartDraft { segments, checkpoint }
+}
+
+/// The segments for a receiver that holds the beginning of a transfer that broke off, where it can be
+/// [continued](Head::continues): of the keys that it holds what changed since, of the others what it lacks.
+pub fn draft_rest(rows: &FeedRows, held: &Held, head: &Head, issue: Issue, rows_max: usize) -> Vec<Draft> {
+    segments(rows, Start { from: &held.from, continues: &held.spans }, head, issue, rows_max)
+}
+
+/// Where a part begins.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    from: &'a Vector,
+    continues: &'a [Span],
+}
+
+/// The feed's last change, in the order of this hub.
+fn changed(rows: &FeedRows, head: &Head) -> Vector {
+    match rows.digest.changed(rows.feed.secrets) {
+        0 => Vector::EMPTY,
+        seq => Vector::at(head.shard, Position { epoch: head.position.epoch, seq }),
+    }
+}
+
+/// How far a feed has come, waiting for its signature.
+pub fn draft_checkpoint(rows: &FeedRows, head: &Head, issue: Issue) -> CheckpointDraft {
     let checkpoint = Checkpoint {
         feed: rows.feed.clone(),
         vector: head.vector(),
-        changed: changed.clone(),
-        digest: rows.digest.of_feed(secrets),
+        changed: changed(rows, head),
+        digest: rows.digest.of_feed(rows.feed.secrets),
         hlc: head.hlc,
         issued_at: issue.at,
         not_after: UnixMillis(issue.at.0 + CHECKPOINT_LIFE * HEARTBEAT_MS),
         key_id: issue.key_id,
     };
-    let current = !from.is_empty() && from.covers(&changed);
-    let segments =
-        if current { Vec::new() } else { segments(rows, &head.served_from(from), head, issue, rows_max) };
-    PartDraft { segments, checkpoint: checkpoint.draft() }
+    checkpoint.draft()
 }
 
-fn segments(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue, rows_max: usize) -> Vec<Draft> {
-    let kind = if from.is_empty() { Kind::Snapshot } else { Kind::Delta };
-    let from_seq = from.seq(head.shard);
-    let chosen = rows.rows.iter().filter_map(|row| choose(row, rows.feed.secrets, kind, from_seq));
-    let mut chosen: Vec<Outgoing<'_>> = chosen.map(|row| outgoing(row, rows, kind)).collect();
+/// Whether a snapshot is the better way to somebody at `from`: the delta would have [too large a part](DELTA_PERCENT_MAX) of its
+/// plain bytes. Only the delta was read, so what an entry takes is taken from those that changed.
+pub fn is_better_whole(rows: &FeedRows, from: &Vector, head: &Head) -> bool {
+    let from = head.served_from(from);
+    if from.is_empty() || rows.rows.len() < ROWS_LARGE {
+        return false;
+    }
+    let start = Start { from: &from, continues: &[] };
+    let (mut delta, mut whole, mut live) = (0, 0, 0);
+    for outgoing in chosen(rows, start, head) {
+        delta += size(&outgoing);
+        if outgoing.row.content.is_live() {
+            live += 1;
+            whole += size(&Outgoing::whole(outgoing.row));
+        }
+    }
+    let entries = rows.digest.of_feed(rows.feed.secrets).live as usize;
+    let each = if live == 0 { ROW_BYTES } else { whole / live };
+    delta * 100 > entries * each * DELTA_PERCENT_MAX
+}
+
+fn chosen<'a>(rows: &'a FeedRows, start: Start<'a>, head: &Head) -> impl Iterator<Item = Outgoing<'a>> {
+    let kind = start.kind();
+    let shard = head.shard;
+    rows.rows.iter().filter_map(move |row| {
+        let held = seen(start.continues, &row.row.at);
+        let told = if held.is_some() { Kind::Delta } else { kind };
+        let row = choose(row, rows.feed.secrets, told, held.unwrap_or(start.from).seq(shard))?;
+        Some(outgoing(row, rows, kind))
+    })
+}
+
+impl Start<'_> {
+    fn kind(&self) -> Kind {
+        if self.from.is_empty() { Kind::Snapshot } else { Kind::Delta }
+    }
+}
+
+fn segments(rows: &FeedRows, start: Start<'_>, head: &Head, issue: Issue, rows_max: usize) -> Vec<Draft> {
+    let kind = start.kind();
+    let mut chosen: Vec<Outgoing<'_>> = chosen(rows, start, head).collect();
     chosen.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     let chunks = cut(&chosen, rows_max);
     let level = match kind {
@@ -88,8 +147,9 @@ fn segments(rows: &FeedRows, from: &Vector, head: &Head, issue: Issue, rows_max:
     let part = |chunk: usize| SegmentPart {
         kind,
         feed: rows.feed.clone(),
-        from: from.clone(),
+        from: start.from.clone(),
         to: head.vector(),
+        continues: start.continues.to_vec(),
         chunk: chunk as u32,
         chunks: chunks.len() as u32,
         issued_at: issue.at,
@@ -133,7 +193,7 @@ pub(super) fn size(Outgoing { row, patch }: &Outgoing<'_>) -> usize {
         Content::Secret(sealed) => sealed.body.len() + sealed.wrap.len(),
         Content::Deleted => 0,
     };
-    content + 64
+    content + ROW_BYTES
 }
 
 /// At least one chunk, each within the bounds of a segment.
@@ -141,7 +201,7 @@ fn cut<'a, 'b>(rows: &'a [Outgoing<'b>], rows_max: usize) -> Vec<&'a [Outgoing<'
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (n, row) in rows.iter().enumerate() {
-        let full = n - start == rows_max || (n > start && bytes + size(row) > SEGMENT_PLAIN_BYTES_CUT);
+        let full = n - start == rows_max || (n > start && bytes + size(row) > CHUNK_PLAIN_BYTES_CUT);
         if full {
             chunks.push(&rows[start..n]);
             (start, bytes) = (n, 0);

@@ -12,6 +12,7 @@ use super::patched::Outgoing;
 use super::{Kind, SIGNATURE_BYTES, SectionCodec, SegmentHeader, columns};
 use crate::entry::{Content, Row};
 use crate::feed::Feed;
+use crate::held::Span;
 use crate::limits::GZIP_BYTES_MIN;
 use crate::time::UnixMillis;
 use crate::vector::Vector;
@@ -23,6 +24,8 @@ pub struct SegmentPart {
     pub feed: Feed,
     pub from: Vector,
     pub to: Vector,
+    /// Empty unless it goes on with a transfer that broke off.
+    pub continues: Vec<Span>,
     pub chunk: u32,
     pub chunks: u32,
     pub issued_at: UnixMillis,
@@ -59,6 +62,7 @@ pub fn draft(part: SegmentPart, rows: &[Outgoing<'_>], level: u32) -> Draft {
         feed: part.feed,
         from: part.from,
         to: part.to,
+        continues: part.continues,
         chunk: part.chunk,
         chunks: part.chunks,
         key_epochs,

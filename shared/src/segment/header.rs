@@ -3,7 +3,9 @@
 use super::Rejected;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::feed::Feed;
+use crate::held::{Span, seen};
 use crate::limits::SECTION_PLAIN_BYTES_MAX;
+use crate::name::EntryKey;
 use crate::time::UnixMillis;
 use crate::vector::Vector;
 
@@ -67,6 +69,9 @@ pub struct SegmentHeader {
     pub from: Vector,
     /// The database snapshot that it was read from.
     pub to: Vector,
+    /// What its receiver holds of a transfer that broke off. Of these keys only what changed since is in this one, deletions
+    /// among it; of the others, everything.
+    pub continues: Vec<Span>,
     /// 0, 1, 2… of `chunks`.
     pub chunk: u32,
     pub chunks: u32,
@@ -83,9 +88,18 @@ const KEY_EPOCHS_MAX: usize = 1 << 10;
 const SECTIONS_MAX: usize = 4;
 
 impl SegmentHeader {
+    /// From where on the receiver lacks what changed under this key, and whether that is told with its deletions.
+    pub fn since(&self, at: &EntryKey) -> (&Vector, bool) {
+        let held = seen(&self.continues, at);
+        (held.unwrap_or(&self.from), held.is_some() || self.kind == Kind::Delta)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
+        let continues = !self.continues.is_empty();
         out.u8(match self.kind {
+            Kind::Delta if continues => 3,
+            Kind::Snapshot if continues => 4,
             Kind::Delta => 0,
             Kind::Snapshot => 1,
             Kind::Repair => 2,
@@ -93,6 +107,10 @@ impl SegmentHeader {
         out.feed(&self.feed);
         out.vector(&self.from);
         out.vector(&self.to);
+        // Whoever is sent these has asked for them: all others are sent what programs of before read too.
+        if continues {
+            out.spans(&self.continues);
+        }
         out.uint(u64::from(self.chunk));
         out.uint(u64::from(self.chunks));
         out.uint(self.key_epochs.len() as u64);
@@ -113,15 +131,18 @@ impl SegmentHeader {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Rejected> {
         let mut reader = Reader::new(bytes);
-        let kind = match reader.u8("kind")? {
-            0 => Kind::Delta,
-            1 => Kind::Snapshot,
-            2 => Kind::Repair,
+        let (kind, continues) = match reader.u8("kind")? {
+            0 => (Kind::Delta, false),
+            1 => (Kind::Snapshot, false),
+            2 => (Kind::Repair, false),
+            3 => (Kind::Delta, true),
+            4 => (Kind::Snapshot, true),
             _ => return Err(DecodeError::Invalid("kind").into()),
         };
         let feed = reader.feed()?;
         let from = reader.vector()?;
         let to = reader.vector()?;
+        let continues = if continues { reader.spans()? } else { Vec::new() };
         let chunk = reader.count(CHUNKS_MAX as usize, "chunk")? as u32;
         let chunks = reader.count(CHUNKS_MAX as usize, "chunks")? as u32;
         if chunk >= chunks {
@@ -134,7 +155,7 @@ impl SegmentHeader {
         let count = reader.count(SECTIONS_MAX, "sections")?;
         let sections = (0..count).map(|_| section(&mut reader)).collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(Self { kind, feed, from, to, chunk, chunks, key_epochs, issued_at, key_id, sections })
+        Ok(Self { kind, feed, from, to, continues, chunk, chunks, key_epochs, issued_at, key_id, sections })
     }
 }
 

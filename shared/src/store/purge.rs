@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::entry::{ChangeId, Content, HubRow, Metadata, Row};
+use crate::held::{Held, are_in_order};
 use crate::name::EntryKey;
 use crate::stamp::Stamp;
 use crate::store::{Fence, Head};
@@ -103,6 +104,18 @@ impl Head {
         if from.seq(self.shard) < self.horizon { Vector::EMPTY } else { from.clone() }
     }
 
+    /// Whether what somebody holds of a transfer that broke off is a ground to go on from: all of it lies in this history, and
+    /// every deletion since can still be told.
+    pub fn continues(&self, held: &Held) -> bool {
+        let head = self.vector();
+        let told = |at: &Vector| at.seq(self.shard) >= self.horizon.max(1) && self.epochs.holds(at, &head);
+        let spans = &held.spans;
+        !spans.is_empty()
+            && are_in_order(spans)
+            && (held.from.is_empty() || told(&held.from))
+            && spans.iter().all(|span| told(&span.to))
+    }
+
     /// Where the part of a receiver at `from` begins that others could share from `shared` on, which is not above `from`.
     /// The horizon is the earliest place: whoever were given a part from below it would miss deletions.
     pub fn shared_from(&self, from: &Vector, shared: Vector) -> Vector {
@@ -120,8 +133,9 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::held::Span;
     use crate::stamp::Hlc;
-    use crate::vector::{Epochs, ShardId};
+    use crate::vector::{Epoch, EpochTable, Epochs, ShardId};
 
     const SHARD: ShardId = ShardId(Uuid::from_u128(1));
 
@@ -149,6 +163,26 @@ mod tests {
         assert_eq!(head(0).served_from(&at(1)), at(1), "nothing was ever purged");
         let elsewhere = Vector::at(ShardId(Uuid::from_u128(2)), Position { epoch: 7, seq: 90 });
         assert_eq!(head(40).served_from(&elsewhere), Vector::EMPTY, "it has seen nothing of this shard");
+    }
+
+    #[test]
+    fn a_broken_transfer_goes_on_within_this_history_and_above_the_horizon() {
+        let table = EpochTable::new(vec![
+            Epoch { ordinal: 1, epoch: 6, start_seq: 0 },
+            Epoch { ordinal: 2, epoch: 7, start_seq: 60 },
+        ]);
+        let head = Head { epochs: Epochs::of(SHARD, table), ..head(40) };
+        let before = |seq| Vector::at(SHARD, Position { epoch: 6, seq });
+        let held = |from: Vector, to: Vector| Held { from, spans: vec![Span { through: None, to }] };
+        assert!(head.continues(&held(Vector::EMPTY, at(90))) && head.continues(&held(before(50), at(90))));
+        assert!(head.continues(&held(Vector::EMPTY, before(60))), "of an earlier leadership");
+        assert!(!head.continues(&held(Vector::EMPTY, before(39))), "deletions since are gone");
+        assert!(!head.continues(&held(before(39), at(90))), "and for the keys that have not come");
+        assert!(!head.continues(&held(Vector::EMPTY, before(61))), "beyond the end of that leadership");
+        assert!(!head.continues(&held(Vector::EMPTY, at(101))), "this process has not come so far");
+        let elsewhere = Vector::at(ShardId(Uuid::from_u128(2)), Position { epoch: 7, seq: 90 });
+        assert!(!head.continues(&held(Vector::EMPTY, elsewhere)), "of another region");
+        assert!(!head.continues(&Held::default()));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::entry::Row;
 use crate::feed::{Environments, Feed};
+use crate::held::Held;
 use crate::name::{EntryKey, Environment, Subtree};
 use crate::secret::KeyGrant;
 use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
-use crate::vector::Vector;
+use crate::vector::{ShardId, Vector};
 use crate::write::Write;
 
 /// The place of one record. At most one record per slot.
@@ -18,6 +19,8 @@ pub enum Slot {
     Row(EntryKey),
     /// A row that arrived in a transfer that has not been switched to.
     Staged(EntryKey),
+    /// How much of such a transfer has come.
+    Stage(Feed),
     /// The bookkeeping of one feed.
     Feed(Feed),
     /// A write that the hub has not decided, or whose result has not come back in a feed; by counter.
@@ -35,6 +38,7 @@ pub enum Slot {
 pub enum Record {
     Row(Arc<Row>),
     Staged(Arc<Row>),
+    Stage(Feed, StageRecord),
     Feed(Feed, FeedRecord),
     Pending(PendingRecord),
     Kept(KeptRecord),
@@ -48,6 +52,7 @@ impl Record {
         match self {
             Self::Row(row) => Slot::Row(row.at.clone()),
             Self::Staged(row) => Slot::Staged(row.at.clone()),
+            Self::Stage(feed, _) => Slot::Stage(feed.clone()),
             Self::Feed(feed, _) => Slot::Feed(feed.clone()),
             Self::Pending(pending) => Slot::Pending(pending.write.id.counter),
             Self::Kept(kept) => Slot::Kept(kept.write.id),
@@ -72,6 +77,17 @@ pub struct FeedRecord {
     pub checkpoint_issued_at: u64,
     /// Rows of this feed lie in the stage that readers see already: they are to be moved into their own slots.
     pub folding: bool,
+}
+
+/// How much of a feed's part of a transfer is on the disk: written with the last of the rows that it speaks of, and gone before
+/// the first of them goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageRecord {
+    /// In whose order it came.
+    pub shard: ShardId,
+    pub held: Held,
+    /// The rows lie in their own slots, where nobody reads yet, instead of in the stage.
+    pub in_place: bool,
 }
 
 /// A write waiting for the hub, or for its own result.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use llm_config_shared::entry::Content;
 use llm_config_shared::feed::Feed;
-use llm_config_shared::segment::{Kind, VerificationKeys, verify};
+use llm_config_shared::segment::{VerificationKeys, verify};
 
 use super::Violation;
 use crate::truth::Truth;
@@ -23,14 +23,14 @@ pub fn open(
     for bytes in segments {
         let broken = |error| Violation::new("encodings", format!("a segment that was just made: {error}"));
         let verified = verify(bytes, keys).map_err(broken)?;
-        let kind = verified.header().kind;
+        let header = verified.header().clone();
         for row in verified.open().map_err(broken)?.as_sent() {
             let secret = row.content.is_secret() && !feed.secrets;
             let deleted = matches!(row.content, Content::Deleted);
             let never_plain = !feed.secrets
                 && deleted
                 && !truth.winners.iter().any(|winner| winner.at == row.at && winner.plain);
-            if !feed.contains(&row.at) || secret || never_plain || (deleted && kind == Kind::Snapshot) {
+            if !feed.contains(&row.at) || secret || never_plain || (deleted && !header.since(&row.at).1) {
                 let detail = format!("{} in {feed:?}", row.at.key);
                 return Err(Violation::new("outside", detail));
             }

@@ -34,6 +34,7 @@ fn number(record: &Record) -> Option<(u64, ChangeId)> {
         Record::Pending(pending) => Some((pending.write.id.counter, pending.write.change)),
         Record::Row(_)
         | Record::Staged(_)
+        | Record::Stage(..)
         | Record::Feed(..)
         | Record::Kept(_)
         | Record::Grant(_)

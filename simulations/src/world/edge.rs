@@ -55,6 +55,8 @@ pub(super) struct EdgeHost {
     pub(super) foreign: bool,
     /// A hub sent patches here that are not of what the edge has.
     pub(super) wrong_bases: bool,
+    /// A hub went on here with more of a transfer than the edge has.
+    pub(super) wrong_held: bool,
     /// Nothing was published in this life yet.
     fresh: bool,
     /// The next commit holds a new write.
@@ -93,6 +95,7 @@ impl EdgeHost {
             fresh: true,
             expecting: false,
             wrong_bases: false,
+            wrong_held: false,
             excused: false,
             astray: false,
             unsynced: Vec::new(),
@@ -369,6 +372,9 @@ impl World {
             Alert::Rejected(Rejected::UnknownEpoch) => self.stats.count("unknown epochs"),
             Alert::Rejected(Rejected::Base) if std::mem::take(&mut self.edges[edge].wrong_bases) => {
                 self.stats.count("patches of another base refused");
+            }
+            Alert::Rejected(Rejected::NotHeld) if std::mem::take(&mut self.edges[edge].wrong_held) => {
+                self.stats.count("continuations of something else refused");
             }
             Alert::Rejected(_) if tampered => self.stats.count("rejections of tampered streams"),
             Alert::Rejected(rejected) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use llm_config_shared::feed::Feed;
+use llm_config_shared::held::Held;
 use llm_config_shared::limits::CLOCK_EPSILON_MS;
 use llm_config_shared::name::EdgeName;
 use llm_config_shared::replication::admit::{HandIn, Leader, Submission, Upload};
@@ -60,6 +61,7 @@ pub(super) struct HubProcess {
 #[derive(Debug)]
 pub(super) struct FeedsWanted {
     pub(super) feeds: Vec<(Feed, Vector)>,
+    pub(super) held: BTreeMap<Feed, Held>,
     pub(super) every: bool,
     pub(super) early: Early,
 }
@@ -291,10 +293,10 @@ impl World {
                 self.admit(hub, stream, batch, (session, first), writes)
             }
             Output::TakeIn { batch, loss, writes } => self.take_in(hub, stream, batch, loss, writes),
-            Output::ReadFeeds { feeds, every } => {
+            Output::ReadFeeds { feeds, held, every } => {
                 let early = if self.setup.one_snapshot { None } else { self.read_early(hub, &feeds) };
                 let after = self.rng.random_range(0..20);
-                let request = FeedsWanted { feeds, every, early };
+                let request = FeedsWanted { feeds, held, every, early };
                 self.schedule(after, Event::FeedsRead { hub, life, stream, request });
                 Ok(())
             }
@@ -364,7 +366,8 @@ impl World {
             self.send_down(stream, frame.clone(), to_seq);
             self.tamper(stream);
         }
-        self.send_down(stream, frame, to_seq);
+        self.send_down(stream, frame.clone(), to_seq);
+        self.may_break_behind(stream, edge, &frame);
         Ok(())
     }
 

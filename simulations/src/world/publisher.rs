@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use llm_config_shared::feed::Feed;
+use llm_config_shared::held::Held;
+use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::hub::Part;
-use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
+use llm_config_shared::replication::transfer::{Issue, draft_checkpoint, draft_part_in_chunks, draft_rest};
 use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys, tag, verify};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
 use llm_config_shared::vector::{Epochs, Position, Vector};
@@ -22,6 +24,8 @@ const CHECKPOINT_MS: u64 = 3_000;
 const OPENED_EACH: u64 = 4;
 /// One of so many worlds has real signatures.
 const SIGNED_EACH: u64 = 15;
+/// At one of so many places deltas go as snapshots.
+const WHOLE_EACH: u64 = 7;
 pub(super) const KEY_ID: u64 = 7;
 
 /// The hub's signing key, the same in every world. Nobody in these worlds forges, and signatures would take three quarters
@@ -63,8 +67,9 @@ impl Signer {
     }
 }
 
-/// A feed, from where to where it is sent: (epoch, seq) twice, and what its patches are made against.
-pub(super) type Range = (Feed, (u64, u64), (u64, u64), Bases);
+/// A feed, from where to where it is sent: (epoch, seq) twice, what its patches are made against, and what is held of it: key
+/// and (epoch, seq).
+pub(super) type Range = (Feed, (u64, u64), (u64, u64), Bases, Vec<(Option<EntryKey>, (u64, u64))>);
 
 /// What the rows of a part may be patches of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +86,14 @@ pub(super) enum Bases {
 struct Start {
     from: Vector,
     bases: Bases,
+    /// What it goes on with.
+    held: Option<Held>,
+}
+
+impl Start {
+    fn at(from: Vector, bases: Bases) -> Self {
+        Self { from, bases, held: None }
+    }
 }
 
 /// What one process has made.
@@ -111,7 +124,8 @@ impl World {
         request: FeedsWanted,
     ) -> Result<(Vector, Epochs, Vec<Part>), Violation> {
         let journal = self.journal_of(hub);
-        let starts = self.starts(&journal, &request.feeds);
+        let mut starts = self.starts(&journal, &request.feeds);
+        self.go_on(&journal, edge, &request, &mut starts);
         let places = request.feeds.iter().zip(&starts);
         let wanted: Vec<(Feed, Vector)> =
             places.map(|((feed, _), start)| (feed.clone(), start.from.clone())).collect();
@@ -136,7 +150,8 @@ impl World {
                     self.edges[edge].wrong_bases = true;
                 }
             }
-            let start = Start { from: head.served_from(&start.from), ..*start };
+            let start =
+                Start { from: head.served_from(&start.from), bases: start.bases, held: start.held.clone() };
             let part = self.part(hub, rows, from, &start, &head)?;
             if request.every || !part.segments.is_empty() {
                 parts.push(part);
@@ -152,18 +167,47 @@ impl World {
         let informed = !self.chance(10);
         let faulty = self.chaos && self.chance(20);
         let start = |(feed, from): &(Feed, Vector)| {
-            let Start { from: shared, bases } = self.start(feed, from);
+            let Start { from: shared, bases, .. } = self.start(feed, from);
             let bases = if faulty && bases == Bases::Left { Bases::Earlier } else { bases };
-            Start { from: if informed { head.shared_from(from, shared) } else { shared }, bases }
+            if !shared.is_empty() && head.position.seq.is_multiple_of(WHOLE_EACH) {
+                return Start::at(Vector::EMPTY, Bases::Held);
+            }
+            Start::at(if informed { head.shared_from(from, shared) } else { shared }, bases)
         };
         feeds.iter().map(start).collect()
+    }
+
+    /// Where a transfer broke off and can be gone on with, that is how the part begins.
+    fn go_on(&mut self, journal: &SimJournal, edge: usize, request: &FeedsWanted, starts: &mut [Start]) {
+        let mut head = ready(journal.head()).expect("the database was led before it is read");
+        if !self.setup.held_horizon {
+            // The fault that this part of rule 3 guards against.
+            head.horizon = 0;
+        }
+        for ((feed, from), start) in request.feeds.iter().zip(starts) {
+            let Some(held) = request.held.get(feed) else { continue };
+            if !head.continues(held) {
+                self.stats.count("broken transfers begun again");
+                continue;
+            }
+            self.stats.count("transfers continued");
+            let bases = if place(&held.from) == place(from) { Bases::Held } else { Bases::Left };
+            let mut held = held.clone();
+            if self.chaos && self.chance(10) {
+                // As if the receiver held more than it does: the fault that its own check guards against.
+                held.spans.truncate(1);
+                held.spans[0].through = None;
+                self.edges[edge].wrong_held = true;
+            }
+            *start = Start { from: held.from.clone(), bases, held: Some(held) };
+        }
     }
 
     /// Where a part begins, so that many receivers share it: at the feed's change before the receiver's position, or
     /// now and then at one further back.
     fn start(&self, feed: &Feed, from: &Vector) -> Start {
         let Some((shard, position)) = from.iter().next() else {
-            return Start { from: Vector::EMPTY, bases: Bases::Held };
+            return Start::at(Vector::EMPTY, Bases::Held);
         };
         let skipped = usize::from(position.seq % 3 == 0) * 2;
         let seqs = (1..=position.seq).rev();
@@ -171,11 +215,11 @@ impl World {
             self.truth.winners.get(*seq as usize - 1).is_some_and(|winner| feed.contains(&winner.at))
         });
         match changes.into_iter().nth(skipped) {
-            Some(seq) => Start {
-                from: Vector::at(shard, Position { epoch: position.epoch, seq }),
-                bases: if skipped > 0 { Bases::Left } else { Bases::Held },
-            },
-            None => Start { from: from.clone(), bases: Bases::Held },
+            Some(seq) => Start::at(
+                Vector::at(shard, Position { epoch: position.epoch, seq }),
+                if skipped > 0 { Bases::Left } else { Bases::Held },
+            ),
+            None => Start::at(from.clone(), Bases::Held),
         }
     }
 
@@ -189,9 +233,10 @@ impl World {
     ) -> Result<Part, Violation> {
         let feed = rows.feed.clone();
         let changed = rows.digest.changed(feed.secrets);
-        let current = !from.is_empty() && place(from).1 >= changed;
+        let current = start.held.is_none() && !from.is_empty() && place(from).1 >= changed;
         let segments = if current { Vec::new() } else { self.segments(hub, rows, start, head)? };
-        if !from.is_empty() && start.from.is_empty() && !current {
+        let below = from.seq(head.shard) < head.horizon;
+        if !from.is_empty() && below && start.from.is_empty() && !current {
             self.stats.count("fetched anew from below the horizon");
         }
         if segments.len() > 1 {
@@ -208,19 +253,25 @@ impl World {
         start: &Start,
         head: &Head,
     ) -> Result<Vec<Bytes>, Violation> {
-        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.bases);
+        let spans = start.held.iter().flat_map(|held| &held.spans);
+        let spans = spans.map(|span| (span.through.clone(), place(&span.to))).collect();
+        let range: Range = (rows.feed.clone(), place(&start.from), place(&head.vector()), start.bases, spans);
         if let Some(segments) = self.hubs[hub].published.segments.get(&range) {
             self.stats.count("segments shared");
             return Ok(segments.clone());
         }
         self.stats.count("encodings");
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
-        let draft = draft_part_in_chunks(rows, &start.from, head, issue, self.segment_rows_max);
+        let rows_max = self.segment_rows_max;
+        let drafts = match &start.held {
+            Some(held) => draft_rest(rows, held, head, issue, rows_max),
+            None => draft_part_in_chunks(rows, &start.from, head, issue, rows_max).segments,
+        };
         let sign = |draft: llm_config_shared::segment::Draft| {
             let signature = self.signer.sign(&draft.message());
             draft.signed(&signature)
         };
-        let segments: Vec<Bytes> = draft.segments.into_iter().map(sign).collect();
+        let segments: Vec<Bytes> = drafts.into_iter().map(sign).collect();
         let opened = segments.iter().filter_map(|bytes| verify(bytes, &self.signer.keys()).ok()?.open().ok());
         let patches = opened.map(|opened| opened.patches() as u64).sum();
         self.stats.add("rows sent as patches", patches);
@@ -260,8 +311,7 @@ impl World {
             digest: rows.digest,
         };
         let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
-        let all = self.segment_rows_max;
-        let draft = draft_part_in_chunks(&quiet, &head.vector(), head, issue, all).checkpoint;
+        let draft = draft_checkpoint(&quiet, head, issue);
         let signature = self.signer.sign(&draft.message());
         let bytes = draft.signed(&signature);
         self.hubs[hub].published.checkpoints.insert(key, (self.now, bytes.clone()));

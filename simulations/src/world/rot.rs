@@ -149,6 +149,7 @@ fn row(record: &Record) -> Option<Arc<Row>> {
     match record {
         Record::Row(row) => Some(row.clone()),
         Record::Staged(_)
+        | Record::Stage(..)
         | Record::Feed(..)
         | Record::Pending(_)
         | Record::Kept(_)

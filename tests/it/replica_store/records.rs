@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use llm_config_shared::entry::{Author, ChangeId, Content, Metadata, Row};
 use llm_config_shared::feed::{Environments, Feed};
+use llm_config_shared::held::{Held, Span};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
 use llm_config_shared::secret::{About, KeyGrant, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::store::replica::{
-    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StateRecord,
+    FeedRecord, HandedIn, KeptRecord, PendingRecord, Record, StageRecord, StateRecord,
 };
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
@@ -94,6 +95,24 @@ pub(super) fn row(name: &str, version: u64, size: usize, random: &mut Random) ->
 
 pub(super) fn staged(name: &str, version: u64, size: usize, random: &mut Random) -> Record {
     Record::Staged(a_row(name, version, size, random))
+}
+
+pub(super) fn stage(subtree: &str, seq: u64, through: Option<&str>, random: &mut Random) -> Record {
+    let feed = Feed {
+        tenant: tenant(),
+        environment: Environment::base(),
+        subtree: Subtree::parse(subtree).unwrap(),
+        secrets: true,
+    };
+    let through = through.map(|name| a_row(name, 1, 1, random).at.clone());
+    let whole = Span { through: None, to: position(1) };
+    let mut spans = vec![Span { through: through.clone(), to: position(seq) }];
+    spans.extend(through.map(|_| whole));
+    let held = Held { from: position(random.below(3)), spans };
+    Record::Stage(
+        feed,
+        StageRecord { shard: ShardId(Uuid::from_u128(3)), held, in_place: seq.is_multiple_of(2) },
+    )
 }
 
 pub(super) fn feed(subtree: &str, seq: u64, ready: bool) -> Record {

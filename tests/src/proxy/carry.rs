@@ -1,6 +1,7 @@
 //! One connection through the proxy: two directions, each a reader and a writer with a short queue between them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -35,16 +36,24 @@ enum End {
 struct Line {
     fault: watch::Receiver<Fault>,
     carried: AtomicU64,
+    /// To the edge, by all connections.
+    brought: Arc<AtomicU64>,
     reset: Notify,
 }
 
-pub(super) async fn carry(mut near: TcpStream, to: SocketAddr, fault: watch::Receiver<Fault>, seed: u64) {
+pub(super) async fn carry(
+    mut near: TcpStream,
+    to: SocketAddr,
+    fault: watch::Receiver<Fault>,
+    brought: Arc<AtomicU64>,
+    seed: u64,
+) {
     if *fault.borrow() == Fault::Cut {
         return;
     }
     let Ok(mut far) = TcpStream::connect(to).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let line = Line { fault, carried: AtomicU64::new(0), reset: Notify::new() };
+    let line = Line { fault, carried: AtomicU64::new(0), brought, reset: Notify::new() };
     // Half-open is done to the connections that are there, not to the new ones.
     let new_when = *line.fault.borrow();
     match run(&line, &mut near, &mut far, new_when, seed).await {
@@ -91,7 +100,7 @@ async fn linger(mut kept: TcpStream, closed: TcpStream, mut fault: watch::Receiv
 
 async fn pump(line: &Line, to: Side, from: impl AsyncRead + Unpin, into: impl AsyncWrite + Unpin, seed: u64) {
     let (pieces, queue) = mpsc::channel(PIECES_MAX);
-    tokio::join!(take(line, to, from, pieces, seed), give(line, into, queue));
+    tokio::join!(take(line, to, from, pieces, seed), give(line, to, into, queue));
 }
 
 /// Reads pieces and decides when each is due.
@@ -142,7 +151,7 @@ async fn take(
 }
 
 /// Writes pieces when they are due, or as soon as the network is whole.
-async fn give(line: &Line, mut into: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Piece>) {
+async fn give(line: &Line, to: Side, mut into: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Piece>) {
     let mut fault = line.fault.clone();
     while let Some((due, piece)) = queue.recv().await {
         tokio::select! {
@@ -151,6 +160,9 @@ async fn give(line: &Line, mut into: impl AsyncWrite + Unpin, mut queue: mpsc::R
         }
         if into.write_all(&piece).await.is_err() {
             return;
+        }
+        if to == Side::Edge {
+            line.brought.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
     }
     if let Fault::Reset { after } = *line.fault.borrow()

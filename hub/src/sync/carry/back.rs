@@ -92,7 +92,7 @@ impl<S: Journal + Registry> Carrier<S> {
                 taken.uses = Some(request.body).filter(|_| is_news);
                 continue;
             }
-            if let EdgeFrame::Subscribe { feeds } = &frame {
+            if let EdgeFrame::Subscribe { feeds, .. } = &frame {
                 let shard = self.store.head().await?.shard;
                 let all = feeds.len() >= profile.feeds.len();
                 held = feeds.iter().map(|(_, at)| at.seq(shard)).min().filter(|_| all).unwrap_or(0);

@@ -44,6 +44,8 @@ impl EdgeReplica {
         if self.incoming.as_ref().is_some_and(|incoming| incoming.spilled) {
             self.spill(now);
         }
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        incoming.parts.values_mut().for_each(Part::take_in_held);
         let Some(incoming) = &self.incoming else { return Ok(()) };
         let mut feeds = Vec::new();
         let mut changes: Vec<Change> = Vec::new();
@@ -126,6 +128,9 @@ impl EdgeReplica {
         let mut batch = Batch::default();
         for (feed, part) in &incoming.parts {
             batch_rows(&mut batch, part, &changes, feed);
+            if incoming.spilled {
+                batch.remove.push(Slot::Stage(feed.clone()));
+            }
         }
         let dropped_grants = self.drop_feeds(&dropped, &mut batch, &mut changes);
 
@@ -337,13 +342,17 @@ impl EdgeReplica {
         self.work_inbox(now);
     }
 
-    /// After a restart: rows in the stage that readers saw before are theirs again; others were never whole.
+    /// After a restart: rows in the stage that readers saw before are theirs again; of others it is known how far they are
+    /// whole, or they never were.
     pub(super) fn resume_stage(&mut self, staged: Vec<Arc<Row>>) {
         let mut folding = Vec::new();
         let mut orphans = Vec::new();
         for row in staged {
             let owner = self.feeds.iter().find(|(feed, _)| feed.contains(&row.at));
             if owner.is_none_or(|(_, state)| !state.record.folding) {
+                if self.take_staged(&row, false) {
+                    continue;
+                }
                 orphans.push(Slot::Staged(row.at.clone()));
                 continue;
             }

@@ -9,10 +9,10 @@ use super::repair::Repaired;
 use super::{Alert, EdgeReplica, Effect, FeedState, NotTaken, Output, Phase};
 use crate::entry::{Content, Row};
 use crate::feed::Feed;
-use crate::name::EntryKey;
+use crate::held::Span;
 use crate::replication::frame::{EdgeFrame, HubFrame};
 use crate::segment::{Checkpoint, Held, Kind, Opened, Rejected, SegmentHeader, verify, verify_checkpoint};
-use crate::store::replica::{Batch, FeedRecord, Record, Slot};
+use crate::store::replica::{Batch, FeedRecord, Record};
 use crate::time::Instant;
 use crate::vector::Vector;
 
@@ -29,10 +29,14 @@ pub(super) struct Incoming {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) kind: Kind,
+    pub(super) from: Vector,
     pub(super) to: Vector,
-    chunks: u32,
-    next_chunk: u32,
+    pub(super) chunks: u32,
+    pub(super) next_chunk: u32,
     pub(super) rows: Vec<Arc<Row>>,
+    /// What was held of a transfer that broke off, which this one goes on with, and its rows.
+    pub(super) continues: Vec<Span>,
+    pub(super) held_rows: Vec<Arc<Row>>,
     /// How many of `rows` are on disk.
     pub(super) spilled: usize,
     /// On disk the rows lie in their own slots, where nobody reads yet, instead of in the stage.
@@ -47,10 +51,13 @@ impl Part {
     pub(super) fn empty(to: Vector) -> Self {
         Self {
             kind: Kind::Delta,
+            from: Vector::EMPTY,
             to,
             chunks: 0,
             next_chunk: 0,
             rows: Vec::new(),
+            continues: Vec::new(),
+            held_rows: Vec::new(),
             spilled: 0,
             in_place: false,
             checkpoint: None,
@@ -135,6 +142,9 @@ impl EdgeReplica {
             return self.end_carried(Err(NotTaken::Rejected(rejected)), now);
         }
         self.outputs.push_back(Output::Alert(Alert::Rejected(rejected)));
+        // Whatever of it was wrong, nothing of it is gone on with.
+        self.abandon_incoming(now);
+        self.discard_stage(now);
         let pause_ms = std::mem::take(&mut self.pause_ms);
         self.hang_up(pause_ms, now);
     }
@@ -212,10 +222,13 @@ impl EdgeReplica {
     /// Every row lies in the range that the header states.
     fn check_rows(&self, header: &SegmentHeader, rows: &[Row]) -> Result<(), Rejected> {
         let inside = rows.iter().all(|row| {
-            header.to.covers_dot(row.dot) && !header.from.covers_dot(row.dot) && header.feed.contains(&row.at)
+            let (since, with_deletions) = header.since(&row.at);
+            header.to.covers_dot(row.dot)
+                && !since.covers_dot(row.dot)
+                && header.feed.contains(&row.at)
+                && (with_deletions || row.content.is_live())
         });
-        let live = header.kind == Kind::Delta || rows.iter().all(|row| row.content.is_live());
-        if inside && live { Ok(()) } else { Err(Rejected::ForeignRow) }
+        if inside { Ok(()) } else { Err(Rejected::ForeignRow) }
     }
 
     fn take_rows(
@@ -233,18 +246,26 @@ impl EdgeReplica {
             // The fault that the rule guards against: the vector is ahead of the rows.
             self.move_vector_first(header, now);
         }
-        let in_place = self.may_go_in_place(&header.feed);
+        let begun = |incoming: &Incoming| incoming.parts.contains_key(&header.feed);
+        let part = if self.incoming.as_ref().is_some_and(begun) {
+            None
+        } else {
+            Some(self.begin_part(header, now)?)
+        };
         let incoming = self.incoming.as_mut().expect("begun above");
-        let part = incoming.parts.entry(header.feed.clone()).or_insert_with(|| Part {
-            kind: header.kind,
-            chunks: header.chunks,
-            in_place,
-            ..Part::empty(header.to.clone())
-        });
+        // What it goes on with is on the disk.
+        incoming.spilled |= !header.continues.is_empty();
+        if let Some(part) = part {
+            incoming.parts.insert(header.feed.clone(), part);
+        }
+        let part = incoming.parts.get_mut(&header.feed).expect("inserted above");
         if header.chunk < part.next_chunk {
             return Ok(());
         }
-        let continues = part.kind == header.kind && part.chunks == header.chunks && part.to == header.to;
+        let continues = part.kind == header.kind
+            && part.chunks == header.chunks
+            && part.to == header.to
+            && part.continues == header.continues;
         if header.chunk != part.next_chunk || !continues {
             return Err(Rejected::Order);
         }
@@ -265,7 +286,7 @@ impl EdgeReplica {
     }
 
     /// Only a feed's first transfer, and only where no other feed's rows lie.
-    fn may_go_in_place(&self, feed: &Feed) -> bool {
+    pub(super) fn may_go_in_place(&self, feed: &Feed) -> bool {
         let overlaps = |other: &Feed| {
             other.tenant == feed.tenant
                 && other.environment == feed.environment
@@ -274,56 +295,14 @@ impl EdgeReplica {
         !self.feeds[feed].record.ready && !self.feeds.keys().any(|other| other != feed && overlaps(other))
     }
 
-    /// Rows beyond one batch go to disk while the rest is on its way, with the floor that they came from.
-    fn spill_if_large(&mut self, now: Instant) {
-        let Some(incoming) = &self.incoming else { return };
-        let rows: usize = incoming.parts.values().map(|part| part.rows.len()).sum();
-        if incoming.spilled || rows > self.batch_changes_max {
-            self.spill(now);
-        }
-    }
-
-    pub(super) fn spill(&mut self, now: Instant) {
-        let Some(mut incoming) = self.incoming.take() else { return };
-        incoming.spilled = true;
-        let mut batches = Vec::new();
-        for (feed, part) in &mut incoming.parts {
-            let floor = Record::Feed(feed.clone(), self.feeds[feed].record.clone());
-            for rows in part.rows[part.spilled..].chunks(self.batch_changes_max) {
-                let mut put = vec![floor.clone()];
-                let in_place = part.in_place;
-                put.extend(rows.iter().map(|row| {
-                    if in_place { Record::Row(row.clone()) } else { Record::Staged(row.clone()) }
-                }));
-                batches.push(Batch { put, remove: Vec::new() });
-            }
-            part.spilled = part.rows.len();
-        }
-        self.incoming = Some(incoming);
-        for batch in batches {
-            self.commit(batch, Effect::Nothing, now);
-        }
-    }
-
-    /// Forgets a transfer that will not be completed, and what of it is on disk.
-    pub(super) fn abandon_incoming(&mut self, now: Instant) {
-        self.repair = None;
-        let Some(incoming) = self.incoming.take() else { return };
-        let mut slots = Vec::new();
-        for part in incoming.parts.values() {
-            let spilled = part.rows[..part.spilled].iter().map(|row| row.at.clone());
-            let slot: fn(EntryKey) -> Slot = if part.in_place { Slot::Row } else { Slot::Staged };
-            slots.extend(spilled.map(slot));
-        }
-        for remove in slots.chunks(self.batch_changes_max) {
-            let batch = Batch { put: Vec::new(), remove: remove.to_vec() };
-            self.commit(batch, Effect::Nothing, now);
-        }
-    }
-
     fn handle_checkpoint(&mut self, transfer: u64, bytes: &Bytes, now: Instant) -> Result<(), Rejected> {
         let checkpoint = self.verified_checkpoint(bytes)?;
         self.receive_clock(&checkpoint, now);
+        let begun = |incoming: &Incoming| incoming.parts.contains_key(&checkpoint.feed);
+        if !self.incoming.as_ref().is_some_and(begun) {
+            // Nothing comes of this feed: what is held of it is not gone on with.
+            self.discard_staged(&checkpoint.feed, now);
+        }
         let state = &self.feeds[&checkpoint.feed];
         let complete = !self.begins_anew(state) && state.record.vector.covers(&checkpoint.changed);
         let current = self.incoming.as_ref().is_some_and(|incoming| incoming.transfer == transfer);

@@ -65,6 +65,7 @@ impl EdgeReplica {
             Record::Kept(kept) => Some(kept.write),
             Record::Row(_)
             | Record::Staged(_)
+            | Record::Stage(..)
             | Record::Feed(..)
             | Record::Pending(_)
             | Record::Grant(_)

@@ -188,7 +188,10 @@ mod tests {
     fn with_the_hubs_word_everything_is_fetched_anew_and_the_place_kept_until_then() {
         let (edge, outputs) = greeted(said(40, LAST_HEARD + 1));
         assert!(outputs.contains(&Output::Alert(Alert::LostHistory)));
-        assert!(outputs.contains(&Output::Send(EdgeFrame::Subscribe { feeds: Vec::new() })), "{outputs:?}");
+        assert!(
+            outputs.contains(&Output::Send(EdgeFrame::Subscribe { feeds: Vec::new(), held: Vec::new() })),
+            "{outputs:?}"
+        );
         assert_eq!(edge.floor(), at(11, 50));
         let kept = outputs.iter().any(|output| {
             let Output::Commit(batch) = output else { return false };

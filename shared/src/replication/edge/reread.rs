@@ -60,6 +60,7 @@ fn rows_of(records: Vec<Record>) -> BTreeMap<EntryKey, Arc<Row>> {
     let rows = records.into_iter().filter_map(|record| match record {
         Record::Row(row) => Some((row.at.clone(), row)),
         Record::Staged(_)
+        | Record::Stage(..)
         | Record::Feed(..)
         | Record::Pending(_)
         | Record::Kept(_)

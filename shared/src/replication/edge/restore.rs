@@ -1,5 +1,6 @@
 //! The start: what the store held becomes what the replica holds and readers see.
 
+use super::stage::Staged;
 use super::{EdgeReplica, FeedState, Grace, Output, Published};
 use crate::stamp::Clock;
 use crate::store::replica::{Batch, Record, Slot};
@@ -13,6 +14,9 @@ impl EdgeReplica {
             match record {
                 Record::Row(row) => drop(self.rows.insert(row.at.clone(), row)),
                 Record::Staged(row) => staged.push(row),
+                Record::Stage(feed, record) => {
+                    self.stage.insert(feed, Staged { record, rows: Vec::new() });
+                }
                 Record::Feed(feed, record) => {
                     self.feeds.insert(feed, FeedState { record, ..FeedState::default() });
                 }
@@ -32,26 +36,31 @@ impl EdgeReplica {
         };
         self.resume_stage(staged);
         self.index_rows();
+        for staged in self.stage.values_mut() {
+            staged.rows.sort_by(|a, b| a.at.cmp(&b.at));
+        }
     }
 
     /// Assigns the rows found on disk to their feeds. Those of no feed, and those of a first transfer that was never
-    /// completed, are not to be trusted and go.
+    /// completed and cannot be gone on with, are not to be trusted and go.
     fn index_rows(&mut self) {
-        let mut remove = Vec::new();
+        let mut unread = Vec::new();
         for row in self.rows.values() {
             match self.feeds.iter_mut().find(|(feed, state)| feed.contains(&row.at) && state.record.ready) {
                 Some((_, state)) => state.digest.add(row),
-                None => remove.push(row.at.clone()),
+                None => unread.push(row.clone()),
             }
         }
-        if remove.is_empty() {
-            return;
+        let mut remove = Vec::new();
+        for row in unread {
+            self.rows.remove(&row.at);
+            if !self.take_staged(&row, true) {
+                remove.push(Slot::Row(row.at.clone()));
+            }
         }
-        for at in &remove {
-            self.rows.remove(at);
+        if !remove.is_empty() {
+            self.commit_nothing_new(Batch { put: Vec::new(), remove });
         }
-        let remove = remove.into_iter().map(Slot::Row).collect();
-        self.commit_nothing_new(Batch { put: Vec::new(), remove });
     }
 
     /// What readers see from the start on.

@@ -66,12 +66,13 @@ impl EdgeReplica {
         self.spare = Some(spare);
         self.state.session += 1;
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
-        self.commit(batch, Effect::SessionBegun, now);
+        self.commit(batch, Effect::SessionBegun { session: self.state.session }, now);
     }
 
-    /// The session's number is durable: nobody will ever use it again.
-    pub(super) fn say_hello(&mut self, now: Instant) {
-        if self.phase != Phase::Beginning {
+    /// The session's number is durable: nobody will ever use it again. That of a session which broke off before its own was
+    /// says nothing of the next one's.
+    pub(super) fn say_hello(&mut self, session: u64, now: Instant) {
+        if self.phase != Phase::Beginning || session != self.state.session {
             return;
         }
         self.phase = Phase::Greeting { sent_at: now };
@@ -102,12 +103,12 @@ impl EdgeReplica {
         if self.phase == Phase::Carried {
             return self.end_carried(Err(NotTaken::BrokeOff), now);
         }
+        self.keep_incoming(now);
         self.phase = Phase::Offline { retry_at: now + self.backoff.next_delay(at_least_ms) };
         self.upload_in_flight = None;
+        self.inbox.clear();
         self.recovering = None;
         self.handing_in = HandingIn::Nothing;
-        self.inbox.clear();
-        self.abandon_incoming(now);
         for ticket in std::mem::take(&mut self.calls).into_values() {
             self.outputs.push_back(Output::CallFailed { ticket });
         }
@@ -256,6 +257,7 @@ impl EdgeReplica {
             (!self.begins_anew(state)).then(|| (feed.clone(), state.record.vector.clone()))
         });
         let feeds = held.collect();
-        self.send(EdgeFrame::Subscribe { feeds }, now);
+        let held = self.held(now);
+        self.send(EdgeFrame::Subscribe { feeds, held }, now);
     }
 }

@@ -21,11 +21,11 @@ use crate::vector::{Dot, Epoch, EpochTable, Position, ShardId};
 use crate::write::Action;
 use crate::write::Answer;
 
-const SHARD: ShardId = ShardId(Uuid::from_u128(1));
-const NOW: Instant = Instant(1_000);
-const HUB_TIME: UnixMillis = UnixMillis(1_795_000_000_000);
+pub(super) const SHARD: ShardId = ShardId(Uuid::from_u128(1));
+pub(super) const NOW: Instant = Instant(1_000);
+pub(super) const HUB_TIME: UnixMillis = UnixMillis(1_795_000_000_000);
 
-fn feed() -> Feed {
+pub(super) fn feed() -> Feed {
     Feed {
         tenant: Tenant::parse("t").unwrap(),
         environment: Environment::base(),
@@ -34,13 +34,13 @@ fn feed() -> Feed {
     }
 }
 
-fn at(key: &str) -> EntryKey {
+pub(super) fn at(key: &str) -> EntryKey {
     let Feed { tenant, environment, .. } = feed();
     let scope = Scope { tenant, environment, namespace: Namespace::parse("app").unwrap() };
     EntryKey { scope, key: Key::parse(key).unwrap() }
 }
 
-fn row(key: &str, seq: u64) -> HubRow {
+pub(super) fn row(key: &str, seq: u64) -> HubRow {
     let id = WriteId { actor: ActorId(SHARD.0), incarnation: 5, counter: seq };
     let metadata = Metadata {
         created_at: HUB_TIME,
@@ -62,7 +62,7 @@ fn row(key: &str, seq: u64) -> HubRow {
     HubRow { row, top_version: 1, plain_seq: seq, context: Vector::EMPTY, base: None, origin: None }
 }
 
-fn head(seq: u64, horizon: u64) -> Head {
+pub(super) fn head(seq: u64, horizon: u64) -> Head {
     let epochs = Epochs::of(SHARD, EpochTable::new(vec![Epoch { ordinal: 1, epoch: 5, start_seq: 0 }]));
     Head {
         shard: SHARD,
@@ -244,4 +244,32 @@ fn an_admitted_write_is_kept_by_the_batch_that_takes_it_out_and_seen_by_nobody()
     assert!(out.put.iter().any(|record| record.slot() == Slot::Kept(id)), "{out:?}");
     assert_eq!((bench.replica.pending(), bench.replica.kept()), (0, 1));
     assert!(published.iter().all(|shown| shown.pending.iter().all(|(_, write)| write.is_none())));
+}
+
+#[test]
+fn a_session_greets_under_its_own_number_once_that_is_durable() {
+    let identity = Identity {
+        edge: ActorId(Uuid::from_u128(77)),
+        tenant: feed().tenant,
+        keys: VerificationKeys::default(),
+    };
+    let mut replica = EdgeReplica::new(identity, Rules::ALL, Vec::new(), 4, HUB_TIME, NOW);
+    let hello = |replica: &mut EdgeReplica| {
+        let outputs = std::iter::from_fn(|| replica.poll_output());
+        let hellos = outputs.filter_map(|output| {
+            let Output::Send(EdgeFrame::Hello(hello)) = output else { return None };
+            Some(hello.session)
+        });
+        hellos.last()
+    };
+    for input in [Input::ConnectNow, Input::Connected { spare: 9 }, Input::Disconnected] {
+        replica.handle(input, NOW);
+    }
+    for input in [Input::ConnectNow, Input::Connected { spare: 9 }] {
+        replica.handle(input, NOW);
+    }
+    replica.handle(Input::Committed, NOW);
+    assert_eq!(hello(&mut replica), None, "only the first session's number is durable");
+    replica.handle(Input::Committed, NOW);
+    assert_eq!(hello(&mut replica), Some(2));
 }

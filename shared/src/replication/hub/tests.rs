@@ -76,7 +76,7 @@ fn only_who_was_told_of_a_loss_hands_something_in_and_only_before_it_subscribes(
     session.handle(Input::Taken { batch: 3, taken }, Instant(0));
     assert_eq!(session.poll_output(), Some(Output::Send(HubFrame::Taken { batch: 3, taken })));
 
-    session.handle(Input::Frame(EdgeFrame::Subscribe { feeds: Vec::new() }), Instant(0));
+    session.handle(Input::Frame(EdgeFrame::Subscribe { feeds: Vec::new(), held: Vec::new() }), Instant(0));
     while session.poll_output().is_some() {}
     let (told_nothing, frame) = greet(at(11, 40), true, lost());
     assert!(matches!(frame, HubFrame::Welcome(Welcome { takes_newer: false, .. })));

@@ -100,7 +100,12 @@ fn values(opened: &Opened) -> BTreeMap<String, String> {
                 let Action::Set { value, .. } = &pending.write.action else { panic!("nothing was deleted") };
                 values.insert(pending.write.at.key.as_str().to_owned(), value.as_str().to_owned());
             }
-            Record::State(_) | Record::Staged(_) | Record::Feed(..) | Record::Grant(_) | Record::Kept(_) => {}
+            Record::State(_)
+            | Record::Staged(_)
+            | Record::Stage(..)
+            | Record::Feed(..)
+            | Record::Grant(_)
+            | Record::Kept(_) => {}
         }
     }
     values

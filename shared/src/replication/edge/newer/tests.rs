@@ -196,7 +196,7 @@ fn all_beyond_the_cut_goes_up_by_its_time_before_anything_is_fetched() {
     let (batch, times) = handed_in(&bench.sent());
     assert_eq!(times, [45, 47, 48, 49], "in the order of times");
     assert_eq!(bench.taken(batch + 1), [], "an answer to something else");
-    assert_eq!(bench.taken(batch), [EdgeFrame::Subscribe { feeds: vec![] }]);
+    assert_eq!(bench.taken(batch), [EdgeFrame::Subscribe { feeds: vec![], held: vec![] }]);
     assert_eq!(bench.replica.kept(), 2, "what was given is kept for the next time");
 }
 
