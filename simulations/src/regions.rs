@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llm_config_shared::entry::{Author, ChangeId};
-use llm_config_shared::feed::Feed;
-use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
+use llm_config_shared::entry::{Author, ChangeId, Row};
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::policy::Policies;
 use llm_config_shared::store::Journal;
 use llm_config_shared::time::UnixMillis;
 use rand::rngs::ChaCha8Rng;
@@ -19,21 +19,41 @@ use crate::invariants::Check;
 use crate::journal::ready;
 use crate::stats::Stats;
 use crate::trace::Trace;
-use crate::world::{Outcome, Setup};
+use crate::world::{Outcome, REGIONS_EACH, Setup};
 
+mod copies;
 mod edge;
 mod past;
+mod places;
 mod rest;
 mod site;
 mod visit;
 
+use copies::Image;
 use edge::Edge;
 use past::Past;
 use site::Site;
 
 const WALL_AT_START_MS: u64 = 1_795_000_000_000;
 const EDGES: usize = 4;
+const SITES_MAX: usize = 3;
 const STEPS: u32 = 160;
+
+/// What happens in a world beside all else. Restored databases and policies each excuse something, and what is excused
+/// twice would not be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Happens {
+    Restores,
+    Policies,
+    Copies,
+    PoliciesAndCopies,
+}
+
+impl Happens {
+    fn of(turn: u64) -> Self {
+        [Self::Restores, Self::Policies, Self::Copies, Self::PoliciesAndCopies][turn as usize % 4]
+    }
+}
 
 /// The world of one seed.
 #[derive(Debug)]
@@ -46,6 +66,9 @@ pub(crate) struct Regions {
     /// Links that are cut, by reader and read.
     cut: BTreeSet<(usize, usize)>,
     past: Past,
+    /// A copy of some edge's disk.
+    image: Option<Image>,
+    happens: Happens,
     last_value: u64,
     stats: Stats,
     trace: Trace,
@@ -59,14 +82,6 @@ pub(crate) fn run(seed: u64, setup: Setup, keep_lines: bool) -> Outcome {
     Outcome { seed, stats: world.stats, hash, violation, lines: world.trace.into_lines() }
 }
 
-fn tenant() -> Tenant {
-    Tenant::parse("acme").expect("a literal name")
-}
-
-fn feed() -> Feed {
-    Feed { tenant: tenant(), environment: Environment::base(), subtree: Subtree::ALL, secrets: true }
-}
-
 fn author() -> Author {
     Author { name: "somebody".into(), claimed: None }
 }
@@ -74,13 +89,22 @@ fn author() -> Author {
 impl Regions {
     fn new(seed: u64, setup: Setup, keep_lines: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let count = rng.random_range(2..=3);
-        let sites: Vec<Site> = (0..count).map(|n| Site::new(n, setup, &mut rng)).collect();
-        let edges = (0..EDGES).map(|n| Edge::new(n, n % count, setup, &mut rng)).collect();
+        let count = rng.random_range(2..=SITES_MAX);
+        let turn = seed / REGIONS_EACH;
+        let happens = Happens::of(turn);
+        let policies = match happens {
+            Happens::Policies | Happens::PoliciesAndCopies => places::policies(turn / 4),
+            Happens::Restores | Happens::Copies => Policies::default(),
+        };
+        let sites: Vec<Site> = (0..count).map(|n| Site::new(n, &policies, setup, &mut rng)).collect();
+        let wall = UnixMillis(WALL_AT_START_MS);
+        let edges = (0..EDGES).map(|n| Edge::new(n, n % count, setup, &mut rng, wall)).collect();
         Self {
             setup,
             now: 1_000,
-            past: Past::new(sites.len(), EDGES),
+            past: Past::new(policies, sites.len(), EDGES),
+            image: None,
+            happens,
             sites,
             edges,
             cut: BTreeSet::new(),
@@ -113,7 +137,9 @@ impl Regions {
             60..86 => self.follow_somebody(site),
             86..90 => self.link_changes(site),
             90..93 => self.leader_changes(site),
-            93..96 => self.backed_up_or_restored(site),
+            93..96 if self.happens == Happens::Restores => self.backed_up_or_restored(site),
+            93..96 if self.happens == Happens::Policies => self.edge_writes(edge),
+            93..96 => self.disk_is_copied(),
             96..98 => self.purge(site),
             _ => self.edge_restarts(edge),
         }
@@ -156,17 +182,6 @@ impl Regions {
         ChangeId(Uuid::from_u128(self.rng.random()))
     }
 
-    /// Few keys, so that writers meet.
-    fn random_key(&mut self) -> EntryKey {
-        let (namespace, key) = (self.rng.random_range(0..2), self.rng.random_range(0..3));
-        let scope = Scope {
-            tenant: tenant(),
-            environment: Environment::base(),
-            namespace: Namespace::parse(["app", "team"][namespace]).expect("a literal name"),
-        };
-        EntryKey { scope, key: Key::parse(["model", "limit", "url"][key]).expect("a literal name") }
-    }
-
     /// Large enough that what is changed of it goes as a patch.
     fn random_value(&mut self) -> llm_config_shared::value::Value {
         self.last_value += 1;
@@ -175,13 +190,13 @@ impl Regions {
         llm_config_shared::value::Value::parse(&text).expect("JSON")
     }
 
-    /// Rows of a region, deletions left out.
-    fn rows(&self, site: usize) -> BTreeMap<EntryKey, llm_config_shared::entry::HubRow> {
+    /// What there is in a region.
+    fn rows(&self, site: usize) -> BTreeMap<EntryKey, Row> {
         let head = ready(self.sites[site].journal.head()).expect("it was led");
         let mut rows = BTreeMap::new();
-        self.sites[site].journal.each_row_at(&feed(), head.position.seq, |row| {
+        self.sites[site].journal.each_row_at(&places::everything(), head.position.seq, |row| {
             if row.row.content.is_live() {
-                rows.insert(row.row.at.clone(), row.clone());
+                rows.insert(row.row.at.clone(), row.row.clone());
             }
         });
         rows

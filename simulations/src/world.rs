@@ -54,7 +54,7 @@ const WALL_AT_START_MS: u64 = 1_795_000_000_000;
 pub const HUB_SKEW_MS: i64 = 20;
 
 /// One of so many worlds is one of several regions.
-const REGIONS_EACH: u64 = 5;
+pub(crate) const REGIONS_EACH: u64 = 5;
 
 /// What is switched on. [`Setup::REAL`] is the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,10 +38,19 @@ pub struct Rules {
     pub clones: bool,
     /// What wins by the policy of its namespace gets a stamp above what it replaces.
     pub restamp_winner: bool,
+    /// What loses by the policy of its namespace gets a stamp below what it lost to.
+    pub restamp_loser: bool,
     /// Between an edge's own writes their counters decide which one readers see.
     pub own_by_counter: bool,
     /// The conflict test runs again where a write of another region arrives.
     pub judge_regions: bool,
+    /// A number under which another region has something else is another write: a copy of a replica made it.
+    pub region_copies: bool,
+    /// Between two writes that copies made under one number at one time decides what they say, not their names, which
+    /// differ between regions.
+    pub region_ties: bool,
+    /// A write that two regions have under two times counts under the later one in both.
+    pub region_times: bool,
     /// A region gives no version of an entry twice, whatever others have given.
     pub region_versions: bool,
     /// What a followed hub has lost since it was followed counts as lost there, whatever numbers it gives again.
@@ -73,8 +82,12 @@ impl Rules {
         patch_base: true,
         clones: true,
         restamp_winner: true,
+        restamp_loser: true,
         own_by_counter: true,
         judge_regions: true,
+        region_copies: true,
+        region_ties: true,
+        region_times: true,
         region_versions: true,
         region_epochs: true,
         held_fits: true,

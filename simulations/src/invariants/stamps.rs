@@ -21,8 +21,9 @@ pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check 
         let ahead = row.stamp.hlc.physical().0 - wall.0;
         return Err(Violation::new("stamps", format!("{id:?} is {ahead} ms ahead of true time")));
     }
-    // The hub put it ahead of its author's later writes, of other keys as well.
-    if row.claimed_hlc.is_some() && truth.policy(&row.at) == ConflictPolicy::EdgeWins {
+    // The hub put it ahead of its author's later writes, of other keys as well, or behind earlier ones.
+    let by_policy = matches!(truth.policy(&row.at), ConflictPolicy::EdgeWins | ConflictPolicy::HubWins);
+    if row.claimed_hlc.is_some() && by_policy {
         return Ok(());
     }
     if truth.losses.contains_key(&row.change) {

@@ -2,15 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use llm_config_shared::stamp::WriteId;
+use llm_config_shared::entry::{ChangeId, Row};
+use llm_config_shared::name::EntryKey;
+use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::Journal;
 
-use super::Regions;
+use super::{Regions, places};
 use crate::invariants::{Check, Violation};
 use crate::journal::ready;
 
 /// After so many rounds nothing may be left to read.
 const ROUNDS_MAX: usize = 40;
+
+/// What regions agree on. The name of a write is not: of two that copies of a replica made under one, the second that a
+/// region hears of gets another there.
+fn which(row: &Row) -> (EntryKey, Hlc, ChangeId) {
+    (row.at.clone(), row.stamp.hlc, row.change)
+}
 
 impl Regions {
     pub(super) fn come_to_rest(&mut self) -> Check {
@@ -61,8 +69,10 @@ impl Regions {
     fn is_served(&self, edge: usize, site: usize) -> bool {
         let rows = self.rows(site);
         let edge = &self.edges[edge];
-        let shown = edge.view.rows.iter().map(|(at, row)| (at, row.stamp));
-        edge.replica.pending() == 0 && shown.eq(rows.iter().map(|(at, row)| (at, row.row.stamp)))
+        let feeds = places::feeds(edge.who);
+        let shown = edge.view.rows.values().map(|row| which(row));
+        let there = rows.values().filter(|row| places::is_received(&feeds, row));
+        edge.replica.pending() == 0 && shown.eq(there.map(which))
     }
 
     /// Whole leaderships of two regions are gone that the edge was told of. Neither can say anything of the other's, and the
@@ -80,8 +90,8 @@ impl Regions {
 
     fn nothing_is_lost(&self) -> Check {
         for (n, site) in self.sites.iter().enumerate() {
-            let history: BTreeSet<WriteId> =
-                site.journal.whole_history().iter().map(|row| row.stamp.id).collect();
+            let history: BTreeSet<ChangeId> =
+                site.journal.whole_history().iter().map(|row| row.change).collect();
             if let Some(lost) = self.past.admitted.iter().find(|id| !history.contains(id)) {
                 return Err(Violation::new("acknowledged", format!("region {n} never heard of {lost:?}")));
             }
@@ -94,8 +104,7 @@ impl Regions {
         for site in 1..self.sites.len() {
             let rows = self.rows(site);
             for at in first.keys().chain(rows.keys()) {
-                let (here, there) =
-                    (first.get(at).map(|row| row.row.stamp), rows.get(at).map(|row| row.row.stamp));
+                let (here, there) = (first.get(at).map(which), rows.get(at).map(which));
                 if here != there {
                     let detail = format!("regions 0 and {site} differ in {}: {here:?}, {there:?}", at.key);
                     return Err(Violation::new("convergence", detail));
@@ -103,7 +112,7 @@ impl Regions {
             }
         }
         for (at, row) in &first {
-            self.past.no_zombie(at, row.row.stamp.id)?;
+            self.past.no_zombie(at, row.change)?;
         }
         for n in 0..self.edges.len() {
             if !self.is_served(n, 0) && !self.saw_what_two_have_lost(n) {

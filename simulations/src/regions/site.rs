@@ -1,14 +1,16 @@
 //! A region: its database and the hub that leads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use llm_config_shared::entry::ChangeId;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::newer::{Newer, Taken};
+use llm_config_shared::policy::Policies;
 use llm_config_shared::replication::admit::{
     ApiSubmission, HandIn, Leader, OpAction, Operation, Planner, SealUnavailable, Sealer, SetValue, Upload,
 };
 use llm_config_shared::secret::SealedSecret;
-use llm_config_shared::stamp::{Stamp, WriteId};
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::purge::Purge;
 use llm_config_shared::store::region::{RegionAsk, RegionPage};
 use llm_config_shared::store::{Commit, Journal, Planning, PlanningRequest};
@@ -19,7 +21,9 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use uuid::Uuid;
 
-use super::{Regions, author, tenant};
+use super::past::{Current, From};
+use super::places::{self, tenant};
+use super::{Regions, author};
 use crate::invariants::{Check, Violation};
 use crate::journal::{Backup, SimJournal, ready};
 use crate::world::Setup;
@@ -42,25 +46,36 @@ pub(super) struct Site {
 #[derive(Debug)]
 struct Kept {
     backup: Backup,
-    current: BTreeMap<EntryKey, Stamp>,
+    current: BTreeMap<EntryKey, Current>,
 }
 
-struct NoSecrets;
+/// Makes ciphertext that nobody can open, under the region's own key epoch.
+struct FakeSealer {
+    key_epoch: u64,
+}
 
-impl Sealer for NoSecrets {
-    fn seal(&mut self, _: &EntryKey, _: u64, _: &[u8]) -> Result<SealedSecret, SealUnavailable> {
-        Err(SealUnavailable)
+impl Sealer for FakeSealer {
+    fn seal(&mut self, _: &EntryKey, version: u64, text: &[u8]) -> Result<SealedSecret, SealUnavailable> {
+        let body = bytes::Bytes::copy_from_slice(text);
+        let (key_epoch, wrap) = (self.key_epoch, bytes::Bytes::from_static(b"wrap"));
+        Ok(SealedSecret { key_epoch, version, about: Default::default(), wrap, body })
     }
 
-    fn reseal(&mut self, _: &EntryKey, _: &SealedSecret, _: u64) -> Result<SealedSecret, SealUnavailable> {
-        Err(SealUnavailable)
+    fn reseal(
+        &mut self,
+        at: &EntryKey,
+        sealed: &SealedSecret,
+        version: u64,
+    ) -> Result<SealedSecret, SealUnavailable> {
+        self.seal(at, version, &sealed.body)
     }
 }
 
 impl Site {
-    pub(super) fn new(n: usize, setup: Setup, rng: &mut ChaCha8Rng) -> Self {
+    pub(super) fn new(n: usize, policies: &Policies, setup: Setup, rng: &mut ChaCha8Rng) -> Self {
         let shard = ShardId(Uuid::from_u128(0x5a50 + n as u128));
         let journal = setup.database();
+        journal.set_policies(policies.clone());
         let leadership = ready(journal.lead(rng.random_range(1..1 << 62), shard)).expect("an empty database");
         let skew_ms = rng.random_range(-SKEW_MS..=SKEW_MS);
         Self { shard, journal, leader: Leader::new(&leadership), skew_ms, kept: None }
@@ -78,7 +93,7 @@ impl Regions {
         Planner::new(leader, planning, self.site_wall(site)).with_rules(self.setup.rules)
     }
 
-    fn commit(&mut self, site: usize, planner: Planner) -> Check {
+    fn commit(&mut self, site: usize, from: From, planner: Planner) -> Check {
         let Some((commit, leader)) = planner.finish() else { return Ok(()) };
         self.note(site, &commit);
         if let Err(error) = ready(self.sites[site].journal.append(&commit)) {
@@ -86,7 +101,7 @@ impl Regions {
         }
         self.sites[site].leader = leader;
         let actor = self.sites[site].shard.0;
-        self.past.committed(site, actor, &commit, &mut self.stats)
+        self.past.committed((site, actor), from, &commit, &mut self.stats)
     }
 
     fn note(&mut self, site: usize, commit: &Commit) {
@@ -100,35 +115,48 @@ impl Regions {
     }
 
     pub(super) fn api_writes(&mut self, site: usize) -> Check {
-        let count = self.rng.random_range(1..3);
-        let mut operations: Vec<Operation> = Vec::new();
-        for _ in 0..count {
-            let at = self.random_key();
-            let action = if self.rng.random_range(0..4) == 0 {
-                OpAction::Delete
-            } else {
-                let value = SetValue::Plain { value: self.random_value(), over_secret: false };
-                OpAction::Set { value, tags: None, description: None }
-            };
-            operations.push(Operation { at, action, if_version: None });
+        let submissions: Vec<_> = (0..self.rng.random_range(1..3)).map(|_| self.submission()).collect();
+        let mut request = PlanningRequest::default();
+        submissions.iter().for_each(|submission| submission.needs(&mut request));
+        let mut planner = self.planner(site, &request);
+        let mut sealer = self.sealer(site);
+        for submission in submissions {
+            drop(planner.api(submission, &mut sealer));
         }
-        let change = Some(self.change());
-        let (tenant, author) = (tenant(), author());
-        let submission = ApiSubmission {
-            tenant,
-            author,
-            change,
+        self.commit(site, From::Api, planner)
+    }
+
+    fn sealer(&self, site: usize) -> FakeSealer {
+        FakeSealer { key_epoch: site as u64 + 1 }
+    }
+
+    /// One write, and so one change.
+    fn submission(&mut self) -> ApiSubmission {
+        let at = places::random_key(&mut self.rng);
+        let action = match self.rng.random_range(0..100) {
+            0..25 => OpAction::Delete,
+            25..40 => {
+                self.last_value += 1;
+                let text = format!("secret {}", self.last_value);
+                let value = SetValue::Secret(text.into_bytes().into());
+                OpAction::Set { value, tags: None, description: None }
+            }
+            _ => {
+                let over_secret = self.rng.random_range(0..2) == 0;
+                let value = SetValue::Plain { value: self.random_value(), over_secret };
+                OpAction::Set { value, tags: None, description: None }
+            }
+        };
+        ApiSubmission {
+            tenant: tenant(),
+            author: author(),
+            change: Some(self.change()),
             message: None,
-            operations,
+            operations: vec![Operation { at, action, if_version: None }],
             atomic: false,
             dry_run: false,
             repeat: None,
-        };
-        let mut request = PlanningRequest::default();
-        submission.needs(&mut request);
-        let mut planner = self.planner(site, &request);
-        drop(planner.api(submission, &mut NoSecrets));
-        self.commit(site, planner)
+        }
     }
 
     pub(super) fn upload(&mut self, site: usize, upload: &Upload) -> Result<Vec<Answer>, Violation> {
@@ -136,7 +164,7 @@ impl Regions {
         upload.needs(&mut request);
         let mut planner = self.planner(site, &request);
         let answers = planner.upload(upload);
-        self.commit(site, planner)?;
+        self.commit(site, From::Edge, planner)?;
         Ok(answers)
     }
 
@@ -145,8 +173,8 @@ impl Regions {
         let mut request = PlanningRequest::default();
         hand_in.needs(&mut request);
         let mut planner = self.planner(site, &request);
-        let taken = planner.hand_in(hand_in, &mut NoSecrets);
-        self.commit(site, planner)?;
+        let taken = planner.hand_in(hand_in, &mut self.sealer(site));
+        self.commit(site, From::Edge, planner)?;
         Ok(taken)
     }
 
@@ -178,7 +206,7 @@ impl Regions {
         }) {
             return Ok(false);
         }
-        self.commit(reader, planner)?;
+        self.commit(reader, From::Region, planner)?;
         Ok(more || count > 0 || self.sites[reader].leader.following() != &before)
     }
 
@@ -204,9 +232,9 @@ impl Regions {
         let Kept { current, .. } = kept;
         self.past.goes_back(site, current, &self.sites[site].journal.whole_history());
         let histories = self.sites.iter().flat_map(|site| site.journal.whole_history());
-        let left: std::collections::BTreeSet<WriteId> = histories.map(|row| row.stamp.id).collect();
-        for lost in before.iter().filter(|row| !left.contains(&row.stamp.id)) {
-            self.past.admitted.remove(&lost.stamp.id);
+        let left: BTreeSet<ChangeId> = histories.map(|row| row.change).collect();
+        for lost in before.iter().filter(|row| !left.contains(&row.change)) {
+            self.past.admitted.remove(&lost.change);
         }
         self.trace.write(self.now, format_args!("region {site} goes back"));
         self.leader_changes(site)

@@ -3,19 +3,23 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use llm_config_shared::feed::Environments;
+use llm_config_shared::feed::{Environments, Feed};
 use llm_config_shared::limits::CLOCK_EPSILON_MS;
 use llm_config_shared::name::{Environment, Subtree};
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::edge as replica;
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
 use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Part, Profile};
+use llm_config_shared::replication::repair::{Job, Outcome, compare, draft_rows};
 use llm_config_shared::replication::transfer::{Issue, draft_part_in_chunks};
+use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::segment::{LostHistory, tag};
 use llm_config_shared::store::{Journal, Loss};
+use llm_config_shared::vector::Vector;
 use rand::RngExt;
 
-use super::{Regions, feed, tenant};
+use super::places::{self, tenant};
+use super::{Regions, SITES_MAX};
 use crate::invariants::{Check, Violation};
 use crate::journal::ready;
 
@@ -38,19 +42,32 @@ struct Session {
     open: bool,
 }
 
-fn profile() -> Profile {
+fn profile(edge: usize) -> Profile {
     Profile {
-        feeds: vec![feed()],
+        feeds: places::feeds(edge),
         environments: Environments::standard(),
         default_environment: Environment::base(),
         write: vec![Subtree::ALL],
     }
 }
 
+/// Keys that open nothing: of every region's epoch, for what it receives with secrets.
+fn grants(feeds: &[Feed]) -> Vec<KeyGrant> {
+    let secret = feeds.iter().filter(|feed| feed.secrets);
+    let grant = |feed: &Feed, key_epoch| KeyGrant {
+        environment: feed.environment.clone(),
+        subtree: feed.subtree.clone(),
+        key_epoch,
+        encapsulated: Bytes::from_static(b"encapsulated"),
+        ciphertext: Bytes::from_static(b"ciphertext"),
+    };
+    secret.flat_map(|feed| (1..=SITES_MAX as u64).map(move |epoch| grant(feed, epoch))).collect()
+}
+
 impl Regions {
     /// The edge connects to the region and says and hears what there is, at most `frames` of it.
     pub(super) fn visit(&mut self, edge: usize, site: usize, frames: u32) -> Check {
-        let hub = HubSession::new(profile(), self.setup.rules, self.local());
+        let hub = HubSession::new(profile(self.edges[edge].who), self.setup.rules, self.local());
         let mut session = Session { edge, site, hub, way: VecDeque::new(), open: true };
         self.trace.write(self.now, format_args!("edge {edge} comes to region {site}"));
         if self.edges[edge].home != site {
@@ -77,6 +94,7 @@ impl Regions {
                 }
             }
         }
+        self.past.parts(edge);
         self.edge_says(&mut session, replica::Input::Disconnected)
     }
 
@@ -92,6 +110,7 @@ impl Regions {
     }
 
     fn hub_says(&mut self, session: &mut Session) -> Check {
+        let feeds = places::feeds(self.edges[session.edge].who);
         while let Some(output) = session.hub.poll_output() {
             let answer = match output {
                 Output::Send(frame) => {
@@ -100,13 +119,13 @@ impl Regions {
                     None
                 }
                 Output::ReadHead => Some(Input::Head(self.head_report(session.site))),
-                Output::SealGrants => Some(Input::Grants(Vec::new())),
+                Output::SealGrants => Some(Input::Grants(grants(&feeds))),
                 Output::Admit { batch, session: number, first, writes } => {
                     let upload = Upload {
                         edge: self.edges[session.edge].actor,
                         tenant: tenant(),
                         write: vec![Subtree::ALL],
-                        feeds: vec![feed()],
+                        feeds: feeds.clone(),
                         environments: Environments::standard(),
                         session: number,
                         first,
@@ -118,10 +137,10 @@ impl Regions {
                 Output::TakeIn { batch, loss, writes } => {
                     let hand_in = HandIn {
                         edge: self.edges[session.edge].actor,
-                        name: format!("e{}", session.edge).into(),
+                        name: format!("e{}", self.edges[session.edge].who).into(),
                         tenant: tenant(),
                         write: vec![Subtree::ALL],
-                        feeds: vec![feed()],
+                        feeds: feeds.clone(),
                         environments: Environments::standard(),
                         new_epoch: loss.new_epoch,
                         writes,
@@ -129,15 +148,16 @@ impl Regions {
                     let taken = self.take_in(session.site, &hand_in)?;
                     Some(Input::Taken { batch, taken })
                 }
-                Output::ReadFeeds { feeds, .. } => {
-                    self.past.sends(session.edge, session.site);
-                    Some(self.read_feeds(session.site, &feeds))
+                Output::ReadFeeds { feeds: wanted, .. } => {
+                    self.past.sends(session.edge, session.site, &feeds);
+                    Some(self.read_feeds(session.site, &wanted))
                 }
                 Output::Close => {
                     session.way.retain(|frame| matches!(frame, Frame::Down(_)));
                     None
                 }
-                Output::Call { .. } | Output::Repair(_) | Output::Acknowledged(_) => None,
+                Output::Repair(job) => Some(Input::Repair(self.mend(session.site, job))),
+                Output::Call { .. } | Output::Acknowledged(_) => None,
             };
             if let Some(answer) = answer {
                 session.hub.handle(answer, self.local());
@@ -182,17 +202,36 @@ impl Regions {
         }
     }
 
-    fn read_feeds(
-        &self,
-        site: usize,
-        feeds: &[(llm_config_shared::feed::Feed, llm_config_shared::vector::Vector)],
-    ) -> Input {
+    /// The hub compares what the edge has with its own, and sends what differs.
+    fn mend(&mut self, site: usize, job: Job) -> Outcome {
+        let journal = &self.sites[site].journal;
+        let read = |feed: Feed, from| {
+            let mut snapshot = ready(journal.read_feeds(&[(feed, from)])).expect("it was led");
+            (snapshot.head, snapshot.feeds.remove(0))
+        };
+        match job {
+            Job::Compare { feed, at, sums } => {
+                self.stats.count("feeds compared in worlds of regions");
+                let (head, rows) = read(feed, Vector::EMPTY);
+                compare(&rows, &head, &at, &sums).map_or_else(Outcome::Not, Outcome::Listed)
+            }
+            Job::Rows { feed, at, keys } => {
+                let (head, rows) = read(feed, at.clone());
+                let found = ready(journal.entries(&keys)).expect("it was led").value;
+                let issue = Issue { at: self.site_wall(site), key_id: KEY_ID };
+                let draft = draft_rows(&rows, &head, &at, &found, issue);
+                draft.map_or_else(Outcome::Not, |draft| {
+                    let signature = tag(&KEY, &draft.message());
+                    Outcome::Rows(draft.signed(&signature))
+                })
+            }
+        }
+    }
+
+    fn read_feeds(&self, site: usize, feeds: &[(Feed, Vector)]) -> Input {
         let snapshot = ready(self.sites[site].journal.read_feeds(feeds)).expect("it was led");
         let issue = Issue { at: self.site_wall(site), key_id: KEY_ID };
-        let part = |(rows, (_, from)): (
-            &llm_config_shared::store::FeedRows,
-            &(_, llm_config_shared::vector::Vector),
-        )| {
+        let part = |(rows, (_, from)): (&llm_config_shared::store::FeedRows, &(_, Vector))| {
             let draft = draft_part_in_chunks(rows, from, &snapshot.head, issue, ROWS_MAX);
             let sign = |draft: llm_config_shared::segment::Draft| {
                 let signature = tag(&KEY, &draft.message());

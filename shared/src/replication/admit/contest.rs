@@ -45,7 +45,11 @@ impl Planner {
         let scope = &write.at.scope;
         match self.policies.of(&scope.tenant, &scope.namespace) {
             ConflictPolicy::LastWriteWins if write.stamp > rival.stamp => self.replace(write, version, rival),
-            ConflictPolicy::LastWriteWins | ConflictPolicy::HubWins => self.give_way(&write, version, rival),
+            ConflictPolicy::LastWriteWins => self.give_way(&write, version, rival),
+            ConflictPolicy::HubWins => {
+                let write = self.below(write, rival);
+                self.give_way(&write, version, rival)
+            }
             ConflictPolicy::EdgeWins => {
                 let write = self.above(write, rival);
                 self.replace(write, version, rival)
@@ -71,6 +75,16 @@ impl Planner {
         }
         self.leader.clock.receive(rival.stamp.hlc, Hlc::MAX);
         let stamp = Stamp { hlc: self.leader.clock.tick(self.physical), id: write.stamp.id };
+        Entering { claimed_hlc: write.claimed_hlc.or(Some(write.stamp.hlc)), stamp, ..write }
+    }
+
+    /// The write, with a stamp below the rival's: other regions read both and compare stamps, and a loser with the later one
+    /// would win there what it has lost here. The time that the author's clock said goes to the history.
+    fn below(&self, write: Entering, rival: Rival) -> Entering {
+        if write.stamp < rival.stamp || !self.rules.restamp_loser {
+            return write;
+        }
+        let stamp = Stamp { hlc: Hlc(rival.stamp.hlc.0.saturating_sub(1)), id: write.stamp.id };
         Entering { claimed_hlc: write.claimed_hlc.or(Some(write.stamp.hlc)), stamp, ..write }
     }
 

@@ -146,7 +146,7 @@ impl Planner {
             return Fate::Refused;
         }
         let content = write.action.content();
-        let hash = content_hash(write, &content);
+        let hash = content_hash(&write.at, write.change, &content);
         if let Some(known) = self.known_past.get(&write.id) {
             // Two copies of a replica may have given one number to two writes: then the first counts.
             let same = known.at == write.at && known.content == content;

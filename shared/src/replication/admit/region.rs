@@ -13,6 +13,10 @@ use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
 use crate::vector::ShardId;
 
+mod names;
+
+use names::another_name;
+
 /// Why a page of another region was not taken. Nothing of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFollowed {
@@ -29,7 +33,7 @@ impl RegionPage {
     pub fn needs(&self, request: &mut PlanningRequest) {
         for RegionWrite { row, .. } in &self.writes {
             request.keys.push(row.at.clone());
-            request.past.push(row.stamp.id);
+            request.past.extend([row.stamp.id, another_name(row.stamp, row.content_hash)]);
             let frontier = (row.stamp.id.actor, row.stamp.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -63,34 +67,23 @@ impl Planner {
     }
 
     fn take_over(&mut self, write: RegionWrite) {
-        let id = write.row.stamp.id;
-        let is_admitted =
-            |known: &HistoryRow| matches!(known.status, Status::Applied | Status::SupersededConcurrent);
-        // An edge that went from one region to the other may have brought it to both, and here it was set aside.
-        match self.history.iter().position(|known| known.stamp.id == id) {
-            Some(at) if is_admitted(&self.history[at]) => return,
-            Some(at) => drop(self.history.remove(at)),
-            None => match self.known_past.get(&id) {
-                Some(known) if is_admitted(known) => return,
-                Some(_) => self.withdrawn.push(id),
-                None => {}
-            },
-        }
-        self.known_writes.insert(id, write.row.content_hash);
+        let version = write.row.version;
+        let Some(entering) = self.not_here(entering(write)) else { return };
+        let id = entering.stamp.id;
+        self.known_writes.insert(id, entering.content_hash);
         self.know_incarnation(id);
-        self.leader.clock.receive(write.row.stamp.hlc, Hlc::MAX);
+        self.leader.clock.receive(entering.stamp.hlc, Hlc::MAX);
         // The number that it has there, unless this region has given that one already: then the next one here.
-        let next = if self.rules.region_versions { self.next_version(&write.row.at) } else { 0 };
-        let version = write.row.version.max(next);
-        let entering = entering(write);
+        let next = if self.rules.region_versions { self.next_version(&entering.at) } else { 0 };
+        let version = version.max(next);
         let Some(current) = self.rows.get(&entering.at) else {
             self.win(entering, version);
             return;
         };
         let rival = Rival::of(current);
-        let later = entering.stamp > current.row.stamp;
-        let concurrent =
-            if later { !self.has_seen(&entering, current) } else { !self.was_seen(&entering, current) };
+        let later = self.comes_later(&entering, current);
+        let seen = if later { self.has_seen(&entering, current) } else { self.was_seen(&entering, current) };
+        let concurrent = !seen && !self.is_same_write(&entering, current);
         match (later, concurrent && self.rules.judge_regions) {
             (true, true) => {
                 self.replace(entering, version, rival);
@@ -135,6 +128,10 @@ impl Planner {
             self.raised.insert(entering.at.clone());
         }
     }
+}
+
+fn is_admitted(known: &HistoryRow) -> bool {
+    matches!(known.status, Status::Applied | Status::SupersededConcurrent)
 }
 
 fn entering(write: RegionWrite) -> Entering {

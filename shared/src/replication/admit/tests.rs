@@ -11,6 +11,7 @@ use crate::write::{Action, Denial, HeldReason, Verdict, Write};
 
 mod contest;
 mod newer;
+mod regions;
 mod settle;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::contest::Rival;
 use super::{Entering, Planner};
-use crate::entry::{ChangeType, Content, HubRow, Status};
+use crate::entry::{ChangeId, ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::name::{EntryKey, Subtree, Tenant};
 use crate::stamp::{ActorId, Hlc, Stamp};
@@ -50,10 +50,10 @@ impl Upload {
 
 /// SHA-256 over place, content and change: what makes a repeated write the same write. Without the change, one that a
 /// copy of the replica made later, with the same content under the same number, would pass for it.
-pub(super) fn content_hash(write: &Write, content: &Content) -> [u8; 32] {
+pub(super) fn content_hash(at: &EntryKey, change: ChangeId, content: &Content) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(write.at.id().as_bytes());
-    context.update(write.change.0.as_bytes());
+    context.update(at.id().as_bytes());
+    context.update(change.0.as_bytes());
     context.update(&content.hash());
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
@@ -118,7 +118,7 @@ impl Planner {
         let frontier = (upload.edge, write.id.incarnation);
         let last = self.frontiers.get(&frontier).map_or(0, |frontier| frontier.last_counter);
         let content = write.action.content();
-        let hash = content_hash(write, &content);
+        let hash = content_hash(&write.at, write.change, &content);
         if let Some(verdict) = self.repetition(write, hash, last, copied) {
             return verdict;
         }
