@@ -110,7 +110,11 @@ fn on_disk(edge: &Edge) -> BTreeSet<(String, String, bool)> {
                 let environment = grant.environment.as_str();
                 assert!(matches!(environment, "base" | "production"), "keys for secrets of {environment}");
             }
-            Record::Feed(..) | Record::Pending(_) | Record::Kept(_) | Record::State(_) => {}
+            Record::Stage(..)
+            | Record::Feed(..)
+            | Record::Pending(_)
+            | Record::Kept(_)
+            | Record::State(_) => {}
         }
     }
     found

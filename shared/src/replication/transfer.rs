@@ -113,7 +113,7 @@ pub fn is_better_whole(rows: &FeedRows, from: &Vector, head: &Head) -> bool {
         }
     }
     let entries = rows.digest.of_feed(rows.feed.secrets).live as usize;
-    let each = if live == 0 { ROW_BYTES } else { whole / live };
+    let each = usize::checked_div(whole, live).unwrap_or(ROW_BYTES);
     delta * 100 > entries * each * DELTA_PERCENT_MAX
 }
 

@@ -74,8 +74,10 @@ async fn a_snapshot_larger_than_any_connection_lasts_comes_in_parts() {
     hub.kill();
     hub.start().await;
     is_ready(&edge).await;
-    let in_parts = proxy.brought() - enrolled;
-    assert!(in_parts <= whole * 13 / 10, "{in_parts} bytes where {whole} do without breaks");
+    let with_deaths = proxy.brought() - enrolled;
+    // Who dies has not made durable, or not read, what one connection brought at most.
+    let bound = whole * 13 / 10 + 2 * RESET_AFTER;
+    assert!(with_deaths <= bound, "{with_deaths} bytes where {whole} do without breaks");
 
     let both = (
         edge.client().everything("models", "production").await,

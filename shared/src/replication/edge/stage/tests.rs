@@ -1,3 +1,5 @@
+//! A hub and an edge whose transfers break off: what is asked for again, what is shown, and what is left on the disk.
+
 use ring::signature::Ed25519KeyPair;
 use ring::signature::KeyPair as _;
 use uuid::Uuid;
