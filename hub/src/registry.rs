@@ -16,12 +16,14 @@ use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
 mod expiries;
+mod fleet;
 mod purges;
 mod rotations;
 mod source_keys;
 mod uses;
 
 pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
+pub use fleet::{Fleet, HomeKnown, TakenOver};
 pub use purges::{MadeBackup, PurgedVersion, Purges};
 pub use rotations::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
 pub use source_keys::{SourceKeys, Versions};
@@ -164,7 +166,7 @@ type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
 pub trait Registry:
-    Expiries + Losses + Purges + Rotations + SourceKeys + Uses + Send + Sync + 'static
+    Expiries + Fleet + Losses + Purges + Rotations + SourceKeys + Uses + Send + Sync + 'static
 {
     /// False when the tenant existed. A new one gets [`Environments::standard`].
     fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> impl Future<Output = Answer<bool>> + Send;
