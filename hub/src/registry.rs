@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use llm_config_proto::sync::JoinRefused;
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::{Binding, Environments, InvalidParent};
 use llm_config_shared::limits::POLICIES_MAX;
@@ -103,6 +104,28 @@ pub enum JoinRefusal {
     Used,
     #[error("an edge of that name has joined already; remove it first or choose another name")]
     NameTaken,
+}
+
+impl From<JoinRefusal> for JoinRefused {
+    fn from(refusal: JoinRefusal) -> Self {
+        match refusal {
+            JoinRefusal::Unknown => Self::Unknown,
+            JoinRefusal::Expired => Self::Expired,
+            JoinRefusal::Used => Self::Used,
+            JoinRefusal::NameTaken => Self::NameTaken,
+        }
+    }
+}
+
+impl From<JoinRefused> for JoinRefusal {
+    fn from(refused: JoinRefused) -> Self {
+        match refused {
+            JoinRefused::Unknown => Self::Unknown,
+            JoinRefused::Expired => Self::Expired,
+            JoinRefused::Used => Self::Used,
+            JoinRefused::NameTaken => Self::NameTaken,
+        }
+    }
 }
 
 /// The keys that an edge made for itself.

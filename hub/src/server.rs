@@ -8,6 +8,7 @@ use llm_config_shared::store::{Journal, JournalError};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -16,11 +17,13 @@ use crate::http::{Door, TlsError, acceptor};
 use crate::identity::{Identity, IdentityError};
 use crate::processes::Processes;
 use crate::regions::Reader;
+use crate::regions::fleet::Copier;
 use crate::registry::Registry;
 use crate::retention;
 use crate::secrets;
 use crate::secrets::{Providers, SecretError, providers_of};
 use crate::sync::listener::{self, ListenError};
+use crate::sync::service;
 use crate::telemetry::Metrics;
 
 mod address;
@@ -126,6 +129,7 @@ pub async fn run<S: Journal + Registry + Processes>(
         let (journal, writer, identity) =
             (Arc::clone(&store), edges.writer.clone(), Arc::clone(&edges.identity));
         let secrets = Arc::clone(&edges.secrets);
+        regions.spawn(copier(&address, &store, &edges, process).keep(stop.clone()));
         regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
     }
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
@@ -161,6 +165,22 @@ pub async fn run<S: Journal + Registry + Processes>(
         finish("the writer", writer_task, MARGIN).await;
     }
     failed.map_or(Ok(()), Err)
+}
+
+fn copier<S: Journal + Registry>(
+    address: &str,
+    store: &Arc<S>,
+    edges: &service::Parts<S, S>,
+    process: Uuid,
+) -> Copier<S> {
+    Copier {
+        address: address.to_owned(),
+        store: Arc::clone(store),
+        identity: Arc::clone(&edges.identity),
+        roster: Arc::clone(&edges.roster),
+        writer: edges.writer.clone(),
+        process,
+    }
 }
 
 async fn finish<T>(part: &'static str, task: JoinHandle<T>, time_max: Duration) {

@@ -123,6 +123,8 @@ pub(super) async fn another_region_ends_with_the_same(journal: &Arc<impl Journal
     // Again, and the other way round, it changes nothing.
     assert_eq!(copy(&**journal, &**copied, &mut 0).await.changed, 0);
     assert_eq!(copy(&**copied, &**journal, &mut 0).await.changed, 0);
+    let beyond = journal.fleet_page(read + 100).await.unwrap();
+    assert_eq!((beyond.read, beyond.rows.len()), (read, 0), "whoever read more than there is, begins anew");
     journal.set_policy(&acme, &app, None).await.unwrap();
     assert_eq!(copy(&**journal, &**copied, &mut read).await.changed, 1, "only what is new");
     assert!(copied.policies(&acme).await.unwrap().source(&acme, &app).is_none());
