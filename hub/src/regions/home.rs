@@ -4,6 +4,7 @@
 //! What only takes away (a token, an edge) is done in every region by itself, also while the home cannot be reached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -42,6 +43,8 @@ pub enum HomeError {
     NotReadBack,
 }
 
+/// Longer nobody waits to hear that the home is there.
+const ALIVE_MAX: Duration = Duration::from_secs(5);
 const JOIN_TOKENS: &str = "/api/v1/join-tokens";
 const ADVICE: &str = "What was copied from there goes on working here. Where that region is gone for good, \
                       `llm-config-hub home --take` on this one makes it the home";
@@ -147,12 +150,16 @@ impl<R: Registry> HomeLine<R> {
     /// A connection over which the home has just answered: so that a request is not lost on one that broke long ago, for then
     /// nobody would know what became of it.
     async fn alive(&self, home: &HomeKnown) -> Result<Open, HomeError> {
-        let open = self.opened(home).await?;
-        if self.read_back(&open).await {
-            return Ok(open);
+        for _ in 0..2 {
+            let open = self.opened(home).await?;
+            match tokio::time::timeout(ALIVE_MAX, self.read_back(&open)).await {
+                Ok(true) => return Ok(open),
+                Ok(false) => {}
+                // What was read of a large fleet over a slow link stays read, for the next request.
+                Err(_) => break,
+            }
         }
-        let open = self.opened(home).await?;
-        if self.read_back(&open).await { Ok(open) } else { Err(HomeError::CutOff { home: home.clone() }) }
+        Err(HomeError::CutOff { home: home.clone() })
     }
 
     /// Whether all that the home has is here.
