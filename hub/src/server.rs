@@ -124,14 +124,7 @@ pub async fn run<S: Journal + Registry + Processes>(
 ) -> Result<(), ServerError> {
     let assembled = assembly::assemble(config, &store, keys, &metrics, &stop).await?;
     let Assembled { process, router, edges, hubs, mut writer_task, watchman, rotator } = assembled;
-    let mut regions = JoinSet::new();
-    for address in config.regions.iter().cloned() {
-        let (journal, writer, identity) =
-            (Arc::clone(&store), edges.writer.clone(), Arc::clone(&edges.identity));
-        let secrets = Arc::clone(&edges.secrets);
-        regions.spawn(copier(&address, &store, &edges, process).keep(stop.clone()));
-        regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
-    }
+    let mut regions = follow_regions(config, &store, &edges, process, &stop);
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
     let rotator = tokio::spawn(rotator.keep(clock::now, stop.clone()));
@@ -167,20 +160,30 @@ pub async fn run<S: Journal + Registry + Processes>(
     failed.map_or(Ok(()), Err)
 }
 
-fn copier<S: Journal + Registry>(
-    address: &str,
+/// Reads the entries and the tables of every other region, until `stop`.
+fn follow_regions<S: Journal + Registry>(
+    config: &Config,
     store: &Arc<S>,
     edges: &service::Parts<S, S>,
     process: Uuid,
-) -> Copier<S> {
-    Copier {
-        address: address.to_owned(),
-        store: Arc::clone(store),
-        identity: Arc::clone(&edges.identity),
-        roster: Arc::clone(&edges.roster),
-        writer: edges.writer.clone(),
-        process,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let mut regions = JoinSet::new();
+    for address in &config.regions {
+        let (writer, identity) = (edges.writer.clone(), Arc::clone(&edges.identity));
+        let copier = Copier {
+            address: address.clone(),
+            store: Arc::clone(store),
+            identity: Arc::clone(&identity),
+            roster: Arc::clone(&edges.roster),
+            writer: writer.clone(),
+            process,
+        };
+        regions.spawn(copier.keep(stop.clone()));
+        let (address, journal, secrets) = (address.clone(), Arc::clone(store), Arc::clone(&edges.secrets));
+        regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
     }
+    regions
 }
 
 async fn finish<T>(part: &'static str, task: JoinHandle<T>, time_max: Duration) {

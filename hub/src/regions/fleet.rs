@@ -141,25 +141,19 @@ impl<S: Journal + Registry> Copier<S> {
     /// Copies until `stop`, while this process leads.
     pub async fn keep(self, stop: CancellationToken) {
         let copying = async {
-            let mut failures = 0_u32;
+            let (mut failures, mut contested) = (0_u32, false);
             loop {
                 let mut roles = self.writer.roles();
                 drop(roles.wait_for(|role| *role == Role::Leading).await);
-                match self.copy().await {
-                    Ok(()) => failures = 0,
-                    Err(error) => {
-                        match error {
-                            NotCopied::TwoHomes if failures == 0 => {
-                                tracing::error!(region = self.address, %error, "two regions are not one fleet")
-                            }
-                            _ if failures == 0 => tracing::warn!(
-                                region = self.address, %error, "tokens, edges and policies of another region cannot be copied now"
-                            ),
-                            _ => {}
-                        }
-                        metrics::counter!("region_failures_total").increment(1);
-                        failures += 1;
+                if let Err(error) = self.copy(&mut failures).await {
+                    let two_homes = matches!(error, NotCopied::TwoHomes);
+                    // Also where the region could not be reached before: somebody has to choose.
+                    if failures == 0 || two_homes != contested {
+                        self.tell(&error);
                     }
+                    contested = two_homes;
+                    metrics::counter!("region_failures_total").increment(1);
+                    failures += 1;
                 }
                 tokio::time::sleep(pause(failures)).await;
             }
@@ -170,11 +164,22 @@ impl<S: Journal + Registry> Copier<S> {
         }
     }
 
-    async fn copy(&self) -> Result<(), NotCopied> {
+    fn tell(&self, error: &NotCopied) {
+        let region = &self.address;
+        if matches!(error, NotCopied::TwoHomes) {
+            tracing::error!(region, %error, "two regions are not one fleet");
+        } else {
+            tracing::warn!(region, %error, "tokens, edges and policies of another region cannot be copied now");
+        }
+    }
+
+    /// Over one connection, until that fails or another process leads. Once it works, `failures` are over.
+    async fn copy(&self, failures: &mut u32) -> Result<(), NotCopied> {
         let mut client = connect(&self.identity, self.process, &self.address).await?;
         let (mut read, mut heard, mut seats) = (0, None::<Instant>, Seats::default());
         while self.writer.role() == Role::Leading {
             let copied = read_on(&mut client, &*self.store, &mut read).await?;
+            *failures = 0;
             if copied.changed > 0 {
                 metrics::counter!("region_fleet_rows_total").increment(copied.changed);
                 self.roster.recheck();

@@ -92,15 +92,6 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let known_callers = routes::known_callers(api, passing, Arc::clone(&home));
     let calls = Calls::new(known_callers.clone());
     let router = routes::public(known_callers, Arc::clone(&guard), config.limits.request);
-    let hubs = HubsService {
-        writer: writer.clone(),
-        calls: calls.clone(),
-        guard,
-        registry: Arc::clone(store),
-        journal: Arc::clone(store),
-        roster: Arc::clone(&roster),
-        secrets: Arc::clone(&secrets),
-    };
     let edges = service::Parts {
         journal: Arc::clone(store),
         registry: Arc::clone(store),
@@ -115,8 +106,24 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         home,
         presence: Presence::default(),
     };
-    let (edges, hubs) = (Arc::new(edges), Arc::new(hubs));
+    let (hubs, edges) = (Arc::new(between_hubs(&edges, guard)), Arc::new(edges));
     Ok(Assembled { process, router, edges, hubs, writer_task, watchman, rotator })
+}
+
+/// What serves edges, for the hub's other processes and for other regions.
+fn between_hubs<S: Journal + Registry>(
+    edges: &service::Parts<S, S>,
+    guard: Arc<Guard<S>>,
+) -> HubsService<S, S> {
+    HubsService {
+        writer: edges.writer.clone(),
+        calls: edges.calls.clone(),
+        guard,
+        registry: Arc::clone(&edges.registry),
+        journal: Arc::clone(&edges.journal),
+        roster: Arc::clone(&edges.roster),
+        secrets: Arc::clone(&edges.secrets),
+    }
 }
 
 fn home_line<S: Registry>(

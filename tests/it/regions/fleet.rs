@@ -237,6 +237,34 @@ async fn a_home_that_is_gone_is_replaced_and_follows_when_it_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_that_were_made_the_home_at_once_copy_nothing_until_one_is_chosen() {
+    let regions = begin("fleet-two-homes", [sqlite("hub"), sqlite("second")]).await;
+    let [first, second] = regions.clients();
+    regions.cut();
+    let take = async |config: &str| {
+        let config = regions.scratch.path(config);
+        let take = ["home".as_ref(), "--take".as_ref(), "--config".as_ref(), config.as_os_str()];
+        run("llm-config-hub", take).await.done()
+    };
+    take("second.toml").await;
+    take("hub.toml").await;
+    let (of_first, of_second) = (Made::by(&first, "first").await, Made::by(&second, "second").await);
+    regions.heal();
+    for hub in [&regions.first, &regions.second] {
+        eventually("it says that somebody has to choose", async || {
+            if hub.log().contains("two regions are not one fleet") { Ok(()) } else { Err(()) }
+        })
+        .await;
+    }
+    assert_eq!(of_first.at(&regions.second).get("/api/v1/tokens").await.status, 401);
+
+    take("hub.toml").await;
+    home_is_here(&second, false).await;
+    of_first.is_good_at(&regions.second).await;
+    of_second.is_good_at(&regions.first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_home_that_was_set_back_gets_back_what_it_lost_and_revives_nothing() {
     let mut regions = begin("fleet-restored", [sqlite("hub"), sqlite("second")]).await;
     let [first, second] = regions.clients();

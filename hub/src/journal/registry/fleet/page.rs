@@ -70,11 +70,11 @@ fn needed(kind: Kind, cells: &[Cell]) -> Vec<(Kind, String)> {
     let token = cells.last().filter(|_| kind == Kind::Edge);
     let tenant = tenant.and_then(|cell| match cell {
         Cell::Text(name) => Some((Kind::Tenant, name.clone())),
-        _ => None,
+        Cell::Null | Cell::Int(_) | Cell::Blob(_) => None,
     });
     let token = token.and_then(|cell| match cell {
         Cell::Blob(id) => uuid::Uuid::from_slice(id).ok().map(|id| (Kind::JoinToken, super::hex(id))),
-        _ => None,
+        Cell::Null | Cell::Int(_) | Cell::Text(_) => None,
     });
     tenant.into_iter().chain(token).collect()
 }

@@ -23,165 +23,152 @@ struct Table {
 /// Names are without a slash but in the last place.
 const SEPARATOR: char = '/';
 
+const TENANT: Table = Table {
+    name: &[Text],
+    cells: &[Text, Int, Int],
+    read: Sql::same("SELECT name, created_at, suite FROM tenant WHERE name = $1"),
+    put: Sql::same(
+        "INSERT INTO tenant (name, created_at, suite) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET created_at = excluded.created_at, suite = excluded.suite",
+    ),
+    end: None,
+};
+const ENVIRONMENT: Table = Table {
+    name: &[Text, Text],
+    cells: &[Text, Text, Text],
+    read: Sql::same("SELECT tenant, name, parent FROM environment WHERE tenant = $1 AND name = $2"),
+    put: Sql::same(
+        "INSERT INTO environment (tenant, name, parent) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant, name) DO UPDATE SET parent = excluded.parent",
+    ),
+    end: None,
+};
+const POLICY: Table = Table {
+    name: &[Text, Text],
+    cells: &[Text, Text, Text],
+    read: Sql::same("SELECT tenant, namespace, conflicts FROM policy WHERE tenant = $1 AND namespace = $2"),
+    put: Sql::same(
+        "INSERT INTO policy (tenant, namespace, conflicts) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant, namespace) DO UPDATE SET conflicts = excluded.conflicts",
+    ),
+    end: Some(Sql::same("DELETE FROM policy WHERE tenant = $1 AND namespace = $2")),
+};
+const OFFLINE_LIMIT: Table = Table {
+    name: &[Text, Text],
+    cells: &[Text, Text, Int],
+    read: Sql::same(
+        "SELECT tenant, namespace, limit_ms FROM offline_limit WHERE tenant = $1 AND namespace = $2",
+    ),
+    put: Sql::same(
+        "INSERT INTO offline_limit (tenant, namespace, limit_ms) VALUES ($1, $2, $3)
+         ON CONFLICT (tenant, namespace) DO UPDATE SET limit_ms = excluded.limit_ms",
+    ),
+    end: Some(Sql::same("DELETE FROM offline_limit WHERE tenant = $1 AND namespace = $2")),
+};
+const TOKEN: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Text, Blob, Blob, Text, Int, Blob, Int],
+    read: Sql::same(
+        "SELECT id, tenant, name, hash, role, created_at, created_by, expires_at FROM api_token WHERE id = $1",
+    ),
+    put: Sql::same(
+        "INSERT INTO api_token (id, tenant, name, hash, role, created_at, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
+    ),
+    end: Some(Sql::same("DELETE FROM api_token WHERE id = $1")),
+};
+/// A use that was taken stays taken.
+const JOIN_TOKEN: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Text, Text, Blob, Blob, Blob, Int, Blob, Int, Int, Int],
+    read: Sql::same(
+        "SELECT id, tenant, name, hash, binding, labels, created_at, created_by, expires_at, max_uses, uses
+         FROM join_token WHERE id = $1",
+    ),
+    put: Sql::same(
+        "INSERT INTO join_token (id, tenant, name, hash, binding, labels, created_at, created_by, expires_at,
+                                 max_uses, uses)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO UPDATE
+         SET uses = CASE WHEN excluded.uses > join_token.uses THEN excluded.uses ELSE join_token.uses END",
+    ),
+    end: None,
+};
+const REMOVAL: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Int],
+    read: Sql::same("SELECT id, removed_at FROM edge WHERE id = $1 AND removed_at IS NOT NULL"),
+    put: Sql::same("UPDATE edge SET removed_at = $2 WHERE id = $1 AND removed_at IS NULL"),
+    end: None,
+};
+const EDGE: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Text, Text, Blob, Blob, Blob, Blob, Int, Int, Blob],
+    read: Sql::same(
+        "SELECT id, tenant, name, binding, labels, public_key, sealing_key, joined_at, removed_at, join_token
+         FROM edge WHERE id = $1",
+    ),
+    put: Sql::same(
+        "INSERT INTO edge (id, tenant, name, binding, labels, public_key, sealing_key, joined_at, removed_at,
+                           join_token, acked_seq)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)
+         ON CONFLICT (id) DO UPDATE SET binding = excluded.binding",
+    ),
+    end: None,
+};
+const SEALING_KEY: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Blob],
+    read: Sql::same("SELECT id, sealing_key FROM edge WHERE id = $1"),
+    put: Sql::same("UPDATE edge SET sealing_key = $2 WHERE id = $1"),
+    end: None,
+};
+const LOSS: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Text, Text, Int, Blob],
+    read: Sql::same("SELECT edge, tenant, name, lost_at, receipt FROM edge_loss WHERE edge = $1"),
+    put: Sql::same(
+        "INSERT INTO edge_loss (edge, tenant, name, lost_at, receipt) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (edge) DO NOTHING",
+    ),
+    end: None,
+};
+const WIPE: Table = Table {
+    name: &[Blob],
+    cells: &[Blob, Int, Blob],
+    read: Sql::same("SELECT edge, wiped_at, proof FROM wipe WHERE edge = $1"),
+    put: Sql::same(
+        "INSERT INTO wipe (edge, wiped_at, proof) VALUES ($1, $2, $3) ON CONFLICT (edge) DO NOTHING",
+    ),
+    end: None,
+};
+const GRANT: Table = Table {
+    name: &[Blob, Text, Int, Text],
+    cells: &[Blob, Text, Int, Text, Text, Int],
+    read: Sql::same(
+        "SELECT edge, environment, key_epoch, subtree, tenant, granted_at FROM grant_ledger
+         WHERE edge = $1 AND environment = $2 AND key_epoch = $3 AND subtree = $4",
+    ),
+    put: Sql::same(
+        "INSERT INTO grant_ledger (edge, environment, key_epoch, subtree, tenant, granted_at)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    ),
+    end: None,
+};
+
 fn table(kind: Kind) -> Table {
     match kind {
-        Kind::Tenant | Kind::Environment | Kind::Policy | Kind::OfflineLimit => of_tenant(kind),
-        Kind::Token | Kind::JoinToken => of_token(kind),
-        Kind::Edge | Kind::SealingKey | Kind::Removal => of_edge(kind),
-        Kind::Loss | Kind::Wipe | Kind::Grant => of_record(kind),
-    }
-}
-
-fn of_tenant(kind: Kind) -> Table {
-    match kind {
-        Kind::Environment => Table {
-            name: &[Text, Text],
-            cells: &[Text, Text, Text],
-            read: Sql::same("SELECT tenant, name, parent FROM environment WHERE tenant = $1 AND name = $2"),
-            put: Sql::same(
-                "INSERT INTO environment (tenant, name, parent) VALUES ($1, $2, $3)
-                 ON CONFLICT (tenant, name) DO UPDATE SET parent = excluded.parent",
-            ),
-            end: None,
-        },
-        Kind::Policy => Table {
-            name: &[Text, Text],
-            cells: &[Text, Text, Text],
-            read: Sql::same(
-                "SELECT tenant, namespace, conflicts FROM policy WHERE tenant = $1 AND namespace = $2",
-            ),
-            put: Sql::same(
-                "INSERT INTO policy (tenant, namespace, conflicts) VALUES ($1, $2, $3)
-                 ON CONFLICT (tenant, namespace) DO UPDATE SET conflicts = excluded.conflicts",
-            ),
-            end: Some(Sql::same("DELETE FROM policy WHERE tenant = $1 AND namespace = $2")),
-        },
-        Kind::OfflineLimit => Table {
-            name: &[Text, Text],
-            cells: &[Text, Text, Int],
-            read: Sql::same(
-                "SELECT tenant, namespace, limit_ms FROM offline_limit WHERE tenant = $1 AND namespace = $2",
-            ),
-            put: Sql::same(
-                "INSERT INTO offline_limit (tenant, namespace, limit_ms) VALUES ($1, $2, $3)
-                 ON CONFLICT (tenant, namespace) DO UPDATE SET limit_ms = excluded.limit_ms",
-            ),
-            end: Some(Sql::same("DELETE FROM offline_limit WHERE tenant = $1 AND namespace = $2")),
-        },
-        _ => Table {
-            name: &[Text],
-            cells: &[Text, Int, Int],
-            read: Sql::same("SELECT name, created_at, suite FROM tenant WHERE name = $1"),
-            put: Sql::same(
-                "INSERT INTO tenant (name, created_at, suite) VALUES ($1, $2, $3)
-                 ON CONFLICT (name) DO UPDATE SET created_at = excluded.created_at, suite = excluded.suite",
-            ),
-            end: None,
-        },
-    }
-}
-
-fn of_token(kind: Kind) -> Table {
-    match kind {
-        Kind::Token => Table {
-            name: &[Blob],
-            cells: &[Blob, Text, Blob, Blob, Text, Int, Blob, Int],
-            read: Sql::same(
-                "SELECT id, tenant, name, hash, role, created_at, created_by, expires_at FROM api_token WHERE id = $1",
-            ),
-            put: Sql::same(
-                "INSERT INTO api_token (id, tenant, name, hash, role, created_at, created_by, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING",
-            ),
-            end: Some(Sql::same("DELETE FROM api_token WHERE id = $1")),
-        },
-        // A use that was taken stays taken.
-        _ => Table {
-            name: &[Blob],
-            cells: &[Blob, Text, Text, Blob, Blob, Blob, Int, Blob, Int, Int, Int],
-            read: Sql::same(
-                "SELECT id, tenant, name, hash, binding, labels, created_at, created_by, expires_at, max_uses, uses
-                 FROM join_token WHERE id = $1",
-            ),
-            put: Sql::same(
-                "INSERT INTO join_token (id, tenant, name, hash, binding, labels, created_at, created_by, expires_at,
-                                         max_uses, uses)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO UPDATE
-                 SET uses = CASE WHEN excluded.uses > join_token.uses THEN excluded.uses ELSE join_token.uses END",
-            ),
-            end: None,
-        },
-    }
-}
-
-fn of_edge(kind: Kind) -> Table {
-    match kind {
-        Kind::SealingKey => Table {
-            name: &[Blob],
-            cells: &[Blob, Blob],
-            read: Sql::same("SELECT id, sealing_key FROM edge WHERE id = $1"),
-            put: Sql::same("UPDATE edge SET sealing_key = $2 WHERE id = $1"),
-            end: None,
-        },
-        Kind::Removal => Table {
-            name: &[Blob],
-            cells: &[Blob, Int],
-            read: Sql::same("SELECT id, removed_at FROM edge WHERE id = $1 AND removed_at IS NOT NULL"),
-            put: Sql::same("UPDATE edge SET removed_at = $2 WHERE id = $1 AND removed_at IS NULL"),
-            end: None,
-        },
-        _ => Table {
-            name: &[Blob],
-            cells: &[Blob, Text, Text, Blob, Blob, Blob, Blob, Int, Int, Blob],
-            read: Sql::same(
-                "SELECT id, tenant, name, binding, labels, public_key, sealing_key, joined_at, removed_at, join_token
-                 FROM edge WHERE id = $1",
-            ),
-            put: Sql::same(
-                "INSERT INTO edge (id, tenant, name, binding, labels, public_key, sealing_key, joined_at, removed_at,
-                                   join_token, acked_seq)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)
-                 ON CONFLICT (id) DO UPDATE SET binding = excluded.binding",
-            ),
-            end: None,
-        },
-    }
-}
-
-fn of_record(kind: Kind) -> Table {
-    match kind {
-        Kind::Loss => Table {
-            name: &[Blob],
-            cells: &[Blob, Text, Text, Int, Blob],
-            read: Sql::same("SELECT edge, tenant, name, lost_at, receipt FROM edge_loss WHERE edge = $1"),
-            put: Sql::same(
-                "INSERT INTO edge_loss (edge, tenant, name, lost_at, receipt) VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (edge) DO NOTHING",
-            ),
-            end: None,
-        },
-        Kind::Wipe => Table {
-            name: &[Blob],
-            cells: &[Blob, Int, Blob],
-            read: Sql::same("SELECT edge, wiped_at, proof FROM wipe WHERE edge = $1"),
-            put: Sql::same(
-                "INSERT INTO wipe (edge, wiped_at, proof) VALUES ($1, $2, $3) ON CONFLICT (edge) DO NOTHING",
-            ),
-            end: None,
-        },
-        _ => Table {
-            name: &[Blob, Text, Int, Text],
-            cells: &[Blob, Text, Int, Text, Text, Int],
-            read: Sql::same(
-                "SELECT edge, environment, key_epoch, subtree, tenant, granted_at FROM grant_ledger
-                 WHERE edge = $1 AND environment = $2 AND key_epoch = $3 AND subtree = $4",
-            ),
-            put: Sql::same(
-                "INSERT INTO grant_ledger (edge, environment, key_epoch, subtree, tenant, granted_at)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-            ),
-            end: None,
-        },
+        Kind::Tenant => TENANT,
+        Kind::Environment => ENVIRONMENT,
+        Kind::Policy => POLICY,
+        Kind::OfflineLimit => OFFLINE_LIMIT,
+        Kind::Token => TOKEN,
+        Kind::JoinToken => JOIN_TOKEN,
+        Kind::Removal => REMOVAL,
+        Kind::Edge => EDGE,
+        Kind::SealingKey => SEALING_KEY,
+        Kind::Loss => LOSS,
+        Kind::Wipe => WIPE,
+        Kind::Grant => GRANT,
     }
 }
 
