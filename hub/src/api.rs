@@ -46,6 +46,7 @@ mod losses;
 mod policies;
 mod read;
 mod receipts;
+mod regions;
 mod rotations;
 mod subscriptions;
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod data_directory;
 pub mod expiry;
 pub mod fanout;
 pub mod guard;
+pub mod home_command;
 pub mod http;
 pub mod hygiene;
 pub mod identity;

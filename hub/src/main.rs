@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use llm_config_hub::backup::{self, RecoveryKey};
 use llm_config_hub::config::{Config, Database as DatabaseSetting, Mode};
 use llm_config_hub::data_directory::{self, DataDirectory};
+use llm_config_hub::home_command;
 use llm_config_hub::hygiene;
 use llm_config_hub::journal::dialect::Dialect;
 use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
@@ -97,6 +98,14 @@ enum Command {
         command: KeyCommand,
         #[command(flatten)]
         of: Of,
+    },
+    /// Say which region decides about tokens, edges, environments and policies of all; hubs may be running
+    Home {
+        #[command(flatten)]
+        of: Of,
+        /// Make it this one: where the region that was it is gone for good
+        #[arg(long)]
+        take: bool,
     },
     /// Print the version
     Version,
@@ -225,6 +234,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             backup::check(&file, &key)?;
             with_database(config, Task::Restore { file, key, newer: newer.into(), as_region }).await
         }
+        Command::Home { of, take } => with_database(of.existing()?, Task::Home { take }).await,
         Command::Keys { command, of } => with_database(of.existing()?, Task::Keys(command)).await,
         Command::Version => {
             say(&format!("llm-config-hub {}", env!("CARGO_PKG_VERSION")));
@@ -240,6 +250,7 @@ enum Task {
     Backup { file: PathBuf, new_recovery_key: bool },
     Restore { file: PathBuf, key: RecoveryKey, newer: Newer, as_region: bool },
     Keys(KeyCommand),
+    Home { take: bool },
 }
 
 fn recovery_key(file: &Path) -> anyhow::Result<RecoveryKey> {
@@ -259,8 +270,8 @@ async fn with_database(config: Config, task: Task) -> anyhow::Result<ExitCode> {
         DatabaseSetting::Sqlite(path) => {
             let directory =
                 path.parent().filter(|parent| *parent != Path::new("")).unwrap_or_else(|| Path::new("."));
-            // Both go beside a hub that runs: a backup only reads, and wrapped keys are replaced one by one.
-            let alone = !matches!(task, Task::Backup { .. } | Task::Keys(_));
+            // These go beside a hub that runs: a backup only reads, wrapped keys are replaced one by one, the home is one row.
+            let alone = !matches!(task, Task::Backup { .. } | Task::Keys(_) | Task::Home { .. });
             let _locked = alone.then(|| DataDirectory::lock(directory)).transpose()?;
             let database = SqliteJournal::open(path).await.with_context(|| path.display().to_string())?;
             perform(&config, database, task).await
@@ -281,6 +292,10 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
         Task::Backup { file, new_recovery_key } => back_up(config, &database, &file, new_recovery_key).await,
         Task::Restore { file, key, newer, as_region } => {
             restore(config, &database, &file, &key, newer, as_region).await
+        }
+        Task::Home { take } => {
+            let done = home_command::perform(&database, take, say).await;
+            done.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
         Task::Keys(command) => {
             let done = key_commands::perform(config, &database, command, say).await;

@@ -1,5 +1,7 @@
 //! Other regions: hubs with databases of their own. The process that leads reads on in the history of each, and its writer
 //! takes in what it finds there. A region that cannot be reached is asked again, for as long as it takes.
+//!
+//! Beside the entries go the tables of the fleet (`fleet`), of which one region is the `home`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,10 @@ use crate::processes::Role;
 use crate::registry::Registry;
 use crate::secrets::{SecretError, SecretStore};
 use crate::writer::{WriteError, WriterHandle};
+
+pub mod fleet;
+pub mod home;
+mod seats;
 
 /// From one question to the next, when there was nothing new.
 const PAUSE: Duration = Duration::from_millis(200);

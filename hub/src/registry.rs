@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use llm_config_proto::sync::JoinRefused;
 use llm_config_shared::access::Role;
 use llm_config_shared::feed::{Binding, Environments, InvalidParent};
 use llm_config_shared::limits::POLICIES_MAX;
@@ -16,12 +17,14 @@ use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
 mod expiries;
+mod fleet;
 mod purges;
 mod rotations;
 mod source_keys;
 mod uses;
 
 pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
+pub use fleet::{Fleet, HomeKnown, TakenOver};
 pub use purges::{MadeBackup, PurgedVersion, Purges};
 pub use rotations::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
 pub use source_keys::{SourceKeys, Versions};
@@ -103,6 +106,28 @@ pub enum JoinRefusal {
     NameTaken,
 }
 
+impl From<JoinRefusal> for JoinRefused {
+    fn from(refusal: JoinRefusal) -> Self {
+        match refusal {
+            JoinRefusal::Unknown => Self::Unknown,
+            JoinRefusal::Expired => Self::Expired,
+            JoinRefusal::Used => Self::Used,
+            JoinRefusal::NameTaken => Self::NameTaken,
+        }
+    }
+}
+
+impl From<JoinRefused> for JoinRefusal {
+    fn from(refused: JoinRefused) -> Self {
+        match refused {
+            JoinRefused::Unknown => Self::Unknown,
+            JoinRefused::Expired => Self::Expired,
+            JoinRefused::Used => Self::Used,
+            JoinRefused::NameTaken => Self::NameTaken,
+        }
+    }
+}
+
 /// The keys that an edge made for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeKeys {
@@ -164,7 +189,7 @@ type Answer<T> = Result<T, JournalError>;
 
 /// The hub's tables beside the journal. Every method is one transaction.
 pub trait Registry:
-    Expiries + Losses + Purges + Rotations + SourceKeys + Uses + Send + Sync + 'static
+    Expiries + Fleet + Losses + Purges + Rotations + SourceKeys + Uses + Send + Sync + 'static
 {
     /// False when the tenant existed. A new one gets [`Environments::standard`].
     fn create_tenant(&self, tenant: &Tenant, now: UnixMillis) -> impl Future<Output = Answer<bool>> + Send;

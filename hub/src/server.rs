@@ -8,6 +8,7 @@ use llm_config_shared::store::{Journal, JournalError};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -16,11 +17,13 @@ use crate::http::{Door, TlsError, acceptor};
 use crate::identity::{Identity, IdentityError};
 use crate::processes::Processes;
 use crate::regions::Reader;
+use crate::regions::fleet::Copier;
 use crate::registry::Registry;
 use crate::retention;
 use crate::secrets;
 use crate::secrets::{Providers, SecretError, providers_of};
 use crate::sync::listener::{self, ListenError};
+use crate::sync::service;
 use crate::telemetry::Metrics;
 
 mod address;
@@ -121,13 +124,7 @@ pub async fn run<S: Journal + Registry + Processes>(
 ) -> Result<(), ServerError> {
     let assembled = assembly::assemble(config, &store, keys, &metrics, &stop).await?;
     let Assembled { process, router, edges, hubs, mut writer_task, watchman, rotator } = assembled;
-    let mut regions = JoinSet::new();
-    for address in config.regions.iter().cloned() {
-        let (journal, writer, identity) =
-            (Arc::clone(&store), edges.writer.clone(), Arc::clone(&edges.identity));
-        let secrets = Arc::clone(&edges.secrets);
-        regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
-    }
+    let mut regions = follow_regions(config, &store, &edges, process, &stop);
     let purger = retention::keep(edges.writer.clone(), config.retention, clock::now, stop.clone());
     let purger = tokio::spawn(purger);
     let rotator = tokio::spawn(rotator.keep(clock::now, stop.clone()));
@@ -161,6 +158,32 @@ pub async fn run<S: Journal + Registry + Processes>(
         finish("the writer", writer_task, MARGIN).await;
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Reads the entries and the tables of every other region, until `stop`.
+fn follow_regions<S: Journal + Registry>(
+    config: &Config,
+    store: &Arc<S>,
+    edges: &service::Parts<S, S>,
+    process: Uuid,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let mut regions = JoinSet::new();
+    for address in &config.regions {
+        let (writer, identity) = (edges.writer.clone(), Arc::clone(&edges.identity));
+        let copier = Copier {
+            address: address.clone(),
+            store: Arc::clone(store),
+            identity: Arc::clone(&identity),
+            roster: Arc::clone(&edges.roster),
+            writer: writer.clone(),
+            process,
+        };
+        regions.spawn(copier.keep(stop.clone()));
+        let (address, journal, secrets) = (address.clone(), Arc::clone(store), Arc::clone(&edges.secrets));
+        regions.spawn(Reader { address, journal, writer, identity, secrets, process }.keep(stop.clone()));
+    }
+    regions
 }
 
 async fn finish<T>(part: &'static str, task: JoinHandle<T>, time_max: Duration) {

@@ -5,6 +5,7 @@ mod carried;
 mod client;
 mod enrol;
 mod entry;
+mod fleet;
 mod frame;
 mod hubs;
 mod hubs_client;
@@ -20,6 +21,7 @@ pub use enrol::{
     Challenge, Credentials, EnrollReply, EnrollRequest, RenewReply, RenewRequest, SignedRemoval, WipeReport,
 };
 pub use entry::InvalidMessage;
+pub use fleet::{JoinRefused, Joined, PassedJoin};
 pub use hubs::{Asker, PassedRequest};
 pub use hubs_client::HubsClient;
 pub use server::{EdgeFrames, HubOut, HubsEndpoint, Peer, ServeError, ServerLimits, SyncEndpoint, serve};

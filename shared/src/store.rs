@@ -22,6 +22,7 @@ use crate::time::UnixMillis;
 use crate::value::Value;
 use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
 
+pub mod fleet;
 pub mod purge;
 pub mod region;
 pub mod replica;

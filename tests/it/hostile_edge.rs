@@ -420,10 +420,19 @@ async fn an_edge_cannot_ask_what_only_the_hubs_own_processes_may() {
         target: entry(WORLD, "k").into(),
         body: json!({"value": "forged", "env": "production"}).to_string().into(),
         asker: Asker::Edge { edge: rogue.reply.edge, caller: "uid:0".into() },
+        from_region: false,
     };
+    let from_region = PassedRequest { from_region: true, ..request.clone() };
     for identity in [rogue.dial.identity.clone(), None] {
         let mut client = HubsClient::connect(&Dial { identity, ..rogue.dial.clone() }).await.unwrap();
-        for error in [client.admit(&upload).await.err(), client.pass(request.clone()).await.err()] {
+        // Nor as a region that reads the tables of all tenants.
+        let errors = [
+            client.admit(&upload).await.err(),
+            client.pass(request.clone()).await.err(),
+            client.pass(from_region.clone()).await.err(),
+            client.fleet(0).await.err(),
+        ];
+        for error in errors {
             let Some(SyncError::Refused(refusal)) = error else { panic!("{error:?}") };
             assert_eq!(refusal.kind, RefusalKind::Unauthenticated);
         }

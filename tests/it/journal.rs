@@ -10,6 +10,7 @@ mod backup;
 mod book;
 mod decisions;
 mod feeds;
+mod fleet;
 mod head;
 mod keys;
 mod listing;
@@ -165,6 +166,12 @@ suite! {
             what_was_backed_up_comes_back_on_either_database,
             a_damaged_backup_changes_nothing,
             the_recovery_key_is_shown_once,
+        }
+        fleet {
+            another_region_ends_with_the_same,
+            an_older_copy_revives_nothing,
+            of_two_edges_of_one_name_the_later_homes_has_it,
+            a_row_that_is_none_is_refused,
         }
         secrets {
             a_secret_opens_after_a_restart,

@@ -2,7 +2,7 @@
 
 use llm_config_proto::rest::admin::{
     AdminService, Answer, ChangeInfo, ChangedSubscription, EdgeInfo, Fleet, NewJoinToken, NewToken,
-    ShownJoinToken, ShownToken, TenantInfo, TokenInfo,
+    RegionsInfo, ShownJoinToken, ShownToken, TenantInfo, TokenInfo,
 };
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::entry::ChangeId;
@@ -37,6 +37,10 @@ impl<S: Journal + Registry> AdminService for Api<S> {
 
     async fn create_tenant(&self, caller: &Caller, tenant: Tenant) -> Answer<TenantInfo> {
         self.add_tenant(caller, tenant).await
+    }
+
+    async fn regions(&self, caller: &Caller) -> Answer<RegionsInfo> {
+        self.who_decides(caller).await
     }
 
     async fn environments(&self, caller: &Caller) -> Answer<Environments> {

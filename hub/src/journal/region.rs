@@ -6,6 +6,7 @@ use llm_config_shared::vector::{Dot, Position, ShardId};
 use super::dialect::{Answer, Cells, Dialect, Sql, Transact, bound};
 use super::encoding::to_metadata;
 use super::failure::corrupt;
+use super::registry::fleet::keep_home;
 use super::rows::{self, AFTER_HISTORY, HISTORY_ID, history_columns};
 use super::{Database, encoding, head};
 
@@ -95,6 +96,7 @@ impl<D: Dialect> Database<D> {
     pub async fn begin_region(&self, shard: ShardId, epoch: u64) -> Answer<()> {
         let mut tx = self.dialect().begin_write().await?;
         let before = head::head(&mut tx).await?;
+        keep_home(&mut tx).await?;
         let known = before.own_epochs();
         let newest = known.newest().map_or(before.position.epoch, |newest| newest.epoch);
         let last = tx.fetch(LAST, vec![]).await?;

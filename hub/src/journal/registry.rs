@@ -16,6 +16,7 @@ use crate::registry::{
 
 mod edges;
 mod expiries;
+pub(super) mod fleet;
 mod joining;
 mod keys;
 mod losses;

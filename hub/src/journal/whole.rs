@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use llm_config_shared::newer::Newer;
 use llm_config_shared::store::JournalError;
+pub use llm_config_shared::store::fleet::Cell;
 use llm_config_shared::time::UnixMillis;
 
 use super::Database;
@@ -61,15 +62,6 @@ pub struct TableColumn {
 pub struct Table {
     pub name: String,
     pub columns: Vec<TableColumn>,
-}
-
-/// One value of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cell {
-    Null,
-    Int(i64),
-    Text(String),
-    Blob(Vec<u8>),
 }
 
 /// One thing that a reader of all tables is given.

@@ -34,6 +34,8 @@ pub enum Through {
     Edge { edge: ActorId, caller: Arc<str> },
     /// Another process of the hub passed it on: it goes no further.
     Process,
+    /// Another region passed it on, to the home of the fleet's tables: it is answered here or not at all.
+    Region,
 }
 
 /// What passing on takes.
@@ -56,16 +58,7 @@ impl Passing {
     }
 
     async fn answer(&self, request: Request) -> Result<Response, ApiError> {
-        let asker = asker(&request)?;
-        let call = Call::from_request(request, &()).await?;
-        let target = call.original.uri.path_and_query().map_or("/", |target| target.as_str());
-        let passed = PassedRequest {
-            method: call.original.method.as_str().into(),
-            target: target.into(),
-            body: call.original.body,
-            asker,
-        };
-        let answer = self.line.pass(passed).await;
+        let answer = self.line.pass(passed(request).await?).await;
         let answer = answer.map_err(|error| ApiError::unavailable(error.to_string(), 1))?;
         self.catch_up(&answer).await;
         Ok(passed_on(answer))
@@ -84,11 +77,25 @@ impl Passing {
     }
 }
 
+/// The request as it is passed on, to another process of this hub.
+pub(crate) async fn passed(request: Request) -> Result<PassedRequest, ApiError> {
+    let asker = asker(&request)?;
+    let call = Call::from_request(request, &()).await?;
+    let target = call.original.uri.path_and_query().map_or("/", |target| target.as_str());
+    Ok(PassedRequest {
+        method: call.original.method.as_str().into(),
+        target: target.into(),
+        body: call.original.body,
+        asker,
+        from_region: false,
+    })
+}
+
 /// For whom the request is: whoever the guard let through, by their own token.
 fn asker(request: &Request) -> Result<Asker, ApiError> {
     match request.extensions().get() {
         Some(Through::Edge { edge, caller }) => Ok(Asker::Edge { edge: *edge, caller: Arc::clone(caller) }),
-        Some(Through::Process) => Err(ApiError::unavailable(
+        Some(Through::Process | Through::Region) => Err(ApiError::unavailable(
             "this process of the hub does not lead any more; nothing was written",
             1,
         )),
@@ -109,7 +116,9 @@ fn by_token(headers: &HeaderMap, from: Option<&ConnectInfo<SocketAddr>>) -> Resu
 /// Passes on what writes, where another process leads.
 pub async fn pass_on(State(passing): State<Passing>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if reads || !passing.writer.role().is_elsewhere() {
+    // What comes from another region is about tables that every process of this one may write.
+    let from_region = matches!(request.extensions().get(), Some(Through::Region));
+    if reads || from_region || !passing.writer.role().is_elsewhere() {
         return next.run(request).await;
     }
     passing.answer(request).await.unwrap_or_else(ApiError::into_response)

@@ -15,10 +15,12 @@ use crate::config::Config;
 use crate::expiry::Watchman;
 use crate::fanout::Fanout;
 use crate::guard::Guard;
+use crate::identity::Identity;
 use crate::processes::line::Line;
 use crate::processes::passing::Passing;
 use crate::processes::service::HubsService;
 use crate::processes::{ProcessAt, Processes};
+use crate::regions::home::{Asking, HomeLine};
 use crate::registry::Registry;
 use crate::rotation::Rotator;
 use crate::secrets::{Providers, SecretStore};
@@ -59,6 +61,7 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     let writer::Started { handle: writer, tail, task: writer_task } = started;
     let guard = Arc::new(Guard::new(Arc::clone(store), config.limits.failed_logins_per_minute));
     let roster = Arc::new(Roster::default());
+    let home = home_line(config, process, &identity, store, &roster);
     let rotate = Arc::new(Notify::new());
     let rotator = Rotator::new(config, store, &secrets, &writer, &roster, &rotate);
     let watchman = Watchman::new(Arc::clone(store), writer.clone(), config.secrets.expiry.clone());
@@ -86,17 +89,9 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
     }));
     follow_sources(config, store, &providers, (&secrets, &writer), stop);
     let passing = Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail));
-    let known_callers = routes::known_callers(api, passing);
+    let known_callers = routes::known_callers(api, passing, Arc::clone(&home));
     let calls = Calls::new(known_callers.clone());
     let router = routes::public(known_callers, Arc::clone(&guard), config.limits.request);
-    let hubs = HubsService {
-        writer: writer.clone(),
-        calls: calls.clone(),
-        guard,
-        registry: Arc::clone(store),
-        journal: Arc::clone(store),
-        secrets: Arc::clone(&secrets),
-    };
     let edges = service::Parts {
         journal: Arc::clone(store),
         registry: Arc::clone(store),
@@ -108,10 +103,44 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         tail,
         calls,
         roster,
+        home,
         presence: Presence::default(),
     };
-    let (edges, hubs) = (Arc::new(edges), Arc::new(hubs));
+    let (hubs, edges) = (Arc::new(between_hubs(&edges, guard)), Arc::new(edges));
     Ok(Assembled { process, router, edges, hubs, writer_task, watchman, rotator })
+}
+
+/// What serves edges, for the hub's other processes and for other regions.
+fn between_hubs<S: Journal + Registry>(
+    edges: &service::Parts<S, S>,
+    guard: Arc<Guard<S>>,
+) -> HubsService<S, S> {
+    HubsService {
+        writer: edges.writer.clone(),
+        calls: edges.calls.clone(),
+        guard,
+        registry: Arc::clone(&edges.registry),
+        journal: Arc::clone(&edges.journal),
+        roster: Arc::clone(&edges.roster),
+        secrets: Arc::clone(&edges.secrets),
+    }
+}
+
+fn home_line<S: Registry>(
+    config: &Config,
+    process: Uuid,
+    identity: &Arc<Identity>,
+    store: &Arc<S>,
+    roster: &Arc<Roster>,
+) -> Arc<HomeLine<S>> {
+    Arc::new(HomeLine::new(Asking {
+        process,
+        alone: config.regions.is_empty(),
+        edge_address: address::for_edges(config),
+        identity: Arc::clone(identity),
+        registry: Arc::clone(store),
+        roster: Arc::clone(roster),
+    }))
 }
 
 /// What seals and opens secrets, with every key that can be had in memory soon.

@@ -16,6 +16,7 @@ use llm_config_shared::store::Journal;
 use crate::api::Api;
 use crate::guard::{self, Guard, require_caller};
 use crate::processes::passing::{Passing, pass_on};
+use crate::regions::home::{HomeLine, to_home};
 use crate::registry::Registry;
 
 /// What the API's listener serves.
@@ -31,8 +32,12 @@ pub(super) fn public<S: Journal + Registry>(
 }
 
 /// Every route, for requests that carry their caller already. What goes through the writer is passed on where another
-/// process leads.
-pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>, passing: Passing) -> Router {
+/// process leads, and what only the home region decides to that.
+pub(super) fn known_callers<S: Journal + Registry>(
+    api: Arc<Api<S>>,
+    passing: Passing,
+    home: Arc<HomeLine<S>>,
+) -> Router {
     let losses = router::loss_routes::<Api<S>>().route_layer(from_fn(administrators));
     let written = router::value_routes::<Api<S>>()
         .merge(router::conflict_routes::<Api<S>>())
@@ -42,6 +47,7 @@ pub(super) fn known_callers<S: Journal + Registry>(api: Arc<Api<S>>, passing: Pa
         .merge(written.route_layer(from_fn_with_state(passing, pass_on)))
         .merge(router::receipt_routes::<Api<S>>())
         .merge(router::admin_routes::<Api<S>>().route_layer(from_fn(administrators)))
+        .route_layer(from_fn_with_state(home, to_home::<S>))
         .with_state(api)
         .merge(router::document_routes(&openapi::hub_document()));
     router::finish(routes)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use llm_config_proto::possession::{self, InvalidProof};
 use llm_config_proto::sync::{
-    Challenge, Credentials, EnrollReply, EnrollRequest, RefusalKind, RenewReply, RenewRequest, SignedRemoval,
-    SyncRefusal, WipeReport,
+    Challenge, Credentials, EnrollReply, EnrollRequest, Joined, PassedJoin, RefusalKind, RenewReply,
+    RenewRequest, SignedRemoval, SyncRefusal, WipeReport,
 };
 use llm_config_shared::name::Environment;
 use llm_config_shared::removal::Removal;
@@ -21,6 +21,7 @@ use super::nonce::{NonceRefusal, Nonces};
 use crate::identity::ca::{CaError, pem_of};
 use crate::identity::issue::EdgeIdentity;
 use crate::identity::{Identity, NoRandomness};
+use crate::regions::home::{HomeError, HomeLine};
 use crate::registry::{Edge, EdgeKeys, JoinOutcome, JoinRefusal, Registry};
 
 /// Why an edge did not join or renew.
@@ -32,6 +33,10 @@ pub enum EnrolError {
     Join(#[from] JoinRefusal),
     #[error(transparent)]
     Nonce(#[from] NonceRefusal),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error("this region has not heard of the edge yet")]
+    NotHeard,
     #[error("this edge is not known to the hub, or was removed; join it again with a new token")]
     Removed,
     #[error(transparent)]
@@ -46,6 +51,7 @@ pub enum EnrolError {
 pub struct Enrolment<R> {
     registry: Arc<R>,
     identity: Arc<Identity>,
+    home: Arc<HomeLine<R>>,
     nonces: Nonces,
     random: SystemRandom,
 }
@@ -53,9 +59,13 @@ pub struct Enrolment<R> {
 impl<R: Registry> Enrolment<R> {
     /// # Errors
     /// When the system has no randomness.
-    pub fn new(registry: Arc<R>, identity: Arc<Identity>) -> Result<Self, NoRandomness> {
+    pub fn new(
+        registry: Arc<R>,
+        identity: Arc<Identity>,
+        home: Arc<HomeLine<R>>,
+    ) -> Result<Self, NoRandomness> {
         let random = SystemRandom::new();
-        Ok(Self { registry, identity, nonces: Nonces::new(&random)?, random })
+        Ok(Self { registry, identity, home, nonces: Nonces::new(&random)?, random })
     }
 
     /// Takes one use of the token and writes the edge's identity. The name is only a wish, heard where the token leaves
@@ -69,9 +79,7 @@ impl<R: Registry> Enrolment<R> {
         possession::verify(&request.public_key, &message, &request.proof)?;
         let keys =
             EdgeKeys { public_key: request.public_key.to_vec(), sealing_key: request.sealing_key.to_vec() };
-        let (hash, id) = (request.secret.hash(), ActorId(Uuid::new_v4()));
-        let wish = request.requested_name.as_ref();
-        let edge = match self.registry.join(&hash, &keys, wish, id, now).await? {
+        let edge = match self.decided(request, keys, now).await? {
             JoinOutcome::Joined(edge) => {
                 tracing::info!(edge = %edge.name, tenant = %edge.tenant, "edge joined");
                 edge
@@ -93,6 +101,37 @@ impl<R: Registry> Enrolment<R> {
         })
     }
 
+    /// The home decides: of two regions that are asked with one token, only one lets an edge in.
+    async fn decided(
+        &self,
+        request: &EnrollRequest,
+        keys: EdgeKeys,
+        now: UnixMillis,
+    ) -> Result<JoinOutcome, EnrolError> {
+        let (token_hash, requested_name) = (request.secret.hash(), request.requested_name.clone());
+        let Some(home) = self.home.elsewhere().await? else {
+            let id = ActorId(Uuid::new_v4());
+            return Ok(self.registry.join(&token_hash, &keys, requested_name.as_ref(), id, now).await?);
+        };
+        let join = PassedJoin {
+            token_hash,
+            public_key: request.public_key.clone(),
+            sealing_key: request.sealing_key.clone(),
+            requested_name,
+        };
+        Ok(match self.home.join(home, join).await? {
+            Joined::Edge(id) => {
+                JoinOutcome::Joined(self.registry.edge(id).await?.ok_or(HomeError::NotReadBack)?)
+            }
+            Joined::Refused(refused) => JoinOutcome::Refused(refused.into()),
+        })
+    }
+
+    /// What is said of an edge that is not in the tables.
+    fn unknown(&self) -> EnrolError {
+        if self.home.is_among_regions() { EnrolError::NotHeard } else { EnrolError::Removed }
+    }
+
     /// A nonce for [`Enrolment::renew`].
     ///
     /// # Errors
@@ -109,7 +148,7 @@ impl<R: Registry> Enrolment<R> {
         possession::check_sealing_key(&request.sealing_key)?;
         self.nonces.check(&request.nonce, now)?;
         let edge = self.registry.edge(request.edge).await?;
-        let edge = edge.ok_or(EnrolError::Removed)?;
+        let edge = edge.ok_or_else(|| self.unknown())?;
         let message = possession::renew_message(&request.nonce, request.edge.0, &request.sealing_key);
         possession::verify(&edge.public_key, &message, &request.proof)?;
         self.nonces.take(&request.nonce, now)?;
@@ -128,7 +167,7 @@ impl<R: Registry> Enrolment<R> {
     /// # Errors
     /// When the edge is not known, or the word another's.
     pub async fn wiped(&self, report: &WipeReport, now: UnixMillis) -> Result<(), EnrolError> {
-        let edge = self.registry.edge(report.edge).await?.ok_or(EnrolError::Removed)?;
+        let edge = self.registry.edge(report.edge).await?.ok_or_else(|| self.unknown())?;
         let message = possession::wipe_message(edge.id.0, report.wiped_at.0);
         possession::verify(&edge.public_key, &message, &report.proof)?;
         if edge.removed_at.is_none() {
@@ -186,7 +225,9 @@ impl From<EnrolError> for SyncRefusal {
             EnrolError::Join(JoinRefusal::NameTaken) => RefusalKind::NameTaken,
             EnrolError::Nonce(NonceRefusal::Invalid) => RefusalKind::NonceUnknown,
             EnrolError::Removed => RefusalKind::Removed,
-            EnrolError::Nonce(NonceRefusal::Full) => return Self::busy(error.to_string(), RETRY_AFTER),
+            EnrolError::Home(_) | EnrolError::NotHeard | EnrolError::Nonce(NonceRefusal::Full) => {
+                return Self::busy(error.to_string(), RETRY_AFTER);
+            }
             EnrolError::Journal(_) => {
                 tracing::warn!(%error, "an edge could not join or renew");
                 return Self::busy("the hub cannot use its database now", RETRY_AFTER);

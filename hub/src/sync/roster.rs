@@ -1,8 +1,9 @@
 //! Which edges are connected to this process: one session of each replica, of which an edge has one unless it was
 //! copied.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use llm_config_shared::offline::OfflineLimits;
 use llm_config_shared::replication::frame::Refusal;
@@ -17,6 +18,8 @@ use crate::registry::Edge;
 
 /// Most sessions of one edge. Its data should be there once; whoever copies a machine does so a few times.
 const SEATS_MAX: usize = 8;
+/// What another region said of its edges is believed for so long.
+const REGION_BELIEVED: Duration = Duration::from_secs(15);
 
 /// What a session is told from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Roster {
     seats: Mutex<Seats>,
     /// Edges with a session at another process of the hub, as those said lately.
     elsewhere: Mutex<BTreeSet<ActorId>>,
+    /// The same of other regions, by where they are asked, and when they said so.
+    regions: Mutex<BTreeMap<String, (BTreeSet<ActorId>, std::time::Instant)>>,
     recheck: Notify,
 }
 
@@ -101,9 +106,30 @@ impl Roster {
         Seat { roster: Arc::clone(self), edge, number, notice: receiver }
     }
 
-    /// Whether the edge has a session here, or had one at another process of the hub when that last said so.
+    /// Whether the edge has a session here, or had one at another process of the hub or in another region when that last
+    /// said so.
     pub fn is_connected(&self, edge: ActorId) -> bool {
-        self.seats().taken.contains_key(&edge) || self.elsewhere().contains(&edge)
+        self.seats().taken.contains_key(&edge)
+            || self.elsewhere().contains(&edge)
+            || self.is_in_a_region(edge)
+    }
+
+    fn is_in_a_region(&self, edge: ActorId) -> bool {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.values().any(|(edges, at)| at.elapsed() <= REGION_BELIEVED && edges.contains(&edge))
+    }
+
+    /// What the region at this address said.
+    pub fn heard_in_region(&self, address: &str, edges: BTreeSet<ActorId>) {
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.insert(address.to_owned(), (edges, std::time::Instant::now()));
+    }
+
+    /// The edges that are connected to any process of this hub.
+    pub fn in_this_region(&self) -> BTreeSet<ActorId> {
+        let mut edges = self.edges();
+        edges.extend(self.elsewhere().iter());
+        edges
     }
 
     /// The edges that have a session here.

@@ -29,6 +29,7 @@ use crate::fanout::Fanout;
 use crate::identity::issue::EdgeIdentity;
 use crate::identity::{Identity, NoRandomness};
 use crate::processes::line::Line;
+use crate::regions::home::HomeLine;
 use crate::registry::{Edge, Registry};
 use crate::secrets::SecretStore;
 use crate::tail::Tail;
@@ -54,6 +55,8 @@ pub struct Parts<J, R> {
     pub fanout: Arc<Fanout<J>>,
     pub calls: Calls,
     pub roster: Arc<Roster>,
+    /// To the region that lets edges in, where that is another one.
+    pub home: Arc<HomeLine<R>>,
     pub presence: Presence,
 }
 
@@ -70,7 +73,10 @@ impl<J: Journal, R: Registry> SyncService<J, R> {
     /// # Errors
     /// When the system has no randomness.
     pub fn new(parts: Arc<Parts<J, R>>) -> Result<Self, NoRandomness> {
-        let enrolment = Enrolment::new(Arc::clone(&parts.registry), Arc::clone(&parts.identity))?;
+        let enrolment = {
+            let (registry, identity) = (Arc::clone(&parts.registry), Arc::clone(&parts.identity));
+            Enrolment::new(registry, identity, Arc::clone(&parts.home))?
+        };
         Ok(Self {
             parts,
             enrolment,
@@ -104,6 +110,9 @@ impl<J: Journal, R: Registry> SyncService<J, R> {
                 Err(refused("the certificate names another tenant than the edge's"))
             }
             Some(edge) if edge.removed_at.is_none() => Ok(edge),
+            None if self.parts.home.is_among_regions() => {
+                Err(SyncRefusal::busy("this region has not heard of the edge yet", RETRY_AFTER))
+            }
             Some(_) | None => Err(SyncRefusal::new(
                 RefusalKind::Removed,
                 "this edge was removed from the hub; join it again",

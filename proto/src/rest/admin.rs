@@ -83,6 +83,23 @@ pub struct TenantInfo {
     pub created_at: UnixMillis,
 }
 
+/// Regions are one fleet: which of them decides about tenants, tokens, edges, environments and policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionsInfo {
+    /// The one that was asked.
+    pub region: Uuid,
+    /// The one that decides.
+    pub home: Uuid,
+    /// How often a region was made the home.
+    pub term: u64,
+    /// Where the home is reached; none at the home, and where it was never reached.
+    pub address: Option<String>,
+    /// When it was last heard that all that the home has is here; none at the home.
+    pub heard_at: Option<UnixMillis>,
+    /// How long ago that is.
+    pub age_ms: Option<u64>,
+}
+
 /// An edge as the hub knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeInfo {
@@ -152,6 +169,9 @@ pub trait AdminService: Send + Sync + 'static {
         caller: &Caller,
         tenant: Tenant,
     ) -> impl Future<Output = Answer<TenantInfo>> + Send;
+
+    /// Who decides for all regions.
+    fn regions(&self, caller: &Caller) -> impl Future<Output = Answer<RegionsInfo>> + Send;
 
     /// The inheritance chain of the caller's tenant.
     fn environments(&self, caller: &Caller) -> impl Future<Output = Answer<Environments>> + Send;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::admin::AdminService;
 use super::admin_types::{
     ChangeBody, EdgeBody, EnvironmentBody, EnvironmentRequest, FleetBody, JoinTokenBody, JoinTokenRequest,
-    SubscriptionRequest, TenantBody, TenantRequest, TokenBody, TokenRequest,
+    RegionsBody, SubscriptionRequest, TenantBody, TenantRequest, TokenBody, TokenRequest,
 };
 use super::answer::{ErrorBody, more};
 use super::error::ApiError;
@@ -36,6 +36,7 @@ pub fn admin_routes<A: AdminService>() -> Router<Arc<A>> {
         .merge(routed::<__path_remove_token, _, Arc<A>>(remove_token::<A>))
         .merge(routed::<__path_list_tenants, _, Arc<A>>(list_tenants::<A>))
         .merge(routed::<__path_create_tenant, _, Arc<A>>(create_tenant::<A>))
+        .merge(routed::<__path_get_regions, _, Arc<A>>(get_regions::<A>))
         .merge(routed::<__path_list_environments, _, Arc<A>>(list_environments::<A>))
         .merge(routed::<__path_get_environment, _, Arc<A>>(get_environment::<A>))
         .merge(routed::<__path_put_environment, _, Arc<A>>(put_environment::<A>))
@@ -109,6 +110,15 @@ async fn create_tenant<A: AdminService>(State(service): Service<A>, call: Call) 
     let request: TenantRequest = json(&call.original.body)?;
     let tenant = Tenant::parse(&request.name)?;
     Ok(Json(service.create_tenant(&call.caller, tenant).await?.into()))
+}
+
+#[utoipa::path(get, path = "/api/v1/regions", operation_id = "getRegions", tag = "access",
+    responses((status = 200, body = RegionsBody)))]
+async fn get_regions<A: AdminService>(
+    State(service): Service<A>,
+    caller: Caller,
+) -> Result<Json<RegionsBody>> {
+    Ok(Json(service.regions(&caller).await?.into()))
 }
 
 #[utoipa::path(get, path = "/api/v1/environments", operation_id = "listEnvironments", tag = "environments",

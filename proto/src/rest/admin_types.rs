@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::admin::{
-    ChangeInfo, ChangedSubscription, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, ShownJoinToken,
-    ShownToken, TenantInfo, TokenInfo,
+    ChangeInfo, ChangedSubscription, EdgeInfo, Fleet, NewJoinToken, NewToken, PastOf, RegionsInfo,
+    ShownJoinToken, ShownToken, TenantInfo, TokenInfo,
 };
 use super::duration;
 use super::error::ApiError;
@@ -210,6 +210,43 @@ pub(super) struct TenantBody {
 impl From<TenantInfo> for TenantBody {
     fn from(tenant: TenantInfo) -> Self {
         Self { name: tenant.name.to_string(), created_at: tenant.created_at.to_rfc3339() }
+    }
+}
+
+/// Who decides about tenants, tokens, edges, environments and policies of all regions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RegionsBody {
+    /// The one that was asked.
+    region: String,
+    home: HomeBody,
+}
+
+/// The region that decides.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HomeBody {
+    region: String,
+    /// It is the one that was asked.
+    here: bool,
+    /// How often a region was made the home.
+    term: u64,
+    /// Where it is reached from here.
+    address: Option<String>,
+    /// When it was last heard that all that it has is here. Null at the home, and where it was never reached.
+    heard_at: Option<String>,
+    age_seconds: Option<f64>,
+}
+
+impl From<RegionsInfo> for RegionsBody {
+    fn from(info: RegionsInfo) -> Self {
+        let home = HomeBody {
+            region: info.home.to_string(),
+            here: info.home == info.region,
+            term: info.term,
+            address: info.address,
+            heard_at: info.heard_at.map(|at| at.to_rfc3339()),
+            age_seconds: info.age_ms.map(|age| age as f64 / 1_000.0),
+        };
+        Self { region: info.region.to_string(), home }
     }
 }
 

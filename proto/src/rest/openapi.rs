@@ -31,6 +31,7 @@ struct Values;
     admin_routes::remove_token,
     admin_routes::list_tenants,
     admin_routes::create_tenant,
+    admin_routes::get_regions,
     admin_routes::list_environments,
     admin_routes::get_environment,
     admin_routes::put_environment,

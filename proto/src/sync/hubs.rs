@@ -34,6 +34,8 @@ pub struct PassedRequest {
     pub target: Arc<str>,
     pub body: Bytes,
     pub asker: Asker,
+    /// It comes from another region, to the home of the fleet's tables.
+    pub from_region: bool,
 }
 
 /// For whom a request is passed on.
@@ -72,6 +74,7 @@ impl From<PassedRequest> for wire::PassRequest {
             target: request.target.to_string(),
             body: request.body,
             asker: Some(asker),
+            from_region: request.from_region,
         }
     }
 }
@@ -94,7 +97,8 @@ impl TryFrom<wire::PassRequest> for PassedRequest {
             }
         };
         let (method, target) = (message.method.into(), message.target.into());
-        Ok(Self { method, target, body: message.body, asker })
+        let from_region = message.from_region;
+        Ok(Self { method, target, body: message.body, asker, from_region })
     }
 }
 

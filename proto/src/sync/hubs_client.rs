@@ -5,11 +5,15 @@ use std::time::Duration;
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::Response;
+use llm_config_shared::store::fleet::{FleetPage, RegionSeats};
 use llm_config_shared::store::region::{KeyName, RegionAsk, RegionKey, RegionPage};
+use llm_config_shared::vector::ShardId;
 use llm_config_shared::write::Answer;
 use tonic::transport::Channel;
 
 use super::client::{Dial, SyncError, answer_within, connection};
+use super::entry::uuid_bytes;
+use super::fleet::{Joined, PassedJoin};
 use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
 use super::regions;
 use super::wire;
@@ -63,6 +67,33 @@ impl HubsClient {
     /// When it cannot be asked, or does not answer so.
     pub async fn keys(&mut self, after: Option<&KeyName>) -> Result<Vec<RegionKey>, SyncError> {
         let call = self.wire.keys(wire::KeysRequest { after: after.map(Into::into) });
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Reads on in that hub's tables of the fleet, behind a place in its order.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or does not answer so.
+    pub async fn fleet(&mut self, after: u64) -> Result<FleetPage, SyncError> {
+        let call = self.wire.fleet(wire::FleetRequest { after });
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Asks which edges are connected there, for `region`.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or does not answer so.
+    pub async fn seats(&mut self, region: ShardId) -> Result<RegionSeats, SyncError> {
+        let call = self.wire.seats(wire::SeatsRequest { region: uuid_bytes(region.0) });
+        Ok(answer_within(TIMEOUT, call).await?.try_into()?)
+    }
+
+    /// Has an edge join at the home of the fleet's tables.
+    ///
+    /// # Errors
+    /// When the other hub refuses: then it did nothing. After any other error it may have.
+    pub async fn join(&mut self, join: PassedJoin) -> Result<Joined, SyncError> {
+        let call = self.wire.join(wire::JoinRequest::from(join));
         Ok(answer_within(TIMEOUT, call).await?.try_into()?)
     }
 

@@ -12,7 +12,9 @@ use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{HandIn, Upload};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame, Response as Answered};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::fleet::{FleetPage, RegionSeats};
 use llm_config_shared::store::region::{KeyName, RegionAsk, RegionKey, RegionPage};
+use llm_config_shared::vector::ShardId;
 use llm_config_shared::write::Answer;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -25,6 +27,7 @@ use tonic::{Request, Response, Status};
 use super::client::SyncError;
 use super::enrol::{Challenge, EnrollReply, EnrollRequest, RenewReply, RenewRequest, WipeReport};
 use super::entry::InvalidMessage;
+use super::fleet::{Joined, PassedJoin};
 use super::hubs::{MESSAGE_BYTES_MAX, PassedRequest};
 use super::status::SyncRefusal;
 use super::wire::hubs_server::{Hubs as WireHubs, HubsServer};
@@ -96,6 +99,12 @@ pub trait HubsEndpoint: Send + Sync + 'static {
         &self,
         after: Option<KeyName>,
     ) -> impl Future<Output = Result<Vec<RegionKey>, SyncRefusal>> + Send;
+    /// Gives the hub of another region the next rows of the fleet's tables.
+    fn fleet(&self, after: u64) -> impl Future<Output = Result<FleetPage, SyncRefusal>> + Send;
+    /// Says which edges are connected here, to the hub of that region.
+    fn seats(&self, region: ShardId) -> impl Future<Output = Result<RegionSeats, SyncRefusal>> + Send;
+    /// Lets an edge in that joins at another region. A refusal says that nothing was done.
+    fn join(&self, join: PassedJoin) -> impl Future<Output = Result<Joined, SyncRefusal>> + Send;
     /// Judges what an edge hands in of a loss. A refusal as busy says that nothing was done.
     fn take_in(&self, hand_in: HandIn) -> impl Future<Output = Result<Taken, SyncRefusal>> + Send;
 }
@@ -281,6 +290,27 @@ impl<H: HubsEndpoint> WireHubs for HubsAdapter<H> {
     async fn keys(&self, request: Request<wire::KeysRequest>) -> Result<Response<wire::KeysReply>, Status> {
         let keys = self.endpoint.keys(parse(request.into_inner())?).await?;
         Ok(Response::new(keys.into()))
+    }
+
+    async fn fleet(
+        &self,
+        request: Request<wire::FleetRequest>,
+    ) -> Result<Response<wire::FleetReply>, Status> {
+        let page = self.endpoint.fleet(request.into_inner().after).await?;
+        Ok(Response::new(page.into()))
+    }
+
+    async fn seats(
+        &self,
+        request: Request<wire::SeatsRequest>,
+    ) -> Result<Response<wire::SeatsReply>, Status> {
+        let seats = self.endpoint.seats(parse(request.into_inner())?).await?;
+        Ok(Response::new(seats.into()))
+    }
+
+    async fn join(&self, request: Request<wire::JoinRequest>) -> Result<Response<wire::JoinReply>, Status> {
+        let joined = self.endpoint.join(parse(request.into_inner())?).await?;
+        Ok(Response::new(joined.into()))
     }
 
     async fn take_in(

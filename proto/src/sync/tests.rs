@@ -18,6 +18,7 @@ use llm_config_shared::replication::repair::{Mark, RepairAnswer, RepairAsk, Sums
 use llm_config_shared::seal::{SealKey, Suite};
 use llm_config_shared::secret::{About, KeyGrant, SealedSecret, SecretType, Told};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
+use llm_config_shared::store::fleet::{FleetPage, Home, RegionSeats};
 use llm_config_shared::store::region::{Bookmark, KeyName, RegionAsk, RegionKey, RegionPage, RegionWrite};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
@@ -415,6 +416,20 @@ impl HubsEndpoint for EchoHubs {
         Ok(if after.is_some() { Vec::new() } else { vec![a_key()] })
     }
 
+    async fn fleet(&self, after: u64) -> Result<FleetPage, SyncRefusal> {
+        let region = ShardId(Uuid::from_u128(1));
+        Ok(FleetPage { region, home: Home { region, term: 1 }, rows: vec![], read: after, more: false })
+    }
+
+    async fn seats(&self, region: ShardId) -> Result<RegionSeats, SyncRefusal> {
+        Ok(RegionSeats { head: 3, has: 2, edges: vec![(ActorId(region.0), 3)] })
+    }
+
+    async fn join(&self, join: PassedJoin) -> Result<Joined, SyncRefusal> {
+        assert_eq!(join.requested_name, None);
+        Ok(Joined::Refused(JoinRefused::Used))
+    }
+
     async fn take_in(&self, hand_in: HandIn) -> Result<Taken, SyncRefusal> {
         assert_eq!(format!("{hand_in:?}"), format!("{:?}", a_hand_in()));
         Ok(Taken { known: 1, held: 2, ..Taken::default() })
@@ -429,7 +444,7 @@ fn a_hand_in() -> HandIn {
 
 fn passed(asker: Asker) -> PassedRequest {
     let (method, target) = ("PUT".into(), "/api/v1/configs/a/b".into());
-    PassedRequest { method, target, body: Bytes::from_static(b"{}"), asker }
+    PassedRequest { method, target, body: Bytes::from_static(b"{}"), asker, from_region: false }
 }
 
 fn an_upload() -> Upload {

@@ -31,7 +31,8 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0017 in use",
             "0018 rotation",
             "0020 carried",
-            "0023 source"
+            "0023 source",
+            "0025 fleet"
         ]
     );
     let missing = journal.head().await.unwrap_err();

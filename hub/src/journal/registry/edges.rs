@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use llm_config_shared::feed::Binding;
 use llm_config_shared::name::{EdgeName, Tenant};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
 use crate::journal::encoding;
 use crate::journal::rows::{name, uuid};
@@ -31,10 +33,12 @@ const ADD: Sql = Sql::same(
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
      ON CONFLICT (tenant, name) WHERE removed_at IS NULL DO NOTHING",
 );
-const REMOVE: Sql =
-    Sql::same("UPDATE edge SET removed_at = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL");
-const BIND: Sql =
-    Sql::same("UPDATE edge SET binding = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL");
+const REMOVE: Sql = Sql::same(
+    "UPDATE edge SET removed_at = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL RETURNING id",
+);
+const BIND: Sql = Sql::same(
+    "UPDATE edge SET binding = $3 WHERE tenant = $1 AND name = $2 AND removed_at IS NULL RETURNING id",
+);
 const TOUCH: Sql = Sql {
     sqlite: "UPDATE edge SET last_seen_at = $2, acked_seq = CASE WHEN $3 = 0 THEN acked_seq ELSE $3 END WHERE id = $1",
     postgres: "UPDATE edge SET last_seen_at = s, acked_seq = CASE WHEN q = 0 THEN acked_seq ELSE q END
@@ -82,7 +86,11 @@ pub(super) async fn add<T: Transact>(tx: &mut T, edge: &Edge, join_token: Uuid) 
         edge.acked_seq.into(),
         join_token.as_bytes().as_slice().into(),
     ];
-    Ok(tx.execute(ADD, args).await? > 0)
+    let added = tx.execute(ADD, args).await? > 0;
+    if added {
+        fleet::changed(tx, Kind::Edge, &fleet::hex(edge.id.0)).await?;
+    }
+    Ok(added)
 }
 
 pub(super) async fn remove<T: Transact>(
@@ -91,7 +99,11 @@ pub(super) async fn remove<T: Transact>(
     name: &EdgeName,
     now: UnixMillis,
 ) -> Answer<bool> {
-    Ok(tx.execute(REMOVE, vec![tenant.as_str().into(), name.as_str().into(), now.0.into()]).await? > 0)
+    let found = tx.fetch(REMOVE, vec![tenant.as_str().into(), name.as_str().into(), now.0.into()]).await?;
+    for row in &found {
+        fleet::changed(tx, Kind::Removal, &fleet::hex(uuid(row, 0)?)).await?;
+    }
+    Ok(!found.is_empty())
 }
 
 pub(super) async fn bind<T: Transact>(
@@ -101,7 +113,9 @@ pub(super) async fn bind<T: Transact>(
     binding: &Binding,
 ) -> Answer<()> {
     let args = vec![tenant.as_str().into(), name.as_str().into(), encoding::binding(binding).into()];
-    tx.execute(BIND, args).await?;
+    for row in &tx.fetch(BIND, args).await? {
+        fleet::changed(tx, Kind::Edge, &fleet::hex(uuid(row, 0)?)).await?;
+    }
     Ok(())
 }
 
@@ -124,7 +138,7 @@ pub(super) async fn set_sealing_key<T: Transact>(
     sealing_key: &[u8],
 ) -> Answer<()> {
     tx.execute(SET_SEALING_KEY, vec![edge.0.as_bytes().as_slice().into(), sealing_key.into()]).await?;
-    Ok(())
+    fleet::changed(tx, Kind::SealingKey, &fleet::hex(edge.0)).await
 }
 
 fn edge(row: &impl Cells) -> Answer<Edge> {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use llm_config_shared::name::{Environment, Subtree, Tenant};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
 use crate::journal::failure::{corrupt, unavailable};
 use crate::journal::rows::{name, uuid};
@@ -28,10 +30,11 @@ const PUT_ROOT: Sql = Sql::same(
 );
 const RECORD: Sql = Sql {
     sqlite: "INSERT INTO grant_ledger (edge, tenant, environment, subtree, key_epoch, granted_at)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING
+             RETURNING edge, environment, key_epoch, subtree",
     postgres: "INSERT INTO grant_ledger (edge, tenant, environment, subtree, key_epoch, granted_at)
                SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
-               ON CONFLICT DO NOTHING",
+               ON CONFLICT DO NOTHING RETURNING edge, environment, key_epoch, subtree",
 };
 const GRANTS: Sql = Sql::same(
     "SELECT edge, tenant, environment, subtree, key_epoch, granted_at FROM grant_ledger WHERE edge = $1
@@ -112,7 +115,11 @@ pub(super) async fn record_grants<T: Transact>(tx: &mut T, grants: &[GrantRow]) 
         Column::ints(rows.iter().map(|row| row.key_epoch)),
         Column::ints(rows.iter().map(|row| row.granted_at.0)),
     ];
-    tx.execute_each(RECORD, columns).await?;
+    for row in &tx.fetch_each(RECORD, columns).await? {
+        let (edge, environment) = (fleet::hex(uuid(row, 0)?), row.text(1)?);
+        let id = format!("{edge}/{environment}/{}/{}", row.int(2)?, row.text(3)?);
+        fleet::changed(tx, Kind::Grant, &id).await?;
+    }
     Ok(())
 }
 

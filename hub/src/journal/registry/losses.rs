@@ -7,8 +7,10 @@ use llm_config_shared::limits::OFFLINE_LIMITS_MAX;
 use llm_config_shared::name::{Namespace, Subtree, Tenant};
 use llm_config_shared::offline::OfflineLimits;
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 
+use super::fleet;
 use crate::journal::Database;
 use crate::journal::dialect::{Answer, Cells, Dialect, Sql, Transact};
 use crate::journal::failure::unavailable;
@@ -96,6 +98,7 @@ impl<D: Dialect> Losses for Database<D> {
         let mut tx = self.dialect.begin_write().await?;
         let args = vec![edge.0.as_bytes().as_slice().into(), wiped_at.0.into(), proof.into()];
         tx.execute(PUT_WIPE, args).await?;
+        fleet::changed(&mut tx, Kind::Wipe, &fleet::hex(edge.0)).await?;
         tx.commit().await
     }
 
@@ -142,13 +145,18 @@ async fn set_limit<T: Transact>(
     if tx.fetch(LOCK, vec![tenant.as_str().into()]).await?.is_empty() {
         return Err(unavailable(format!("it has no tenant {tenant}")).into());
     }
+    let id = format!("{tenant}/{namespace}");
     match limit_ms {
-        None => tx.execute(REMOVE_LIMIT, vec![tenant.as_str().into(), namespace.as_str().into()]).await?,
+        None => {
+            tx.execute(REMOVE_LIMIT, vec![tenant.as_str().into(), namespace.as_str().into()]).await?;
+            fleet::ended(tx, Kind::OfflineLimit, &id).await?;
+        }
         Some(limit_ms) => {
             let args = vec![tenant.as_str().into(), namespace.as_str().into(), limit_ms.into()];
-            tx.execute(PUT_LIMIT, args).await?
+            tx.execute(PUT_LIMIT, args).await?;
+            fleet::changed(tx, Kind::OfflineLimit, &id).await?;
         }
-    };
+    }
     let limits = limits(tx, tenant).await?;
     if limits.iter().count() > OFFLINE_LIMITS_MAX {
         return Err(SetPolicyError::TooMany);

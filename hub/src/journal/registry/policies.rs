@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use llm_config_shared::limits::POLICIES_MAX;
 use llm_config_shared::name::{Namespace, Tenant};
 use llm_config_shared::policy::{ConflictPolicy, Policies};
+use llm_config_shared::store::fleet::Kind;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
 use crate::journal::failure::{corrupt, unavailable};
 use crate::journal::rows::name;
@@ -48,13 +50,18 @@ pub(super) async fn set<T: Transact>(
         return Err(unavailable(format!("it has no tenant {tenant}")).into());
     }
     let place = [tenant.as_str().into(), namespace.as_str().into()];
+    let id = format!("{tenant}/{namespace}");
     match policy {
-        None => tx.execute(REMOVE, place.into()).await?,
+        None => {
+            tx.execute(REMOVE, place.into()).await?;
+            fleet::ended(tx, Kind::Policy, &id).await?;
+        }
         Some(policy) => {
             let [tenant, namespace] = place;
-            tx.execute(PUT, vec![tenant, namespace, policy.as_str().into()]).await?
+            tx.execute(PUT, vec![tenant, namespace, policy.as_str().into()]).await?;
+            fleet::changed(tx, Kind::Policy, &id).await?;
         }
-    };
+    }
     let policies = of(tx, std::slice::from_ref(tenant)).await?;
     if policies.count(tenant) > POLICIES_MAX {
         return Err(SetPolicyError::TooMany);

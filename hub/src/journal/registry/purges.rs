@@ -4,8 +4,10 @@ use llm_config_shared::entry::Content;
 use llm_config_shared::name::{EntryKey, Tenant};
 use llm_config_shared::seal::Suite;
 use llm_config_shared::secret::SealedSecret;
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Arg, Cells, Dialect, Sql, Transact};
 use crate::journal::failure::corrupt;
 use crate::journal::rows::{uuid, written};
@@ -100,6 +102,7 @@ impl<D: Dialect> Purges for Database<D> {
         let args = vec![tenant.as_str().into(), u64::from(suite.number()).into()];
         let mut tx = self.dialect().begin_write().await?;
         tx.execute(SET_SUITE, args).await?;
+        fleet::changed(&mut tx, Kind::Tenant, tenant.as_str()).await?;
         tx.commit().await
     }
 }

@@ -2,8 +2,10 @@
 
 use llm_config_shared::feed::Environments;
 use llm_config_shared::name::{Environment, Tenant};
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
 use crate::journal::failure::unavailable;
 use crate::journal::rows::name;
@@ -29,6 +31,7 @@ pub(super) async fn create<T: Transact>(tx: &mut T, tenant: &Tenant, now: UnixMi
     if tx.execute(CREATE, vec![tenant.as_str().into(), now.0.into()]).await? == 0 {
         return Ok(false);
     }
+    fleet::changed(tx, Kind::Tenant, tenant.as_str()).await?;
     put(tx, tenant, &Environments::standard()).await?;
     Ok(true)
 }
@@ -75,5 +78,8 @@ async fn put<T: Transact>(tx: &mut T, tenant: &Tenant, environments: &Environmen
         Column::texts_or_null(environments.iter().map(|(_, parent)| parent.map(Environment::as_str))),
     ];
     tx.execute_each(PUT, columns).await?;
+    for (name, _) in environments.iter() {
+        fleet::changed(tx, Kind::Environment, &format!("{tenant}/{name}")).await?;
+    }
     Ok(())
 }

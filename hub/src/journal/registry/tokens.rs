@@ -2,9 +2,11 @@
 
 use llm_config_shared::access::Role;
 use llm_config_shared::name::{EdgeName, Tenant};
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
 
+use super::fleet;
 use crate::journal::dialect::{Answer, Cells, Sql, Transact};
 use crate::journal::encoding;
 use crate::journal::failure::corrupt;
@@ -50,7 +52,7 @@ pub(super) async fn add<T: Transact>(tx: &mut T, token: &ApiToken) -> Answer<()>
         token.expires_at.map(|at| at.0).into(),
     ];
     tx.execute(ADD, args).await?;
-    Ok(())
+    fleet::changed(tx, Kind::Token, &fleet::hex(token.id)).await
 }
 
 pub(super) async fn by_hash<T: Transact>(tx: &mut T, hash: &TokenHash) -> Answer<Option<ApiToken>> {
@@ -62,7 +64,12 @@ pub(super) async fn of_tenant<T: Transact>(tx: &mut T, tenant: &Tenant) -> Answe
 }
 
 pub(super) async fn remove<T: Transact>(tx: &mut T, tenant: &Tenant, id: Uuid) -> Answer<bool> {
-    Ok(tx.execute(REMOVE, vec![tenant.as_str().into(), id.as_bytes().as_slice().into()]).await? > 0)
+    let removed =
+        tx.execute(REMOVE, vec![tenant.as_str().into(), id.as_bytes().as_slice().into()]).await? > 0;
+    if removed {
+        fleet::ended(tx, Kind::Token, &fleet::hex(id)).await?;
+    }
+    Ok(removed)
 }
 
 fn token(row: &impl Cells) -> Answer<ApiToken> {
@@ -93,7 +100,7 @@ pub(super) async fn add_join<T: Transact>(tx: &mut T, token: &JoinToken) -> Answ
         u64::from(token.uses).into(),
     ];
     tx.execute(ADD_JOIN, args).await?;
-    Ok(())
+    fleet::changed(tx, Kind::JoinToken, &fleet::hex(token.id)).await
 }
 
 pub(super) async fn lock_join<T: Transact>(tx: &mut T, hash: &TokenHash) -> Answer<Option<JoinToken>> {
@@ -102,7 +109,7 @@ pub(super) async fn lock_join<T: Transact>(tx: &mut T, hash: &TokenHash) -> Answ
 
 pub(super) async fn use_join<T: Transact>(tx: &mut T, id: Uuid) -> Answer<()> {
     tx.execute(USE_JOIN, vec![id.as_bytes().as_slice().into()]).await?;
-    Ok(())
+    fleet::changed(tx, Kind::JoinToken, &fleet::hex(id)).await
 }
 
 fn join_token(row: &impl Cells) -> Answer<JoinToken> {

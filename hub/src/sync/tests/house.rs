@@ -8,6 +8,7 @@ use crate::processes::ProcessAt;
 use crate::processes::line::Line;
 use crate::processes::passing::Passing;
 use crate::processes::tests::Room;
+use crate::regions::home::{Asking, HomeLine};
 use crate::secrets::{LocalKeyring, SecretStore};
 use crate::sync::listener::{ListenError, listen};
 use crate::sync::presence::Presence;
@@ -65,15 +66,26 @@ impl Hub {
         let writer::Started { handle: writer, tail, .. } = started.await.unwrap();
         let line = Arc::new(Line::new(Uuid::new_v4(), writer.roles(), Arc::clone(&identity)));
         let calls = Calls::new(routes(Passing::new(writer.clone(), Arc::clone(&line), Arc::clone(&tail))));
+        let roster = Arc::new(Roster::default());
         let hubs = Arc::new(HubsService {
             writer: writer.clone(),
             calls: calls.clone(),
             guard: Arc::new(Guard::new(Arc::clone(&journal), 10)),
             registry: Arc::clone(&journal),
             journal: Arc::clone(&journal),
+            roster: Arc::clone(&roster),
             secrets: Arc::clone(&secrets),
         });
+        let home = HomeLine::new(Asking {
+            process: Uuid::new_v4(),
+            alone: true,
+            edge_address: String::new(),
+            identity: Arc::clone(&identity),
+            registry: Arc::clone(&journal),
+            roster: Arc::clone(&roster),
+        });
         let parts = Arc::new(Parts {
+            home: Arc::new(home),
             fanout: Arc::new(Fanout::new(Arc::clone(&journal), Arc::clone(&tail), Arc::clone(&identity))),
             registry: Arc::clone(&journal),
             journal,
@@ -83,7 +95,7 @@ impl Hub {
             line,
             tail,
             calls,
-            roster: Arc::new(Roster::default()),
+            roster,
             presence: Presence::default(),
         });
         let (stop, stopped) = oneshot::channel();

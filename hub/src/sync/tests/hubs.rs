@@ -192,6 +192,7 @@ async fn an_edges_certificate_opens_nothing_between_hubs_and_a_hubs_nothing_for_
         target: "/api/v1/write".into(),
         body: bytes::Bytes::new(),
         asker,
+        from_region: false,
     };
     for identity in [true, false] {
         let mut client = HubsClient::connect(&edge.dial(identity)).await.unwrap();
@@ -266,6 +267,7 @@ async fn what_was_passed_on_goes_no_further() {
         guard: Arc::new(Guard::new(Arc::clone(&follows.parts.registry), 10)),
         registry: Arc::clone(&follows.parts.registry),
         journal: Arc::clone(&follows.parts.journal),
+        roster: Arc::clone(&follows.parts.roster),
         secrets: Arc::clone(&follows.parts.secrets),
     };
     let refusal = service.admit(nothing(&edge)).await.unwrap_err();

@@ -4,8 +4,10 @@ use llm_config_shared::entry::Content;
 use llm_config_shared::exposure::SecretVersion;
 use llm_config_shared::name::{EdgeName, EntryKey, Key, Tenant};
 use llm_config_shared::stamp::ActorId;
+use llm_config_shared::store::fleet::Kind;
 use llm_config_shared::time::UnixMillis;
 
+use super::super::fleet;
 use crate::journal::dialect::{Answer, Cells, Column, Sql, Transact};
 use crate::journal::encoding::to_content;
 use crate::journal::failure::corrupt;
@@ -81,6 +83,7 @@ pub(super) async fn record<T: Transact>(tx: &mut T, loss: &Loss, to_rotate: &[Se
         loss.receipt.as_slice().into(),
     ];
     tx.execute(PUT_LOSS, args).await?;
+    fleet::changed(tx, Kind::Loss, &fleet::hex(loss.edge.0)).await?;
     let columns = vec![
         Column::blobs(to_rotate.iter().map(|_| loss.edge.0.as_bytes().as_slice())),
         Column::texts(to_rotate.iter().map(|version| version.at.scope.tenant.as_str())),
