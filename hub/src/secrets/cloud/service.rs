@@ -24,6 +24,11 @@ pub(super) enum Failed {
     Refused(CloudError),
 }
 
+/// For clouds that make no data keys: then the hub does.
+pub(super) fn no_randomness() -> Failed {
+    Failed::Refused(CloudError::NoRandomness)
+}
+
 /// Requests to a cloud about one key. Each is made once: pauses and bounds are the gate's.
 pub(super) trait Service: Send + Sync {
     const KIND: ProviderKind;
