@@ -21,13 +21,13 @@ use super::provider::{KeyProvider, KeyVersion, ProviderError, ProviderKind};
 mod aws;
 #[cfg(feature = "kms-azure")]
 mod azure;
+#[cfg(any(feature = "kms-gcp", feature = "kms-azure"))]
+mod client;
 mod error;
 mod gate;
 #[cfg(feature = "kms-gcp")]
 mod gcp;
 mod key;
-#[cfg(any(feature = "kms-gcp", feature = "kms-azure"))]
-mod rest;
 mod service;
 mod settings;
 mod wrapped;

@@ -1,5 +1,6 @@
 //! A hub's keys move from one cloud to another, killed at every step.
 
+use llm_config_tests::Size;
 use llm_config_tests::kms::aws::AwsKms;
 use llm_config_tests::kms::azure::AzureKeyVault;
 use llm_config_tests::kms::gcp::GcpKms;
@@ -20,13 +21,18 @@ async fn a_hub_moves_from_cloud_to_cloud_and_back_and_survives_a_kill_at_every_s
         google.table(&scratch),
         azure.table(&scratch)
     ));
+    let killed: &[&str] = Size::of_run().pick(
+        &["gcp-kms"],
+        &["gcp-kms", "azure-keyvault"],
+        &["aws-kms", "gcp-kms", "azure-keyvault"],
+    );
     let mut wraps = "local";
     for next in ["aws-kms", "gcp-kms", "azure-keyvault", "local"] {
         hub.stop();
         let text = std::fs::read_to_string(&config).unwrap();
         let (from, to) = (format!("provider = \"{wraps}\""), format!("provider = \"{next}\""));
         std::fs::write(&config, text.replace(&from, &to)).unwrap();
-        if next != "local" {
+        if killed.contains(&next) {
             let all_by_next = rewrap_killed_at_every_step(&scratch, &hub, &config).await;
             assert!(all_by_next.starts_with(&format!("{next} ")), "{all_by_next}");
         }

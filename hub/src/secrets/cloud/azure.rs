@@ -23,9 +23,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use super::client::client;
 use super::error::{CloudError, CloudReason};
-use super::rest::{away, client};
-use super::service::{Failed, FreshKey, Service, no_randomness};
+use super::service::{Failed, FreshKey, Service, away, no_randomness};
 use super::settings::AzureSettings;
 use super::wrapped::MadeBy;
 use crate::secrets::local::random;
@@ -72,12 +72,12 @@ impl Algorithm {
     }
 
     fn parameters(self, value: &[u8]) -> Result<RequestContent<KeyOperationParameters>, Failed> {
-        let mut parameters = KeyOperationParameters::default();
-        parameters.algorithm = Some(match self {
+        let algorithm = Some(match self {
             Self::RsaOaep256 => EncryptionAlgorithm::RsaOaep256,
             Self::A256Kw => EncryptionAlgorithm::A256Kw,
         });
-        parameters.value = Some(value.to_vec());
+        let value = Some(value.to_vec());
+        let parameters = KeyOperationParameters { algorithm, value, ..KeyOperationParameters::default() };
         parameters.try_into().map_err(|_| odd("no way to ask it"))
     }
 }

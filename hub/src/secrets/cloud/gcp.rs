@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::client::client;
 use super::error::{CloudError, CloudReason};
-use super::rest::{Answer, Body as _, Hidden, away, client, send};
-use super::service::{Failed, FreshKey, Service, no_randomness};
+use super::service::{Failed, FreshKey, Service, away, no_randomness};
 use super::settings::GcpSettings;
 use super::wrapped::MadeBy;
 use crate::secrets::local::{context, random};
@@ -22,9 +22,11 @@ use crate::secrets::provider::ProviderKind;
 
 mod crc32c;
 mod identity;
+mod rest;
 
 use crc32c::crc32c;
 use identity::{Identity, Source};
+use rest::{Answer, Body as _, Hidden, send};
 
 const KIND: ProviderKind = ProviderKind::GcpKms;
 /// The permission to decrypt.

@@ -24,7 +24,12 @@ pub(super) enum Failed {
     Refused(CloudError),
 }
 
+pub(super) fn away(reason: CloudReason) -> Failed {
+    Failed::Away { reason, asked: None }
+}
+
 /// For clouds that make no data keys: then the hub does.
+#[cfg(any(feature = "kms-gcp", feature = "kms-azure"))]
 pub(super) fn no_randomness() -> Failed {
     Failed::Refused(CloudError::NoRandomness)
 }

@@ -18,8 +18,7 @@ use reqwest::Client;
 use tokio::time::timeout;
 
 use super::super::error::CloudReason;
-use super::super::rest::away;
-use super::super::service::Failed;
+use super::super::service::{Failed, away};
 use super::super::settings::{AzureIdentity, AzureSettings};
 use super::Place;
 use crate::config::is_this_machine;

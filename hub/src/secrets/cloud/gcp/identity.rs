@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::super::error::CloudReason;
-use super::super::rest::{Answer, Body as _, Hidden, away, is_safe, send};
-use super::super::service::Failed;
+use super::super::service::{Failed, away};
+use super::rest::{Answer, Body as _, Hidden, is_safe, send};
 
 /// What a token is good for: nothing but Cloud KMS.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";

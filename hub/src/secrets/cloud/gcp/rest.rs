@@ -1,19 +1,17 @@
-//! JSON over HTTPS, for a cloud that is spoken to without an SDK: one request, one answer of a bounded size.
+//! JSON over HTTPS: one request, one answer of a bounded size.
 
 use std::ops::Deref;
-use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
-use reqwest::{Certificate, Client, RequestBuilder, redirect};
+use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::error::{CloudError, CloudReason};
-use super::service::Failed;
+use super::super::error::CloudReason;
+use super::super::service::{Failed, away};
 use crate::config::is_this_machine;
-use crate::secrets::provider::ProviderKind;
 
 /// Longer is no answer of a key management.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -61,19 +59,6 @@ impl Answer {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
     }
-}
-
-/// One that goes where it was sent and nowhere else. How long anything may take is the gate's to say.
-pub(super) fn client(provider: ProviderKind, ca_cert: Option<&Path>) -> Result<Client, CloudError> {
-    let set_up = |what: String| CloudError::SetUp { provider, what };
-    let mut builder = Client::builder().redirect(redirect::Policy::none());
-    if let Some(path) = ca_cert {
-        let pem = std::fs::read(path).map_err(|error| set_up(format!("{}: {error}", path.display())))?;
-        let trusted = Certificate::from_pem_bundle(&pem).ok().filter(|trusted| !trusted.is_empty());
-        let trusted = trusted.ok_or_else(|| set_up(format!("{} holds no certificate", path.display())))?;
-        builder = builder.tls_certs_merge(trusted);
-    }
-    builder.build().map_err(|_| set_up("TLS is of no use".to_owned()))
 }
 
 /// Sends it once.
@@ -133,10 +118,6 @@ pub(super) fn is_safe(address: &str) -> bool {
         (Some("http"), Some(host)) => is_this_machine(host),
         _ => false,
     }
-}
-
-pub(super) fn away(reason: CloudReason) -> Failed {
-    Failed::Away { reason, asked: None }
 }
 
 #[cfg(test)]
