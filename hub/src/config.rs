@@ -22,6 +22,8 @@ mod sources;
 pub use expiry::Expiry;
 pub use rotation::RotationSettings;
 pub use secrets::Secrets;
+#[cfg(any(feature = "kms-gcp", feature = "kms-azure"))]
+pub(crate) use secrets::is_this_machine;
 pub use settings::{InvalidConfig, Problem};
 pub use sources::Source;
 

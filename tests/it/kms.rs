@@ -2,3 +2,6 @@
 //! tests: they check signatures and contexts and really encrypt, but nobody has an account anywhere.
 
 mod aws;
+mod azure;
+mod gcp;
+mod moves;

@@ -2,4 +2,8 @@
 //! cloud account is touched, and none is needed.
 
 pub mod aws;
+pub mod azure;
+mod cipher;
+mod form;
+pub mod gcp;
 mod sigv4;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::kms::Clouds;
 use super::settings::Settings;
 use super::{Database, Expiry, RotationSettings, expiry, kms, rotation};
-use crate::secrets::cloud::AwsSettings;
+use crate::secrets::cloud::{AwsSettings, AzureSettings, GcpSettings};
 use crate::secrets::vault::{Credential, Hidden, VaultAuth, VaultSettings};
 use crate::secrets::{Passphrase, ProviderKind};
 
@@ -35,6 +36,8 @@ pub struct Secrets {
     pub passphrase_file: Option<PathBuf>,
     pub vault: Option<VaultSettings>,
     pub aws_kms: Option<AwsSettings>,
+    pub gcp_kms: Option<GcpSettings>,
+    pub azure_keyvault: Option<AzureSettings>,
     pub expiry: Expiry,
     pub rotation: RotationSettings,
 }
@@ -49,6 +52,8 @@ impl Secrets {
             passphrase_file: None,
             vault: None,
             aws_kms: None,
+            gcp_kms: None,
+            azure_keyvault: None,
             expiry: Expiry::default(),
             rotation: RotationSettings::default(),
         }
@@ -61,18 +66,7 @@ pub(super) fn read(
     database: Option<&Database>,
     variables: &BTreeMap<String, String>,
 ) -> Secrets {
-    let provider = match settings.text("secrets.provider").as_deref() {
-        None | Some("local") => ProviderKind::Local,
-        Some("vault") => ProviderKind::Vault,
-        Some("aws-kms") => ProviderKind::AwsKms,
-        Some(other) => {
-            let what = format!(
-                "{other:?} is not available in this version; it knows \"local\", \"vault\" and \"aws-kms\""
-            );
-            settings.problem("secrets.provider", what);
-            ProviderKind::Local
-        }
-    };
+    let provider = read_provider(settings);
     let beside = match database {
         Some(Database::Sqlite(path)) => path.with_file_name("keyring"),
         Some(Database::Postgres(_)) | None => directory.join("keyring"),
@@ -82,10 +76,37 @@ pub(super) fn read(
     let passphrase = read_passphrase(settings, passphrase_file.is_some());
     let wanted = provider == ProviderKind::Vault || settings.has_table("secrets.vault");
     let vault = wanted.then(|| read_vault(settings, directory, variables)).flatten();
-    let wanted = provider == ProviderKind::AwsKms || settings.has_table("secrets.aws_kms");
-    let aws_kms = wanted.then(|| kms::read_aws(settings, directory, cfg!(feature = "kms-aws"))).flatten();
+    let Clouds { aws_kms, gcp_kms, azure_keyvault } = kms::read(settings, directory, provider, variables);
     let (expiry, rotation) = (expiry::read(settings), rotation::read(settings, directory));
-    Secrets { provider, keyring, passphrase, passphrase_file, vault, aws_kms, expiry, rotation }
+    Secrets {
+        provider,
+        keyring,
+        passphrase,
+        passphrase_file,
+        vault,
+        aws_kms,
+        gcp_kms,
+        azure_keyvault,
+        expiry,
+        rotation,
+    }
+}
+
+fn read_provider(settings: &mut Settings) -> ProviderKind {
+    const KINDS: [ProviderKind; 5] = [
+        ProviderKind::Local,
+        ProviderKind::Vault,
+        ProviderKind::AwsKms,
+        ProviderKind::GcpKms,
+        ProviderKind::AzureKeyVault,
+    ];
+    let Some(named) = settings.text("secrets.provider") else { return ProviderKind::Local };
+    let kind = KINDS.into_iter().find(|kind| kind.to_string() == named);
+    kind.unwrap_or_else(|| {
+        let known = KINDS.map(|kind| format!("{:?}", kind.to_string())).join(", ");
+        settings.problem("secrets.provider", format!("{named:?} is not known; there are {known}"));
+        ProviderKind::Local
+    })
 }
 
 fn read_passphrase(settings: &mut Settings, in_a_file: bool) -> Option<Passphrase> {
@@ -169,7 +190,7 @@ pub(super) fn checked_address(settings: &mut Settings, key: &str, addr: String) 
 }
 
 /// Whether what is sent there stays on this machine.
-pub(super) fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cloud::Cloud;
+use super::cloud::{Cloud, CloudError};
 use super::local::{LocalKeyring, Passphrase};
 use super::provider::{KeyProvider as _, ProviderKind, Providers, wrapped_by};
 use super::vault::Vault;
@@ -32,11 +32,8 @@ pub async fn providers_of<R: Registry>(
             (make && mark.is_none()) || settings.vault.as_ref().is_some_and(|vault| vault.create_key);
         vault.check_key(may_make).await.map_err(super::ProviderError::from)?;
     }
-    let mut providers = Providers::new(settings.provider, local.map(Arc::new), vault.map(Arc::new));
-    if let Some(aws) = &settings.aws_kms {
-        let cloud = Cloud::aws(aws).await.map_err(super::ProviderError::from)?;
-        providers = providers.with(Arc::new(cloud));
-    }
+    let providers = Providers::new(settings.provider, local.map(Arc::new), vault.map(Arc::new));
+    let providers = with_clouds(providers, settings).await.map_err(super::ProviderError::from)?;
     if settings.provider.is_a_cloud() {
         // Sees that the key is there and of use: nobody makes it but its owner.
         providers.current().await?;
@@ -50,6 +47,19 @@ pub async fn providers_of<R: Registry>(
         }
     };
     providers.unwrap_key(KEYRING_MARK, &mark).await?;
+    Ok(providers)
+}
+
+async fn with_clouds(mut providers: Providers, settings: &Secrets) -> Result<Providers, CloudError> {
+    if let Some(aws) = &settings.aws_kms {
+        providers = providers.with(Arc::new(Cloud::aws(aws).await?));
+    }
+    if let Some(gcp) = &settings.gcp_kms {
+        providers = providers.with(Arc::new(Cloud::gcp(gcp)?));
+    }
+    if let Some(azure) = &settings.azure_keyvault {
+        providers = providers.with(Arc::new(Cloud::azure(azure)?));
+    }
     Ok(providers)
 }
 

@@ -18,6 +18,8 @@ use super::vault::{Vault, VaultError};
 pub(super) const LOCAL_FORM: u8 = 1;
 pub(super) const VAULT_FORM: u8 = 2;
 pub(super) const AWS_FORM: u8 = 3;
+pub(super) const GCP_FORM: u8 = 4;
+pub(super) const AZURE_FORM: u8 = 5;
 
 /// What can hold the key-encryption key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +30,10 @@ pub enum ProviderKind {
     Vault,
     /// A key of AWS KMS.
     AwsKms,
+    /// A key of Google's Cloud KMS.
+    GcpKms,
+    /// A key of Azure Key Vault or of a managed HSM there.
+    AzureKeyVault,
 }
 
 impl ProviderKind {
@@ -35,7 +41,7 @@ impl ProviderKind {
     pub fn is_a_cloud(self) -> bool {
         match self {
             Self::Local | Self::Vault => false,
-            Self::AwsKms => true,
+            Self::AwsKms | Self::GcpKms | Self::AzureKeyVault => true,
         }
     }
 
@@ -45,6 +51,8 @@ impl ProviderKind {
             Self::Local => "the local keyring",
             Self::Vault => "Vault",
             Self::AwsKms => "AWS KMS",
+            Self::GcpKms => "Google Cloud KMS",
+            Self::AzureKeyVault => "Azure Key Vault",
         }
     }
 }
@@ -55,6 +63,8 @@ impl fmt::Display for ProviderKind {
             Self::Local => "local",
             Self::Vault => "vault",
             Self::AwsKms => "aws-kms",
+            Self::GcpKms => "gcp-kms",
+            Self::AzureKeyVault => "azure-keyvault",
         })
     }
 }
@@ -159,7 +169,9 @@ pub fn wrapped_by(wrapped: &[u8]) -> Result<KeyVersion, ProviderError> {
     match wrapped.first() {
         Some(&LOCAL_FORM) => LocalKeyring::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
         Some(&VAULT_FORM) => Vault::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
-        Some(&AWS_FORM) => Cloud::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped),
+        Some(&(AWS_FORM | GCP_FORM | AZURE_FORM)) => {
+            Cloud::wrapped_by(wrapped).ok_or(ProviderError::NotWrapped)
+        }
         Some(_) | None => Err(ProviderError::NotWrapped),
     }
 }
@@ -220,7 +232,9 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.wrap_key(name, plain).await,
             ProviderKind::Vault => self.vault_or_none()?.wrap_key(name, plain).await,
-            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.wrap_key(name, plain).await,
+            cloud @ (ProviderKind::AwsKms | ProviderKind::GcpKms | ProviderKind::AzureKeyVault) => {
+                self.cloud_or_none(cloud)?.wrap_key(name, plain).await
+            }
         }
     }
 
@@ -228,7 +242,9 @@ impl KeyProvider for Providers {
         match wrapped_by(wrapped)?.provider {
             ProviderKind::Local => self.local_or_none()?.unwrap_key(name, wrapped).await,
             ProviderKind::Vault => self.vault_or_none()?.unwrap_key(name, wrapped).await,
-            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.unwrap_key(name, wrapped).await,
+            cloud @ (ProviderKind::AwsKms | ProviderKind::GcpKms | ProviderKind::AzureKeyVault) => {
+                self.cloud_or_none(cloud)?.unwrap_key(name, wrapped).await
+            }
         }
     }
 
@@ -236,7 +252,9 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.current().await,
             ProviderKind::Vault => self.vault_or_none()?.current().await,
-            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.current().await,
+            cloud @ (ProviderKind::AwsKms | ProviderKind::GcpKms | ProviderKind::AzureKeyVault) => {
+                self.cloud_or_none(cloud)?.current().await
+            }
         }
     }
 
@@ -244,7 +262,9 @@ impl KeyProvider for Providers {
         match self.current {
             ProviderKind::Local => self.local_or_none()?.rotate().await,
             ProviderKind::Vault => self.vault_or_none()?.rotate().await,
-            cloud @ ProviderKind::AwsKms => self.cloud_or_none(cloud)?.rotate().await,
+            cloud @ (ProviderKind::AwsKms | ProviderKind::GcpKms | ProviderKind::AzureKeyVault) => {
+                self.cloud_or_none(cloud)?.rotate().await
+            }
         }
     }
 }

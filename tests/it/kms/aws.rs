@@ -40,6 +40,7 @@ async fn aws_kms_conforms_and_so_does_it_beside_a_keyring() {
     let kms = AwsKms::start_tls().await;
     let cloud = Arc::new(Cloud::aws(&settings(&kms, &scratch)).await.unwrap());
     conforms(&*cloud).await;
+    assert!(kms.has_bound("ca") && kms.has_bound("signing"), "CloudTrail shows what is asked for");
 
     let keyring = Arc::new(LocalKeyring::open_or_create(&scratch.path("keyring")).unwrap());
     let old = keyring.wrap("ca", b"of before").unwrap();
@@ -100,6 +101,11 @@ async fn each_trouble_says_what_to_do_and_nothing_of_what_aws_said() {
         assert!(told.contains("AWS KMS") && told.contains(said), "{fault:?}: {told}");
         assert!(!told.contains("canary"), "{fault:?}: {told}");
     }
+    kms.fault(Fault::OtherKey);
+    let cloud = Cloud::aws(&well).await.unwrap();
+    let wrapped = cloud.wrap_key("ca", b"a key").await.unwrap();
+    let told = cloud.unwrap_key("ca", &wrapped).await.unwrap_err().to_string();
+    assert!(told.contains("what another key opened"), "{told}");
     kms.fault(Fault::None);
     let unknown = AwsSettings { key: "alias/other".into(), ..well.clone() };
     assert!(refused(&unknown).await.contains("has no key alias/other"));

@@ -1,5 +1,6 @@
 //! Rotation by a service that is asked over HTTPS: a real one, which checks the signature as Standard Webhooks has it.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use llm_config_tests::http::Answer;
@@ -9,7 +10,7 @@ use llm_config_tests::wait::eventually;
 use llm_config_tests::webhook::{Mood, Webhook};
 use serde_json::{Value, json};
 
-use super::{FIRST, at, revealed, set, tables, until_step};
+use super::{FIRST, at, cut_at_every_step, revealed, set, tables, until_step};
 
 async fn hub_on(scratch: &Scratch, webhook: &Webhook, database: Database) -> Hub {
     let text = format!(
@@ -99,6 +100,26 @@ async fn a_service_whose_certificate_nobody_vouches_for_hears_nothing() {
     let told = |answer: &Answer| answer.text().contains("the service vendor cannot be reached");
     hub.client().until(&at("rotation"), told).await;
     assert_eq!((webhook.heard().len(), revealed(&hub, "").await), (0, json!(FIRST)));
+}
+
+/// The hub dies at one durable write after another; a service hears of each rotation under one id, however often.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_by_a_service_that_was_cut_at_any_step_is_completed_once() {
+    let scratch = Scratch::new("webhook-kills");
+    let webhook = Webhook::start_tls().await;
+    webhook.mood(Mood::Value("made-by-service"));
+    let mut hub = hub_on(&scratch, &webhook, Database::Sqlite).await;
+    hub.client().put(&at("rotation"), json!({"command": "vendor", "grace": "0s"})).await.expect(200);
+    let rotations = cut_at_every_step(&mut hub).await;
+    let known: BTreeSet<String> =
+        rotations.iter().map(|rotation| rotation["id"].as_str().unwrap().to_owned()).collect();
+    let heard = webhook.heard();
+    assert!(heard.iter().all(|heard| heard.signed), "{heard:?}");
+    let asked: BTreeSet<String> = heard.into_iter().map(|heard| heard.id).collect();
+    assert_eq!(
+        asked, known,
+        "nothing is asked for twice under two ids, and nothing comes of an id that is lost"
+    );
 }
 
 /// The hub dies while the service works, and asks again under the same id once it is back.

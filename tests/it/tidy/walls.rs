@@ -28,11 +28,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("utoipa", &["proto/src"]),
     ("vaultrs", &["hub/src/secrets/vault"]),
     ("rustify", &["hub/src/secrets/vault"]),
-    ("reqwest", &["hub/src/rotation"]),
+    ("reqwest", &["hub/src/rotation", "hub/src/secrets/cloud"]),
     ("aws_config", &["hub/src/secrets/cloud"]),
     ("aws_runtime", &["hub/src/secrets/cloud"]),
     ("aws_sdk_kms", &["hub/src/secrets/cloud"]),
     ("aws_smithy_http_client", &["hub/src/secrets/cloud"]),
+    ("azure_core", &["hub/src/secrets/cloud"]),
+    ("azure_identity", &["hub/src/secrets/cloud"]),
+    ("azure_security_keyvault_keys", &["hub/src/secrets/cloud"]),
 ];
 /// What reads a clock, a random source, a file, a socket or a runtime.
 const IMPURE: &[&str] = &[

@@ -126,27 +126,8 @@ async fn a_hub_moves_from_its_keyring_to_vault_and_back_and_survives_a_kill_at_e
     let edge = Edge::join(&scratch, "e1", &hub.open_token("e1").await).await;
 
     hub.stop();
-    let total: u64 = status(&config).await.values().sum();
-    // Each kill is at another of its writes to the disk, and the next run goes on from what the last one left.
-    let mut kills: u64 = 0;
-    for nth in 1_u16.. {
-        let copy = scratch.path(&format!("copy-{nth}"));
-        copy_folder(hub.data(), &copy);
-        let (database, original) = (copy.join("hub.sqlite"), hub.data().join("hub.sqlite"));
-        let text = std::fs::read_to_string(&config).unwrap();
-        let text = text.replace(original.to_str().unwrap(), database.to_str().unwrap());
-        let config = scratch.file(&format!("copy-{nth}.toml"), &text);
-        let ended = rewrap_killed_at(&config, nth, &copy.join("trace")).await;
-        let left = status(&config).await;
-        assert_eq!(left.values().sum::<u64>(), total, "nothing is lost: {left:?}");
-        keys(&config, "rewrap").await.done();
-        assert!(status(&config).await.keys().eq(["vault transit/llm-config-hub version 1"]));
-        if ended {
-            break;
-        }
-        kills += 1;
-    }
-    assert!(kills >= total, "{kills} kills for {total} keys");
+    let after = rewrap_killed_at_every_step(&scratch, &hub, &config).await;
+    assert_eq!(after, "vault transit/llm-config-hub version 1");
 
     hub.start().await;
     keys(&config, "rewrap").await.done();
@@ -167,6 +148,33 @@ async fn a_hub_moves_from_its_keyring_to_vault_and_back_and_survives_a_kill_at_e
     let after = status(&config).await;
     assert!(after.len() == 1 && after.keys().all(|key| key.starts_with("local ")), "{after:?}");
     all_open(&hub).await;
+}
+
+/// `keys rewrap` on copies of a stopped hub's database, each time killed at another of its writes to the disk; the next
+/// run goes on from what the last one left. Gives what wraps everything then.
+pub(crate) async fn rewrap_killed_at_every_step(scratch: &Scratch, hub: &Hub, config: &Path) -> String {
+    let total: u64 = status(config).await.values().sum();
+    for nth in 1_u16.. {
+        let copy = scratch.path("copy");
+        copy_folder(hub.data(), &copy);
+        let (database, original) = (copy.join("hub.sqlite"), hub.data().join("hub.sqlite"));
+        let text = std::fs::read_to_string(config).unwrap();
+        let text = text.replace(original.to_str().unwrap(), database.to_str().unwrap());
+        let config = scratch.file("copy.toml", &text);
+        let ended = rewrap_killed_at(&config, nth, &copy.join("trace")).await;
+        let left = status(&config).await;
+        assert_eq!(left.values().sum::<u64>(), total, "nothing is lost: {left:?}");
+        keys(&config, "rewrap").await.done();
+        let after = status(&config).await;
+        assert_eq!(after.len(), 1, "{after:?}");
+        std::fs::remove_dir_all(&copy).unwrap();
+        if ended {
+            let kills = nth - 1;
+            assert!(u64::from(kills) >= total, "{kills} kills for {total} keys");
+            return after.into_keys().next().expect("one");
+        }
+    }
+    unreachable!("it comes to an end")
 }
 
 /// Whether it came to its end, because it makes fewer such calls.

@@ -2,14 +2,14 @@
 //! that can be wrong with them.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a request meets one fault among many")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
+use super::cipher::{base64, open, seal, unbase64};
 use super::sigv4::is_signed;
 use crate::scratch::Scratch;
 use crate::server::{Server, tls};
@@ -37,6 +37,8 @@ pub enum Fault {
     Garbage,
     /// It takes connections and says nothing.
     Silent,
+    /// It says that another key opened what this one did.
+    OtherKey,
 }
 
 /// A server with two keys and one principal.
@@ -57,6 +59,8 @@ struct Account {
     /// Looks until a rotation that was asked for is done.
     rotating: Option<u32>,
     asked: BTreeMap<String, u32>,
+    /// Names that were in encryption contexts.
+    bound: BTreeSet<String>,
 }
 
 type Refusal = (u16, &'static str);
@@ -74,8 +78,14 @@ impl AwsKms {
 
     async fn listen(tls: Option<(tokio_rustls::TlsAcceptor, String)>) -> Self {
         let keys = [(KEY, vec![rand::random()]), (OTHER_KEY, vec![rand::random()])].into();
-        let account =
-            Account { fault: Fault::None, keys, alias: KEY, rotating: None, asked: BTreeMap::new() };
+        let account = Account {
+            fault: Fault::None,
+            keys,
+            alias: KEY,
+            rotating: None,
+            asked: BTreeMap::new(),
+            bound: BTreeSet::new(),
+        };
         let account = Arc::new(Mutex::new(account));
         let asked = Arc::clone(&account);
         let (tls, certificate) = tls.unzip();
@@ -104,6 +114,11 @@ impl AwsKms {
     /// How often an operation was asked for, refused ones included.
     pub fn asked(&self, operation: &str) -> u32 {
         self.account.lock().unwrap().asked.get(operation).copied().unwrap_or_default()
+    }
+
+    /// What was bound to this name, and by it.
+    pub fn has_bound(&self, name: &str) -> bool {
+        self.account.lock().unwrap().bound.contains(name)
     }
 
     /// Where it is.
@@ -188,6 +203,7 @@ impl Account {
             // Its key policy asks for the context.
             return Err((400, "AccessDeniedException"));
         }
+        self.bound.insert(bound("llm-config:name").to_owned());
         match operation {
             "GenerateDataKey" if asked["KeySpec"] == "AES_256" => {
                 let fresh: [u8; 32] = rand::random();
@@ -197,6 +213,7 @@ impl Account {
             "Decrypt" => {
                 let sealed = unbase64(asked["CiphertextBlob"].as_str().unwrap_or_default());
                 let plain = self.open(key, &context, &sealed).ok_or((400, "InvalidCiphertextException"))?;
+                let key = if self.fault == Fault::OtherKey { OTHER_KEY } else { key };
                 Ok(
                     json!({"KeyId": key, "Plaintext": base64(&plain), "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
                 )
@@ -237,27 +254,14 @@ impl Account {
 
     fn seal(&self, key: &str, context: &[u8], plain: &[u8]) -> Vec<u8> {
         let materials = &self.keys[key];
-        let nonce: [u8; 12] = rand::random();
-        let mut sealed = plain.to_vec();
-        cipher(materials.last().unwrap())
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut sealed)
-            .unwrap();
-        [&[u8::try_from(materials.len() - 1).unwrap()], nonce.as_slice(), &sealed].concat()
+        let newest = u8::try_from(materials.len() - 1).unwrap();
+        [&[newest], seal(materials.last().unwrap(), context, plain).as_slice()].concat()
     }
 
     fn open(&self, key: &str, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        let (version, rest) = sealed.split_first()?;
-        let (nonce, sealed) = rest.split_first_chunk::<12>()?;
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let material = self.keys[key].get(usize::from(*version))?;
-        let plain = cipher(material).open_in_place(nonce, Aad::from(context), &mut sealed).ok()?;
-        Some(plain.to_vec())
+        let (version, sealed) = sealed.split_first()?;
+        open(self.keys[key].get(usize::from(*version))?, context, sealed)
     }
-}
-
-fn cipher(material: &[u8; 32]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, material).unwrap())
 }
 
 /// The key and the encryption context, the same whatever order it was sent in.
@@ -265,14 +269,4 @@ fn context(key: &str, asked: &Value) -> Vec<u8> {
     let pairs: BTreeMap<&String, &Value> =
         asked["EncryptionContext"].as_object().into_iter().flatten().collect();
     json!([key, pairs]).to_string().into_bytes()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-fn unbase64(text: &str) -> Vec<u8> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default()
 }

@@ -17,7 +17,7 @@ use llm_config_shared::seal::SealKey;
 use zeroize::Zeroizing;
 
 use super::error::{CloudError, CloudReason};
-use super::service::{Failed, FreshKey, Service};
+use super::service::{Failed, FreshKey, Service, away};
 use super::settings::AwsSettings;
 use super::wrapped::MadeBy;
 use crate::secrets::provider::ProviderKind;
@@ -210,10 +210,6 @@ async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig, CloudError> {
 fn region_of(key: &str) -> Option<String> {
     let region = key.strip_prefix("arn:")?.split(':').nth(2)?;
     (!region.is_empty()).then(|| region.to_owned())
-}
-
-fn away(reason: CloudReason) -> Failed {
-    Failed::Away { reason, asked: None }
 }
 
 fn odd(what: &'static str) -> Failed {

@@ -17,6 +17,8 @@ pub enum CloudReason {
         "cannot be asked, for the hub has no credentials: give it a role, or say in hub.toml where they lie"
     )]
     NoCredentials,
+    #[error("cannot be asked, for the hub's credentials are of no use: {0}")]
+    Credentials(String),
     #[error("does not accept the hub's credentials: they are wrong or have expired")]
     BadCredentials,
     #[error("has the hub's key disabled: enable it")]
@@ -27,6 +29,8 @@ pub enum CloudReason {
     Failing(u16),
     #[error("gave an answer that is none")]
     NoAnswer,
+    #[error("and the hub do not hear the same: what is sent between them is changed on the way")]
+    Garbled,
 }
 
 /// Why a key could not be wrapped or unwrapped.
@@ -48,6 +52,11 @@ pub enum CloudError {
         provider.title()
     )]
     CannotOpen { provider: ProviderKind },
+    #[error(
+        "{} does not open what version {version} of the key {key} wrapped any more, for it is disabled or destroyed: enable \
+         it, and run `llm-config-hub keys rewrap` before it goes", provider.title()
+    )]
+    OldVersion { provider: ProviderKind, key: String, version: String },
     #[error("{} gave {what}", provider.title())]
     Answer { provider: ProviderKind, what: &'static str },
     #[error(
@@ -57,6 +66,8 @@ pub enum CloudError {
     RotationUnderWay { provider: ProviderKind },
     #[error("the connection to {} cannot be set up: {what}", provider.title())]
     SetUp { provider: ProviderKind, what: String },
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     #[error("this program was built without it: build it with --features {feature}")]
     NotBuilt { feature: &'static str },
 }
@@ -66,11 +77,15 @@ impl CloudError {
     pub fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Away { retry_after_s, .. } => Some(*retry_after_s),
-            Self::NoKey { .. } | Self::UnfitKey { .. } | Self::RotationUnderWay { .. } => Some(30),
+            Self::NoKey { .. }
+            | Self::UnfitKey { .. }
+            | Self::OldVersion { .. }
+            | Self::RotationUnderWay { .. } => Some(30),
             Self::OtherKey { .. }
             | Self::CannotOpen { .. }
             | Self::Answer { .. }
             | Self::SetUp { .. }
+            | Self::NoRandomness
             | Self::NotBuilt { .. } => None,
         }
     }

@@ -161,10 +161,14 @@ fn label(reason: &CloudReason) -> &'static str {
         CloudReason::Unreachable => "unreachable",
         CloudReason::Slow => "timeout",
         CloudReason::Throttled => "rate_limited",
-        CloudReason::Denied(_) | CloudReason::NoCredentials | CloudReason::BadCredentials => "denied",
+        CloudReason::Denied(_)
+        | CloudReason::NoCredentials
+        | CloudReason::Credentials(_)
+        | CloudReason::BadCredentials => "denied",
         CloudReason::KeyDisabled
         | CloudReason::KeyNotUsable
         | CloudReason::Failing(_)
-        | CloudReason::NoAnswer => "error",
+        | CloudReason::NoAnswer
+        | CloudReason::Garbled => "error",
     }
 }

@@ -1,7 +1,5 @@
 //! Wrapping and unwrapping by one key of a cloud, whichever cloud it is.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use llm_config_shared::codec::Writer;
@@ -13,19 +11,13 @@ use super::error::CloudError;
 use super::gate::Gate;
 use super::service::Service;
 use super::wrapped::{MadeBy, Parts, write_header};
+use super::{Boxed, Key};
 use crate::secrets::local::{context, random};
-use crate::secrets::provider::ProviderError;
+use crate::secrets::provider::{KeyVersion, ProviderError, ProviderKind};
 
 /// A rotation is done some time after it was asked for.
 const ROTATION_LOOKS: u32 = 30;
 const ROTATION_PAUSE: Duration = Duration::from_secs(1);
-
-/// An SDK's requests are futures within futures, deeper than the compiler follows when they are part of all that seals.
-pub(super) fn boxed<'a, T>(
-    request: impl Future<Output = T> + Send + 'a,
-) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
-    Box::pin(request)
-}
 
 /// One key of one cloud.
 pub(super) struct CloudKey<S> {
@@ -39,11 +31,7 @@ impl<S: Service> CloudKey<S> {
         Self { gate: Gate::new(timeout), service }
     }
 
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.gate.trouble().map(|reason| format!("{} {reason}", S::KIND.title()))
-    }
-
-    pub(super) async fn keep(&self, stop: CancellationToken) {
+    async fn look_after(&self, stop: CancellationToken) {
         self.gate.is_kept(true);
         let mut news = self.gate.news();
         loop {
@@ -60,7 +48,7 @@ impl<S: Service> CloudKey<S> {
         self.gate.is_kept(false);
     }
 
-    pub(super) async fn wrap(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, ProviderError> {
+    async fn wrap_under_fresh(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, ProviderError> {
         let fresh = self.gate.ask(S::KIND, "generate", self.service.fresh_data_key(name)).await?;
         let mut out = Writer::default();
         write_header(&mut out, &fresh.by, &fresh.wrapped);
@@ -73,11 +61,7 @@ impl<S: Service> CloudKey<S> {
         Ok(out.finish())
     }
 
-    pub(super) async fn unwrap(
-        &self,
-        name: &str,
-        wrapped: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
+    async fn open_wrapped(&self, name: &str, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
         let parts = Parts::of(wrapped).ok_or(ProviderError::NotWrapped)?;
         self.see_that_it_is_ours(&parts.by).await?;
         let asked = self.service.open_data_key(&parts.by, parts.wrapped_key, name);
@@ -92,28 +76,62 @@ impl<S: Service> CloudKey<S> {
             return Ok(());
         }
         // An alias may have moved since.
-        let configured = self.current().await?.key;
+        let configured = self.now().await?.key;
         if configured == by.key {
             return Ok(());
         }
         Err(CloudError::OtherKey { provider: S::KIND, wrapped: by.key.clone(), configured })
     }
 
-    pub(super) async fn current(&self) -> Result<MadeBy, CloudError> {
+    async fn now(&self) -> Result<MadeBy, CloudError> {
         self.gate.ask(S::KIND, "read_key", self.service.current()).await
     }
 
-    pub(super) async fn rotate(&self) -> Result<MadeBy, CloudError> {
-        let before = self.current().await?;
+    async fn renew(&self) -> Result<MadeBy, CloudError> {
+        let before = self.now().await?;
         self.gate.ask(S::KIND, "rotate", self.service.rotate()).await?;
         for _ in 0..ROTATION_LOOKS {
-            let now = self.current().await?;
+            let now = self.now().await?;
             if now != before {
                 return Ok(now);
             }
             tokio::time::sleep(ROTATION_PAUSE).await;
         }
         Err(CloudError::RotationUnderWay { provider: S::KIND })
+    }
+}
+
+impl<S: Service> Key for CloudKey<S> {
+    fn kind(&self) -> ProviderKind {
+        S::KIND
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.gate.trouble().map(|reason| format!("{} {reason}", S::KIND.title()))
+    }
+
+    fn keep(&self, stop: CancellationToken) -> Boxed<'_, ()> {
+        Box::pin(self.look_after(stop))
+    }
+
+    fn wrap<'a>(&'a self, name: &'a str, plain: &'a [u8]) -> Boxed<'a, Result<Vec<u8>, ProviderError>> {
+        Box::pin(self.wrap_under_fresh(name, plain))
+    }
+
+    fn unwrap<'a>(
+        &'a self,
+        name: &'a str,
+        wrapped: &'a [u8],
+    ) -> Boxed<'a, Result<Zeroizing<Vec<u8>>, ProviderError>> {
+        Box::pin(self.open_wrapped(name, wrapped))
+    }
+
+    fn current(&self) -> Boxed<'_, Result<KeyVersion, ProviderError>> {
+        Box::pin(async { Ok(self.now().await?.version()) })
+    }
+
+    fn rotate(&self) -> Boxed<'_, Result<KeyVersion, ProviderError>> {
+        Box::pin(async { Ok(self.renew().await?.version()) })
     }
 }
 

@@ -24,6 +24,16 @@ pub(super) enum Failed {
     Refused(CloudError),
 }
 
+pub(super) fn away(reason: CloudReason) -> Failed {
+    Failed::Away { reason, asked: None }
+}
+
+/// For clouds that make no data keys: then the hub does.
+#[cfg(any(feature = "kms-gcp", feature = "kms-azure"))]
+pub(super) fn no_randomness() -> Failed {
+    Failed::Refused(CloudError::NoRandomness)
+}
+
 /// Requests to a cloud about one key. Each is made once: pauses and bounds are the gate's.
 pub(super) trait Service: Send + Sync {
     const KIND: ProviderKind;

@@ -3,7 +3,7 @@
 
 use llm_config_shared::codec::{Reader, Writer};
 
-use crate::secrets::provider::{AWS_FORM, KeyVersion, ProviderKind};
+use crate::secrets::provider::{AWS_FORM, AZURE_FORM, GCP_FORM, KeyVersion, ProviderKind};
 
 const NAME_BYTES_MAX: usize = 2_048;
 const WRAPPED_BYTES_MAX: usize = 16 << 10;
@@ -29,16 +29,18 @@ impl MadeBy {
 }
 
 /// All that stands before what is sealed, and that it is bound to.
-#[cfg_attr(not(any(test, feature = "kms-aws")), allow(dead_code, reason = "only a cloud wraps"))]
 pub(super) fn write_header(out: &mut Writer, by: &MadeBy, wrapped_key: &[u8]) {
-    out.u8(AWS_FORM);
+    out.u8(match by.provider {
+        ProviderKind::GcpKms => GCP_FORM,
+        ProviderKind::AzureKeyVault => AZURE_FORM,
+        ProviderKind::AwsKms | ProviderKind::Local | ProviderKind::Vault => AWS_FORM,
+    });
     out.str(&by.key);
     out.str(&by.version);
     out.bytes(wrapped_key);
 }
 
 /// What is wrapped, taken apart.
-#[cfg_attr(not(feature = "kms-aws"), allow(dead_code, reason = "only a cloud opens it"))]
 pub(super) struct Parts<'a> {
     pub(super) by: MadeBy,
     pub(super) wrapped_key: &'a [u8],
@@ -52,6 +54,8 @@ impl<'a> Parts<'a> {
         let mut reader = Reader::new(wrapped);
         let provider = match reader.u8("form").ok()? {
             AWS_FORM => ProviderKind::AwsKms,
+            GCP_FORM => ProviderKind::GcpKms,
+            AZURE_FORM => ProviderKind::AzureKeyVault,
             _ => return None,
         };
         let key = reader.str(NAME_BYTES_MAX, "key").ok()?.to_owned();
@@ -70,20 +74,24 @@ mod tests {
 
     #[test]
     fn what_a_cloud_wrapped_says_by_which_version_of_which_key() {
-        let by =
-            MadeBy { provider: ProviderKind::AwsKms, key: "arn:aws:kms:x".into(), version: "abc".into() };
-        let mut out = Writer::default();
-        write_header(&mut out, &by, b"wrapped");
-        let header = out.len();
-        out.bytes(b"sealed");
-        let wrapped = out.finish();
-        let parts = Parts::of(&wrapped).unwrap();
-        assert_eq!((parts.wrapped_key, parts.sealed), (&b"wrapped"[..], &b"sealed"[..]));
-        assert_eq!((parts.header.len(), &parts.by), (header, &by));
-        let told = parts.by.version();
-        assert_eq!(told.to_string(), "aws-kms arn:aws:kms:x version abc");
-        for cut in 0..wrapped.len() {
-            assert!(Parts::of(&wrapped[..cut]).is_none(), "cut at {cut}");
+        for (provider, said) in [
+            (ProviderKind::AwsKms, "aws-kms the:key version abc"),
+            (ProviderKind::GcpKms, "gcp-kms the:key version abc"),
+            (ProviderKind::AzureKeyVault, "azure-keyvault the:key version abc"),
+        ] {
+            let by = MadeBy { provider, key: "the:key".into(), version: "abc".into() };
+            let mut out = Writer::default();
+            write_header(&mut out, &by, b"wrapped");
+            let header = out.len();
+            out.bytes(b"sealed");
+            let wrapped = out.finish();
+            let parts = Parts::of(&wrapped).unwrap();
+            assert_eq!((parts.wrapped_key, parts.sealed), (&b"wrapped"[..], &b"sealed"[..]));
+            assert_eq!((parts.header.len(), &parts.by), (header, &by));
+            assert_eq!(parts.by.version().to_string(), said);
+            for cut in 0..wrapped.len() {
+                assert!(Parts::of(&wrapped[..cut]).is_none(), "cut at {cut}");
+            }
         }
     }
 }

@@ -16,8 +16,8 @@ impl Hidden {
         Self(Zeroizing::new(text))
     }
 
-    /// To be sent to Vault, and nowhere else.
-    pub(super) fn expose(&self) -> &str {
+    /// To be sent to whoever asks the hub who it is, and nowhere else.
+    pub(in crate::secrets) fn expose(&self) -> &str {
         &self.0
     }
 }
