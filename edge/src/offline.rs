@@ -3,18 +3,16 @@
 //! What the clocks mean is decided in `shared::offline`; here they are read, the hub's words are checked and kept, and the
 //! key is forgotten when the time has come. Whoever opens a secret asks here first, so a lock needs no timer to hold.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use llm_config_shared::name::{Namespace, Subtree, Tenant};
-use llm_config_shared::offline::{Clocks, Contact, OfflineLimits, SessionMark, verify_limit};
+use llm_config_shared::offline::{Clocks, Gate, SessionMark, verify_limit};
 use llm_config_shared::seal::{CannotOpen, SealKey};
 use llm_config_shared::secret::{SealedLimitKeys, open_limit_keys};
 use llm_config_shared::segment::{Rejected, VerificationKeys};
 use llm_config_shared::stamp::ActorId;
-use llm_config_shared::time::UnixMillis;
 
 use crate::keys::SealingKeys;
 
@@ -29,6 +27,7 @@ use disk::{Disk, Kept};
 
 pub use disk::{CONTACT, HUB_KEY, LIMIT_KEYS, destroy};
 pub use limit_secret::{LIMIT_SECRET, limit_secret};
+pub use llm_config_shared::offline::{LimitKeys, Lock, LockedBy, NotCarried};
 pub use report::SecretsStatus;
 pub use restart::{FILE as RESTART_FILE, InvalidOfflineRestart, NeedsTpm, OfflineRestart};
 pub(crate) use watch::watch;
@@ -36,60 +35,9 @@ pub(crate) use watch::watch;
 /// While the hub is silent, how long already is written down so often, in milliseconds.
 const KEEP_EVERY_MS: u64 = 60_000;
 
-/// One for each subtree whose secrets this edge receives.
-pub type LimitKeys = BTreeMap<Subtree, SealKey>;
-
-/// Why secrets are locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LockedBy {
-    #[error("the hub was not reached within the offline limit")]
-    Limit,
-    #[error("this edge was started without its hub, which has the key (offline_restart = never)")]
-    Restart,
-    #[error("the machine was started several times without its hub, and how long it was off is not known")]
-    Reboots,
-    #[error("the hub was never reached")]
-    NeverReached,
-}
-
-impl LockedBy {
-    /// For programs.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Limit => "offline_limit",
-            Self::Restart => "offline_restart",
-            Self::Reboots => "offline_reboots",
-            Self::NeverReached => "never_reached",
-        }
-    }
-}
-
-/// A lock and since when it holds: by the hub's clock for a limit that has passed, else by this machine's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("secrets are locked since {}: {by}; they open when the hub is reached", since.to_rfc3339())]
-pub struct Lock {
-    pub by: LockedBy,
-    pub since: UnixMillis,
-}
-
 /// The limit keys as they lie in an edge's directory, for whoever has what they lie under: the replica's key or the limit secret.
 pub fn limit_keys_on_disk(directory: &std::path::Path, under: &SealKey) -> LimitKeys {
     Disk::new(directory.to_owned(), under.clone(), None).limit_keys()
-}
-
-/// Why what was carried here opens nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotCarried {
-    #[error("the file is not this edge's hub's: {0}")]
-    Rejected(#[from] Rejected),
-    #[error("the file was made for another edge")]
-    NotMine,
-    #[error("the file is not newer than what this edge has heard from its hub; make a new one")]
-    NotNewer,
-    #[error("the file is older than the offline limit; make a new one")]
-    TooOld,
-    #[error("this edge was never reached by its hub, and cannot tell how old the file is")]
-    NeverReached,
 }
 
 /// What is to be done after the clocks were looked at.
@@ -129,19 +77,10 @@ pub struct Offline {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    contact: Option<Contact>,
+    gate: Gate,
     /// The hub's words that the limits are from.
     statement: Bytes,
-    limits: OfflineLimits,
-    /// Without its subtree's no key of secrets opens.
-    keys: LimitKeys,
-    started_at: UnixMillis,
-    /// The session that was begun last, and the boot-time clock then.
-    asked: Option<(SessionMark, u64)>,
-    /// Whether the hub has answered it.
-    answered: bool,
     warned: bool,
     kept_at_ms: u64,
 }
@@ -179,31 +118,27 @@ impl Offline {
     ) -> Arc<Self> {
         let disk = Disk::new(directory, replica_key, under);
         let now = clocks();
-        let mut state = State { started_at: now.wall, ..State::default() };
-        if let Some(kept) = disk.contact() {
-            // What cannot be checked any more was said by nobody.
-            if let Ok(statement) = verify_limit(&kept.statement, keys) {
-                state.limits = statement.limits;
-                state.statement = kept.statement;
-                state.contact = Some(kept.contact);
-            }
-        }
-        match restart {
-            OfflineRestart::File | OfflineRestart::Tpm => state.keys = disk.limit_keys(),
-            OfflineRestart::Never => {}
-        }
+        let mut statement = Bytes::new();
+        // What cannot be checked any more was said by nobody.
+        let kept = disk.contact().and_then(|kept| {
+            let said = verify_limit(&kept.statement, keys).ok()?;
+            statement = kept.statement;
+            Some((kept.contact, said.limits))
+        });
+        let limit_keys = match restart {
+            OfflineRestart::File | OfflineRestart::Tpm => disk.limit_keys(),
+            OfflineRestart::Never => LimitKeys::new(),
+        };
         // Also those that lie under what is not used any more.
-        if state.keys.is_empty()
+        if limit_keys.is_empty()
             && let Err(error) = disk.destroy_limit_keys()
         {
             tracing::error!(%error, "a key from before, when it was kept in a file, cannot be removed");
         }
-        // A start of the machine counts from now on, however soon the next one comes.
-        state.silent_ms(now);
-        let offline = Self { receiver, restart, clocks, disk, state: Mutex::default() };
-        offline.keep(&mut state, now);
-        *offline.state() = state;
-        Arc::new(offline)
+        let gate = Gate::resume((receiver.tenant.clone(), receiver.edge), kept, limit_keys, now);
+        let mut state = State { gate, statement, warned: false, kept_at_ms: 0 };
+        keep(&disk, restart, &mut state, now);
+        Arc::new(Self { receiver, restart, clocks, disk, state: Mutex::new(state) })
     }
 
     /// Whom the hub seals to.
@@ -229,9 +164,7 @@ impl Offline {
     /// A session begins: only a word that names it counts as contact.
     pub fn asked(&self, mark: SessionMark) {
         let now = (self.clocks)();
-        let mut state = self.state();
-        state.asked = Some((mark, now.since_boot_ms));
-        state.answered = false;
+        self.state().gate.asked(mark, now);
     }
 
     /// The hub has said that it is there.
@@ -242,32 +175,8 @@ impl Offline {
         let statement = verify_limit(bytes, keys)?;
         let now = (self.clocks)();
         let mut state = self.state();
-        let Some((mark, asked_ms)) = state.asked else { return Err(Rejected::Order) };
-        let mine = statement.tenant == self.receiver.tenant && statement.edge == self.receiver.edge;
-        if !mine || statement.session != Some(mark) {
-            return Err(Rejected::Order);
-        }
-        let keys = self.receiver.open(&statement.keys).map_err(|_| Rejected::Hash)?;
-        if keys.len() != statement.subtrees.len() {
-            return Err(Rejected::Hash);
-        }
-        let contact = match state.contact.take() {
-            Some(mut contact) if state.answered => {
-                contact.heard_again(statement.issued_at, now);
-                contact
-            }
-            _ => {
-                let delay_ms = now.since_boot_ms.saturating_sub(asked_ms);
-                Contact::heard(statement.issued_at, delay_ms, now)
-            }
-        };
-        state.contact = Some(contact);
-        state.answered = true;
-        state.limits = statement.limits;
-        state.statement = bytes.clone();
-        state.keys = statement.subtrees.into_iter().zip(keys).collect();
-        state.warned = false;
-        self.keep(&mut state, now);
+        state.gate.heard(statement, |sealed| self.receiver.open(sealed), now)?;
+        self.has_heard(&mut state, bytes, now);
         Ok(())
     }
 
@@ -277,50 +186,34 @@ impl Offline {
     /// When it is another's, not newer than what was heard before, or too old by now. Nothing is changed then.
     pub fn carried(&self, bytes: &Bytes, keys: &VerificationKeys) -> Result<(), NotCarried> {
         let statement = verify_limit(bytes, keys)?;
-        let mine = statement.tenant == self.receiver.tenant && statement.edge == self.receiver.edge;
-        if !mine || statement.session.is_some() {
-            return Err(NotCarried::NotMine);
-        }
         let now = (self.clocks)();
         let mut state = self.state();
-        let mut contact = state.contact.clone().ok_or(NotCarried::NeverReached)?;
-        if !contact.carried(statement.issued_at, now) {
-            return Err(NotCarried::NotNewer);
-        }
-        if contact.silent_ms(now) >= statement.limits.extremes().0 {
-            return Err(NotCarried::TooOld);
-        }
-        let opened = self.receiver.open(&statement.keys).map_err(|_| NotCarried::NotMine)?;
-        if opened.len() != statement.subtrees.len() {
-            return Err(NotCarried::NotMine);
-        }
-        state.contact = Some(contact);
-        state.answered = false;
-        state.limits = statement.limits;
-        state.statement = bytes.clone();
-        state.keys = statement.subtrees.into_iter().zip(opened).collect();
-        state.warned = false;
-        self.keep(&mut state, now);
+        state.gate.carried(statement, |sealed| self.receiver.open(sealed), now)?;
+        self.has_heard(&mut state, bytes, now);
         Ok(())
+    }
+
+    fn has_heard(&self, state: &mut State, bytes: &Bytes, now: Clocks) {
+        state.statement = bytes.clone();
+        state.warned = false;
+        keep(&self.disk, self.restart, state, now);
     }
 
     /// Looks at the clocks and at what has to be done.
     pub fn look(&self) -> Due {
         let now = (self.clocks)();
         let mut state = self.state();
-        let Some(silent_ms) = state.silent_ms(now).filter(|_| !state.keys.is_empty()) else {
+        let Some(silent_ms) = state.gate.silent_ms(now).filter(|_| !state.gate.keys().is_empty()) else {
             return Due::Nothing;
         };
-        let (lock, subtrees) = state.over(silent_ms);
-        if let Some(lock) = lock {
-            state.keys.retain(|subtree, _| !subtrees.contains(subtree));
-            self.keep(&mut state, now);
+        if let Some((lock, subtrees)) = state.gate.forget_over(silent_ms) {
+            keep(&self.disk, self.restart, &mut state, now);
             return Due::Lock(lock, subtrees);
         }
         if now.since_boot_ms.saturating_sub(state.kept_at_ms) >= KEEP_EVERY_MS {
-            self.keep(&mut state, now);
+            keep(&self.disk, self.restart, &mut state, now);
         }
-        let (_, shortest_ms) = state.limits.extremes();
+        let (_, shortest_ms) = state.gate.limits().extremes();
         if silent_ms >= shortest_ms / 2 && !std::mem::replace(&mut state.warned, true) {
             return Due::Warn { left_ms: shortest_ms.saturating_sub(silent_ms) };
         }
@@ -333,31 +226,12 @@ impl Offline {
     /// The lock that holds.
     pub fn check(&self, namespace: &Namespace) -> Result<(), Lock> {
         let now = (self.clocks)();
-        let mut state = self.state();
-        let silent_ms = state.silent_ms(now);
-        match state.lock(silent_ms, state.limits.of(namespace), Some(namespace)) {
-            Some(lock) => Err(lock),
-            None => Ok(()),
-        }
+        self.state().gate.check(namespace, now)
     }
 
     /// The keys that what the replica holds of secret keys opens with, by subtree.
     pub(crate) fn keys(&self) -> LimitKeys {
-        self.state().keys.clone()
-    }
-
-    /// A limit that is kept is only as good as the last time that it was written down.
-    fn keep(&self, state: &mut State, now: Clocks) {
-        let Some(contact) = state.contact.clone() else { return };
-        state.kept_at_ms = now.since_boot_ms;
-        let kept = Kept { contact, statement: state.statement.clone() };
-        let written = self.disk.put_contact(&kept).and_then(|()| match self.restart {
-            OfflineRestart::File | OfflineRestart::Tpm => self.disk.put_limit_keys(&state.keys),
-            OfflineRestart::Never => Ok(()),
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "when the hub was last reached cannot be written down");
-        }
+        self.state().gate.keys().clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -366,40 +240,17 @@ impl Offline {
     }
 }
 
-impl State {
-    fn silent_ms(&mut self, now: Clocks) -> Option<u64> {
-        self.contact.as_mut().map(|contact| contact.silent_ms(now))
-    }
-
-    /// The lock that holds where the limit is this. Without a namespace it is asked for any secret at all.
-    fn lock(&self, silent_ms: Option<u64>, limit_ms: u64, namespace: Option<&Namespace>) -> Option<Lock> {
-        let here = |by| Some(Lock { by, since: self.started_at });
-        let Some(silent_ms) = silent_ms else { return here(LockedBy::NeverReached) };
-        if silent_ms >= limit_ms {
-            return Some(self.passed(limit_ms));
-        }
-        if self.contact.as_ref().is_some_and(Contact::too_many_reboots) {
-            return here(LockedBy::Reboots);
-        }
-        let opens = |subtree: &Subtree| namespace.is_none_or(|namespace| subtree.contains(namespace));
-        if self.keys.keys().any(opens) { None } else { here(LockedBy::Restart) }
-    }
-
-    /// The subtrees of which no secret may be opened any more, and why.
-    fn over(&self, silent_ms: u64) -> (Option<Lock>, Vec<Subtree>) {
-        let all = || self.keys.keys().cloned().collect();
-        if self.contact.as_ref().is_some_and(Contact::too_many_reboots) {
-            return (Some(Lock { by: LockedBy::Reboots, since: self.started_at }), all());
-        }
-        let over = |subtree: &&Subtree| silent_ms >= self.limits.within(subtree).0;
-        let subtrees: Vec<Subtree> = self.keys.keys().filter(over).cloned().collect();
-        let limit_ms = subtrees.iter().map(|subtree| self.limits.within(subtree).0).min();
-        (limit_ms.map(|limit_ms| self.passed(limit_ms)), subtrees)
-    }
-
-    fn passed(&self, limit_ms: u64) -> Lock {
-        let heard = self.contact.as_ref().map_or(self.started_at, Contact::issued_at);
-        Lock { by: LockedBy::Limit, since: UnixMillis(heard.0.saturating_add(limit_ms)) }
+/// A limit that is kept is only as good as the last time that it was written down.
+fn keep(disk: &Disk, restart: OfflineRestart, state: &mut State, now: Clocks) {
+    let Some(contact) = state.gate.contact().cloned() else { return };
+    state.kept_at_ms = now.since_boot_ms;
+    let kept = Kept { contact, statement: state.statement.clone() };
+    let written = disk.put_contact(&kept).and_then(|()| match restart {
+        OfflineRestart::File | OfflineRestart::Tpm => disk.put_limit_keys(state.gate.keys()),
+        OfflineRestart::Never => Ok(()),
+    });
+    if let Err(error) = written {
+        tracing::warn!(%error, "when the hub was last reached cannot be written down");
     }
 }
 

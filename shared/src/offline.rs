@@ -11,9 +11,11 @@ use crate::limits::OFFLINE_LIMIT_MS;
 use crate::name::{Namespace, Subtree};
 
 mod contact;
+mod gate;
 mod statement;
 
 pub use contact::{BootId, Clocks, Contact};
+pub use gate::{Gate, GateRules, LimitKeys, Lock, LockedBy, NotCarried};
 pub use statement::{LimitStatement, SessionMark, verify_limit};
 
 /// Limits as they were set, each for a namespace and everything below it, in milliseconds.

@@ -7,6 +7,7 @@ pub mod journal;
 pub mod mutants;
 pub mod network;
 mod regions;
+pub mod secrets;
 pub mod stats;
 pub mod trace;
 pub mod truth;

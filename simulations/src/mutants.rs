@@ -1,7 +1,9 @@
 //! Every rule switched off, one after the other: a rule whose absence nobody notices is no rule.
 
+use llm_config_shared::offline::GateRules;
 use llm_config_shared::replication::rules::Rules;
 
+use crate::secrets::SecretRules;
 use crate::world::Setup;
 
 /// One rule, and the product without it.
@@ -22,6 +24,14 @@ const fn without(rules: Rules) -> Setup {
 }
 
 const ALL: Rules = Rules::ALL;
+
+/// As [`without`], of the world of secrets.
+const fn unguarded(secrets: SecretRules) -> Setup {
+    Setup { secrets, ..Setup::REAL }
+}
+
+const SECRETS: SecretRules = SecretRules::ALL;
+const GATE: GateRules = GateRules::ALL;
 
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
@@ -73,6 +83,47 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "region epochs", rule: "2.14", setup: without(Rules { region_epochs: false, ..ALL }) },
     Mutant { name: "bookmarks", rule: "2.14", setup: Setup { bookmarks: false, ..Setup::REAL } },
     Mutant { name: "grace", rule: "2.7 5", setup: without(Rules { grace: false, ..ALL }) },
+    Mutant {
+        name: "limit: session",
+        rule: "2.10",
+        setup: unguarded(SecretRules { gate: GateRules { session: false, ..GATE }, ..SECRETS }),
+    },
+    Mutant {
+        name: "limit: reboots",
+        rule: "2.10",
+        setup: unguarded(SecretRules { gate: GateRules { reboots: false, ..GATE }, ..SECRETS }),
+    },
+    Mutant {
+        name: "limit: tightest",
+        rule: "2.10",
+        setup: unguarded(SecretRules { gate: GateRules { tightest: false, ..GATE }, ..SECRETS }),
+    },
+    Mutant {
+        name: "limit: boot clock",
+        rule: "2.10",
+        setup: unguarded(SecretRules { boot_clock: false, ..SECRETS }),
+    },
+    Mutant { name: "limit: kept", rule: "2.10", setup: unguarded(SecretRules { kept: false, ..SECRETS }) },
+    Mutant {
+        name: "limit: forgotten",
+        rule: "2.10",
+        setup: unguarded(SecretRules { forgotten: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "removed: wiped",
+        rule: "2.10",
+        setup: unguarded(SecretRules { wiped: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "lost: new keys",
+        rule: "2.10",
+        setup: unguarded(SecretRules { new_keys: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "ledger first",
+        rule: "2.10",
+        setup: unguarded(SecretRules { ledger_first: false, ..SECRETS }),
+    },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

@@ -19,6 +19,7 @@ use crate::invariants::{Check, Violation};
 use crate::journal::SimJournal;
 use crate::network::{Down, Network, Parcel, StreamId};
 use crate::regions;
+use crate::secrets::{self, SecretRules};
 use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::truth::{Reader, Truth};
@@ -56,6 +57,10 @@ pub const HUB_SKEW_MS: i64 = 20;
 /// One of so many worlds is one of several regions.
 pub(crate) const REGIONS_EACH: u64 = 5;
 
+/// And one of so many is one of secrets.
+const SECRETS_EACH: u64 = 10;
+const SECRETS_AT: u64 = 3;
+
 /// What is switched on. [`Setup::REAL`] is the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -74,6 +79,7 @@ pub struct Setup {
     pub rot: bool,
     /// Where another region has read to in a hub's history counts only under the leadership that it was read under.
     pub bookmarks: bool,
+    pub secrets: SecretRules,
 }
 
 impl Setup {
@@ -86,6 +92,7 @@ impl Setup {
         stubs: true,
         rot: true,
         bookmarks: true,
+        secrets: SecretRules::ALL,
     };
 
     pub(crate) fn database(self) -> SimJournal {
@@ -260,6 +267,9 @@ pub struct World {
 pub fn run(seed: u64, setup: Setup, keep_lines: bool) -> Outcome {
     if seed % REGIONS_EACH == REGIONS_EACH - 1 {
         return regions::run(seed, setup, keep_lines);
+    }
+    if seed % SECRETS_EACH == SECRETS_AT {
+        return secrets::run(seed, setup, keep_lines);
     }
     let mut world = World::new(seed, setup, keep_lines);
     let violation = world.live().err();

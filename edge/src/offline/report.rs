@@ -29,13 +29,14 @@ impl Offline {
     pub fn report(&self) -> SecretsStatus {
         let now = (self.clocks)();
         let mut state = self.state();
-        let silent_ms = state.silent_ms(now);
-        let (longest_ms, shortest_ms) = state.limits.extremes();
-        let lock = state.lock(silent_ms, longest_ms, None);
+        let gate = &mut state.gate;
+        let silent_ms = gate.silent_ms(now);
+        let (longest_ms, shortest_ms) = gate.limits().extremes();
+        let lock = gate.lock(silent_ms, longest_ms, None);
         let left = |limit_ms: u64| limit_ms.checked_sub(silent_ms?).filter(|left_ms| *left_ms > 0);
         let lefts =
-            || state.limits.iter().filter_map(|(_, limit_ms)| left(limit_ms)).filter(|_| lock.is_none());
-        let known = |limit_ms| state.contact.as_ref().map(|_| limit_ms);
+            || gate.limits().iter().filter_map(|(_, limit_ms)| left(limit_ms)).filter(|_| lock.is_none());
+        let known = |limit_ms| gate.contact().map(|_| limit_ms);
         SecretsStatus {
             offline_restart: self.restart.as_str(),
             open: lock.is_none(),

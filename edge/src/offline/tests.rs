@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use llm_config_shared::limits::OFFLINE_LIMIT_MS;
 use llm_config_shared::name::Subtree;
-use llm_config_shared::offline::{BootId, LimitStatement};
+use llm_config_shared::offline::{BootId, LimitStatement, OfflineLimits};
 use llm_config_shared::secret::{SealedLimitKeys, seal_limit_keys, sealing_keypair};
+use llm_config_shared::time::UnixMillis;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use uuid::Uuid;
 
