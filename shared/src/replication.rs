@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod backoff;
+pub mod carry;
 pub mod edge;
 pub mod frame;
 pub mod hub;

@@ -8,14 +8,11 @@ use llm_config_proto::possession::carried_message;
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::Caller;
 use llm_config_proto::sync::Piece;
-use llm_config_shared::limits::{CARRIED_MS, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::limits::CARRIED_MS;
 use llm_config_shared::parcel::{Cover, Label, Packer};
-use llm_config_shared::replication::edge::Exported;
-use llm_config_shared::replication::frame::EdgeFrame;
 use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::seal_file_key;
 use llm_config_shared::time::UnixMillis;
-use llm_config_shared::write::Write;
 
 use super::service::EdgeService;
 
@@ -62,28 +59,9 @@ async fn carried(service: &EdgeService, caller: &Caller) -> Result<(Vec<u8>, usi
         .signed_by_edge(|body| reporter.keys().sign(&carried_message(body)))
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let (mut packer, mut file) = Packer::new(key, &signed);
-    for frame in frames(*exported) {
+    for frame in exported.into_frames() {
         file.extend(packer.pack(&Piece::FromEdge(frame).encode()));
     }
     file.extend(packer.end());
     Ok((file, writes, left))
-}
-
-/// As a session would have sent them.
-fn frames(exported: Exported) -> Vec<EdgeFrame> {
-    let Exported { hello, writes, feeds, .. } = exported;
-    let mut frames = vec![EdgeFrame::Hello(hello), EdgeFrame::Subscribe { feeds }];
-    let (mut batch, mut bytes): (Vec<Write>, usize) = (Vec::new(), 0);
-    for write in writes {
-        bytes += write.size();
-        if batch.len() == UPLOAD_WRITES_MAX || (!batch.is_empty() && bytes > UPLOAD_BYTES_MAX) {
-            frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes: std::mem::take(&mut batch) });
-            bytes = write.size();
-        }
-        batch.push(write);
-    }
-    if !batch.is_empty() {
-        frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes: batch });
-    }
-    frames
 }

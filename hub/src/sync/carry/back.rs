@@ -3,12 +3,13 @@
 use llm_config_proto::possession::{carried_message, verify};
 use llm_config_proto::sync::Piece;
 use llm_config_shared::codec::{Reader, Writer};
-use llm_config_shared::limits::{CLOCK_EPSILON_MS, FRAME_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::limits::{CLOCK_EPSILON_MS, FRAME_BYTES_MAX};
 use llm_config_shared::name::{EdgeName, Tenant};
 use llm_config_shared::parcel::{Cover, Label, Unpacker, read_cover};
 use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::carry::{Admission, Back};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
-use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::hub::{HeadReport, Profile};
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::secret::open_file_key;
 use llm_config_shared::stamp::Hlc;
@@ -51,12 +52,11 @@ impl TakenIn {
     }
 }
 
-/// As a session would have sent them, one behind the other.
-fn encode(decided: &[Answer]) -> Vec<u8> {
+/// As they go into the next file for the edge.
+fn encode(answers: &[HubFrame]) -> Vec<u8> {
     let mut out = Writer::default();
-    for answers in decided.chunks(UPLOAD_WRITES_MAX) {
-        let frame = HubFrame::UploadResult { batch: 0, answers: answers.to_vec() };
-        out.bytes(&Piece::FromHub(frame).encode());
+    for frame in answers {
+        out.bytes(&Piece::FromHub(frame.clone()).encode());
     }
     out.finish()
 }
@@ -75,45 +75,18 @@ impl<S: Journal + Registry> Carrier<S> {
         let (edge, label, frames) = self.opened(tenant, file).await?;
         let environments = self.store.environments(&edge.tenant).await?;
         let profile = profile(&edge, environments);
-        let mut core = HubSession::new(profile.clone(), Rules::ALL, clock::instant());
         let mut taken = TakenIn { edge: edge.name.to_string(), ..TakenIn::default() };
-        let mut decided = Vec::new();
-        let mut held = 0;
-        for frame in frames {
-            if let EdgeFrame::Subscribe { feeds } = &frame {
-                let shard = self.store.head().await?.shard;
-                let all = feeds.len() >= profile.feeds.len();
-                held = feeds.iter().map(|(_, at)| at.seq(shard)).min().filter(|_| all).unwrap_or(0);
-                continue;
-            }
-            core.handle(Input::Frame(frame), clock::instant());
-            while let Some(output) = core.poll_output() {
-                let input = match output {
-                    Output::ReadHead => Input::Head(self.head_report().await?),
-                    Output::Admit { batch, session, writes, .. } => {
-                        let answers = self.admit(&edge, &profile, session, writes).await?;
-                        taken.count(&answers);
-                        decided.extend(answers.iter().cloned());
-                        Input::Decided { batch, answers }
-                    }
-                    Output::Send(HubFrame::Refused { refusal, .. }) => {
-                        return Err(refused(format!("the file cannot be taken in now: {refusal}")));
-                    }
-                    Output::Send(_)
-                    | Output::SealGrants
-                    | Output::TakeIn { .. }
-                    | Output::ReadFeeds { .. }
-                    | Output::Call { .. }
-                    | Output::Repair(_)
-                    | Output::Acknowledged(_)
-                    | Output::Close => continue,
-                };
-                core.handle(input, clock::instant());
-            }
+        let not_now = |refusal| refused(format!("the file cannot be taken in now: {refusal}"));
+        let (report, now) = (self.head_report().await?, clock::instant());
+        let mut back = Back::begin(frames, profile.clone(), Rules::ALL, report, now).map_err(not_now)?;
+        while let Some(Admission { batch, session, writes }) = back.next(clock::instant()).map_err(not_now)? {
+            let answers = self.admit(&edge, &profile, session, writes).await?;
+            taken.count(&answers);
+            back.decided(batch, answers, clock::instant());
         }
-        let answers = encode(&decided);
+        let answers = encode(back.answers());
         self.store.put_carried(edge.id, label.issued_at, &answers).await?;
-        self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), held)]).await?;
+        self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), back.held())]).await?;
         Ok(taken)
     }
 
@@ -195,15 +168,10 @@ impl<S: Journal + Registry> Carrier<S> {
                     return Err(refused("the file makes no sense to this hub; it may be of a newer edge"));
                 }
             };
-            let fits = if frames.is_empty() {
-                matches!(frame, EdgeFrame::Hello(_))
-            } else {
-                matches!(frame, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. })
-            };
-            if !fits {
-                return Err(refused("the file makes no sense to this hub"));
-            }
             frames.push(frame);
+        }
+        if !Back::makes_sense(&frames) {
+            return Err(refused("the file makes no sense to this hub"));
         }
         Ok((edge, label, frames))
     }
