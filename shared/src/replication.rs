@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod carry;
 pub mod edge;
 pub mod frame;
+pub mod held;
 pub mod hub;
 pub mod outbox;
 pub mod repair;

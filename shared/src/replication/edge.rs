@@ -28,6 +28,7 @@ mod apply;
 mod carried;
 mod copies;
 mod grace;
+mod held;
 mod incoming;
 mod local;
 mod messages;

@@ -21,6 +21,7 @@ use crate::time::{Instant, UnixMillis};
 use crate::vector::{Epochs, Vector};
 use crate::write::{Answer, Write};
 
+mod held;
 mod mending;
 
 use mending::Mending;

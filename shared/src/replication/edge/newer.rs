@@ -118,6 +118,11 @@ impl EdgeReplica {
 }
 
 impl Giving {
+    /// How many have not gone up yet.
+    pub(super) fn left(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn next_message(&mut self) -> Vec<Write> {
         let mut bytes = 0;
         let fits = |write: &&Write| {
