@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::config::Mode;
-use crate::fanout::Fanout;
 use crate::guard::{self, Guard};
 use crate::identity::Identity;
 use crate::identity::repeats::RepeatMac;
@@ -77,8 +76,6 @@ pub struct Parts<S> {
     pub identity: Arc<Identity>,
     /// The connected edges: told when what they receive may have changed.
     pub roster: Arc<Roster>,
-    /// What is sent to edges, for those that it is carried to.
-    pub fanout: Arc<Fanout<S>>,
     /// To the process that writes, where that is another one.
     pub line: Arc<Line>,
     /// The number of the last warning about a secret that expires.

@@ -2,7 +2,9 @@
 
 pub mod admit;
 pub mod backoff;
+pub mod carry;
 pub mod edge;
+pub mod footprint;
 pub mod frame;
 pub mod hub;
 pub mod outbox;

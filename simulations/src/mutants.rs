@@ -82,6 +82,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "region versions", rule: "2.14", setup: without(Rules { region_versions: false, ..ALL }) },
     Mutant { name: "region epochs", rule: "2.14", setup: without(Rules { region_epochs: false, ..ALL }) },
     Mutant { name: "bookmarks", rule: "2.14", setup: Setup { bookmarks: false, ..Setup::REAL } },
+    Mutant { name: "age of files", rule: "2.7 1", setup: without(Rules { carried_age: false, ..ALL }) },
+    Mutant { name: "gaps before files", rule: "2.7 4", setup: without(Rules { carried_gap: false, ..ALL }) },
     Mutant { name: "grace", rule: "2.7 5", setup: without(Rules { grace: false, ..ALL }) },
     Mutant {
         name: "limit: session",

@@ -14,6 +14,8 @@ struct Lane {
     last_at: u64,
     /// Nothing arrives any more, and nobody says so.
     cut: bool,
+    /// Frames of the hub that were sent and have not arrived.
+    on_the_way: usize,
 }
 
 /// A connection of one edge to one hub process.
@@ -32,6 +34,13 @@ pub struct Stream {
     pub tampered: bool,
     /// The newest transfer that went down.
     pub transfer: u64,
+}
+
+impl Stream {
+    /// How many frames the hub has sent that have not arrived: what its end holds for an edge that reads slowly.
+    pub fn on_the_way(&self) -> usize {
+        self.down.on_the_way
+    }
 }
 
 /// A frame on its way down, with what the simulator knows of it.
@@ -98,7 +107,24 @@ impl Network {
             Parcel::Down(_) | Parcel::ClosedDown => &mut stream.down,
         };
         lane.last_at = lane.last_at.max(now + latency);
+        let is_frame = matches!(parcel, Parcel::Down(_));
+        lane.on_the_way += usize::from(is_frame && !lane.cut);
         (!lane.cut).then_some(lane.last_at)
+    }
+
+    /// What is sent to the edge from now on does not arrive before this.
+    pub fn holds_up(&mut self, id: StreamId, until: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.down.last_at = stream.down.last_at.max(until);
+        }
+    }
+
+    /// Something that was sent has come to the other end, or would have.
+    pub fn leaves(&mut self, id: StreamId, parcel: &Parcel) {
+        match (self.streams.get_mut(&id), parcel) {
+            (Some(stream), Parcel::Down(down)) if !down.injected => stream.down.on_the_way -= 1,
+            _ => {}
+        }
     }
 
     /// Whether what is on its way still arrives.

@@ -58,6 +58,7 @@ pub struct Atomic {
 #[derive(Clone, Debug)]
 pub struct Winner {
     pub at: EntryKey,
+    pub live: bool,
     pub plain: bool,
     /// The entry was plain just before.
     pub was_plain: bool,

@@ -1,4 +1,4 @@
-//! A deterministic world: one database, two hub processes, five edges, and everything that goes wrong between them.
+//! A deterministic world: one database, two hub processes, three to ten edges, and everything that goes wrong between them.
 //!
 //! The state machines, the planner and the layout of transfers are the product's own; disks, streams, clocks and the
 //! database are the simulator's. Whatever happens is an event in one queue, ordered by time and then by number.
@@ -12,8 +12,10 @@ use llm_config_shared::replication::repair;
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::store::FeedSnapshot;
 use llm_config_shared::time::{Instant, UnixMillis};
+use llm_config_shared::vector::ShardId;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
 
 use crate::invariants::{Check, Violation};
 use crate::journal::SimJournal;
@@ -31,6 +33,7 @@ mod clients;
 mod copies;
 mod edge;
 mod hub;
+mod memory;
 mod mending;
 mod places;
 mod publisher;
@@ -39,6 +42,7 @@ mod relay;
 mod rest;
 mod restore;
 mod rot;
+mod sticks;
 mod writer;
 
 use clients::Clients;
@@ -48,11 +52,19 @@ use hub::HubProcess;
 use publisher::{Encodings, Signer};
 use relay::Relay;
 use restore::Kept;
+use sticks::Sticks;
 
 /// The wall clock of the world at its beginning.
 const WALL_AT_START_MS: u64 = 1_795_000_000_000;
 /// How far a hub process's clock may be from true time.
 pub const HUB_SKEW_MS: i64 = 20;
+
+/// The hub's own region, the only one.
+const SHARD: ShardId = ShardId(Uuid::from_u128(0x5a5a));
+
+/// So often something goes wrong or is done, and so much oftener for each edge.
+const ACTIONS: u32 = 100;
+const ACTIONS_EACH: u32 = 12;
 
 /// One of so many worlds is one of several regions.
 pub(crate) const REGIONS_EACH: u64 = 5;
@@ -158,6 +170,11 @@ enum Event {
         edge: usize,
         life: u32,
     },
+    /// The next frame of the file that was brought to the edge.
+    FromFile {
+        edge: usize,
+        life: u32,
+    },
     EdgeStarts {
         edge: usize,
         life: u32,
@@ -241,6 +258,7 @@ pub struct World {
     network: Network,
     clients: Clients,
     relay: Relay,
+    sticks: Sticks,
     signer: Signer,
     encodings: Encodings,
     truth: Truth,
@@ -261,6 +279,8 @@ pub struct World {
     rots: bool,
     actions_left: u32,
     last_value: u64,
+    /// How many entries there ever were at once.
+    most_entries: usize,
 }
 
 /// Runs one seed to its end, or to the first violation.
@@ -289,9 +309,14 @@ impl World {
         let retention_ms = [300, 1_500, 6_000, 25_000][rng.random_range(0..4)];
         let tenant = places::tenant();
         let hubs = (0..2).map(|n| HubProcess::new(n, &mut rng)).collect();
+        let (count, first) = (places::random_edges(&mut rng), rng.random_range(0..places::BINDINGS));
         // The last is a machine without a disk, until it gets a copy of another's.
-        let who = [Some(0), Some(1), Some(2), Some(3), Some(4), None];
-        let edges: Vec<EdgeHost> = who.into_iter().map(|who| EdgeHost::new(who, &mut rng)).collect();
+        let who = (0..count).map(Some).chain([None]);
+        let edges: Vec<EdgeHost> = who.map(|who| EdgeHost::new(who, &mut rng)).collect();
+        let mut stats = Stats::default();
+        if count == places::BINDINGS {
+            stats.count("worlds of ten edges");
+        }
         let policies = places::policies(seed);
         let journal = setup.database();
         journal.set_policies(policies.clone());
@@ -305,18 +330,19 @@ impl World {
             last_event: 0,
             tenant,
             environments: places::environments(),
-            bindings: (0..5).map(places::binding).collect(),
+            bindings: (0..count).map(|edge| places::binding(first + edge)).collect(),
             journal,
             hubs,
             edges,
             network: Network::default(),
             clients: Clients::default(),
             relay,
+            sticks: Sticks::default(),
             signer: Signer::new(seed),
             encodings: Encodings::default(),
             truth,
             kept: None,
-            stats: Stats::default(),
+            stats,
             trace: Trace::new(keep_lines),
             image: None,
             segment_rows_max,
@@ -324,8 +350,9 @@ impl World {
             retention_ms,
             chaos: true,
             rots: setup.rot && seed % 4 == 2,
-            actions_left: 150,
+            actions_left: ACTIONS + ACTIONS_EACH * count as u32,
             last_value: 0,
+            most_entries: 0,
         }
     }
 
@@ -355,6 +382,7 @@ impl World {
             Some(until) => drop(self.queue.insert((until, number), event)),
             None => self.happen(event)?,
         }
+        self.check_memory()?;
         Ok(true)
     }
 
@@ -377,6 +405,7 @@ impl World {
             Event::Recalled { edge, life } => self.recalled(edge, life),
             Event::Committed { edge, life } => self.committed(edge, life),
             Event::EdgeTimer { edge, life } => self.edge_timer(edge, life),
+            Event::FromFile { edge, life } => self.reads_on(edge, life),
             Event::EdgeStarts { edge, life } => self.start_edge(edge, life),
             Event::PowerFails { edge, life } => self.power_fails(edge, life),
             Event::HubStarts { hub, life } => self.restart_hub(hub, life),
@@ -416,6 +445,7 @@ impl World {
             | Event::Recalled { .. }
             | Event::Committed { .. }
             | Event::EdgeTimer { .. }
+            | Event::FromFile { .. }
             | Event::EdgeStarts { .. }
             | Event::PowerFails { .. }
             | Event::HubStarts { .. }
@@ -429,6 +459,7 @@ impl World {
     }
 
     fn arrives(&mut self, stream: StreamId, parcel: Parcel) -> Check {
+        self.network.leaves(stream, &parcel);
         if !self.network.delivers(stream, &parcel) {
             self.stats.count("frames lost");
             return Ok(());
@@ -507,6 +538,15 @@ mod tests {
             "multi-page transfers",
             "streams that broke within a part",
             "transfers continued",
+            "edges that read slowly",
+            "worlds of ten edges",
+            "files taken by edges",
+            "files refused as older",
+            "files refused for a gap",
+            "files brought again",
+            "files taken by the hub",
+            "files brought to the hub again",
+            "writes brought in files",
             "duplicated segments",
             "hub crashes",
             "deletions purged",

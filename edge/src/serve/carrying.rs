@@ -8,14 +8,12 @@ use llm_config_proto::possession::carried_message;
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::service::Caller;
 use llm_config_proto::sync::Piece;
-use llm_config_shared::limits::{CARRIED_MS, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::limits::CARRIED_MS;
 use llm_config_shared::parcel::{Cover, Label, Packer};
-use llm_config_shared::replication::edge::Exported;
 use llm_config_shared::replication::frame::EdgeFrame;
 use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::seal_file_key;
 use llm_config_shared::time::UnixMillis;
-use llm_config_shared::write::Write;
 
 use super::service::EdgeService;
 use crate::uses;
@@ -63,31 +61,11 @@ async fn carried(service: &EdgeService, caller: &Caller) -> Result<(Vec<u8>, usi
         .signed_by_edge(|body| reporter.keys().sign(&carried_message(body)))
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let (mut packer, mut file) = Packer::new(key, &signed);
-    let mut frames = frames(*exported);
     // Who uses what here has nobody else to tell of it.
-    frames.extend(uses::request(&service.uses, false).map(|request| EdgeFrame::Call { id: 0, request }));
-    for frame in frames {
+    let uses = uses::request(&service.uses, false).map(|request| EdgeFrame::Call { id: 0, request });
+    for frame in exported.into_frames().into_iter().chain(uses) {
         file.extend(packer.pack(&Piece::FromEdge(frame).encode()));
     }
     file.extend(packer.end());
     Ok((file, writes, left))
-}
-
-/// As a session would have sent them.
-fn frames(exported: Exported) -> Vec<EdgeFrame> {
-    let Exported { hello, writes, feeds, .. } = exported;
-    let mut frames = vec![EdgeFrame::Hello(hello), EdgeFrame::Subscribe { feeds, held: Vec::new() }];
-    let (mut batch, mut bytes): (Vec<Write>, usize) = (Vec::new(), 0);
-    for write in writes {
-        bytes += write.size();
-        if batch.len() == UPLOAD_WRITES_MAX || (!batch.is_empty() && bytes > UPLOAD_BYTES_MAX) {
-            frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes: std::mem::take(&mut batch) });
-            bytes = write.size();
-        }
-        batch.push(write);
-    }
-    if !batch.is_empty() {
-        frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes: batch });
-    }
-    frames
 }

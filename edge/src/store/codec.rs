@@ -265,12 +265,12 @@ fn write_state(writer: &mut Writer, state: &StateRecord) {
 }
 
 fn write_handed_in(writer: &mut Writer, handed_in: HandedIn) {
-    writer.uint(handed_in.new_epoch);
+    writer.uint(handed_in.leadership);
     writer.stamp(handed_in.through);
 }
 
 fn read_handed_in(reader: &mut Reader<'_>) -> Decoded<HandedIn> {
-    Ok(HandedIn { new_epoch: reader.id63("epoch")?, through: reader.stamp()? })
+    Ok(HandedIn { leadership: reader.id63("epoch")?, through: reader.stamp()? })
 }
 
 fn read_state(reader: &mut Reader<'_>) -> Decoded<StateRecord> {

@@ -35,7 +35,6 @@ impl<S: Journal + Registry> Api<S> {
             store: parts.store.clone(),
             secrets: parts.secrets.clone(),
             identity: parts.identity.clone(),
-            fanout: parts.fanout.clone(),
             writer: parts.writer.clone(),
             line: parts.line.clone(),
         }

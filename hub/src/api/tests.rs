@@ -41,7 +41,6 @@ async fn hub() -> Hub {
             .await
             .unwrap();
     let identity = Arc::new(Identity::fresh(UnixMillis(1_795_000_000_000)).unwrap());
-    let fanout = Arc::new(Fanout::new(Arc::clone(&store), Arc::clone(&started.tail), Arc::clone(&identity)));
     let line = Arc::new(Line::new(Uuid::from_u128(1), started.handle.roles(), Arc::clone(&identity)));
     let api = Api::new(Parts {
         guard: Arc::new(Guard::new(Arc::clone(&store), 10)),
@@ -55,7 +54,6 @@ async fn hub() -> Hub {
         edge_address: "https://127.0.0.1:8443".to_owned(),
         ca_fingerprint: [1; 32],
         identity,
-        fanout,
         line,
         roster: Arc::default(),
         rotation_commands: BTreeSet::new(),

@@ -80,7 +80,6 @@ pub(super) async fn assemble<S: Journal + Registry + Processes>(
         ca_fingerprint: identity.ca().fingerprint(),
         identity: Arc::clone(&identity),
         roster: Arc::clone(&roster),
-        fanout: Arc::clone(&fanout),
         line: Arc::clone(&line),
         expiry_warnings: watchman.newest(),
         rotation_commands: config.secrets.rotation.names(),

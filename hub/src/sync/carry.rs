@@ -1,28 +1,29 @@
 //! What a session would send to an edge now, for a file that somebody carries there.
 //!
-//! The hub holds the session with itself: the same state machine is told what the edge acknowledged last, and what it sends is
-//! kept instead of sent. So a file holds the very bytes of the stream, and nothing that the stream would not bring.
+//! What is decided about a file is in `shared/src/replication/carry`; here it is read, sealed and packed.
 
 use std::sync::Arc;
 
 use llm_config_proto::sync::Piece;
 use llm_config_shared::feed::Feed;
-use llm_config_shared::limits::CLOCK_EPSILON_MS;
+use llm_config_shared::limits::{CLOCK_EPSILON_MS, SEGMENT_ROWS_MAX};
 use llm_config_shared::parcel::{Cover, Label, Packer};
 use llm_config_shared::removal::{CARRIED, Removal};
-use llm_config_shared::replication::frame::{EdgeFrame, Hello, HubFrame, PROTOCOL, Refusal};
-use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output};
+use llm_config_shared::replication::carry::{self, Making, There, draft_parts};
+use llm_config_shared::replication::frame::{HubFrame, Refusal};
+use llm_config_shared::replication::hub::{HeadReport, Part};
 use llm_config_shared::replication::rules::Rules;
+use llm_config_shared::replication::transfer::{Issue, PartDraft};
 use llm_config_shared::seal::SealKey;
 use llm_config_shared::secret::seal_file_key;
+use llm_config_shared::segment::Draft;
 use llm_config_shared::stamp::Hlc;
-use llm_config_shared::store::{Journal, JournalError};
+use llm_config_shared::store::{FeedSnapshot, Head, Journal, JournalError};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::vector::Vector;
 
 use super::service::profile;
 use crate::clock;
-use crate::fanout::{Ask, Fanout, Transfer};
 use crate::identity::Identity;
 use crate::processes::line::{Line, UploadError};
 use crate::registry::{Edge, Registry};
@@ -30,7 +31,6 @@ use crate::secrets::{SecretError, SecretStore};
 use crate::writer::WriterHandle;
 
 mod back;
-mod held;
 
 pub use back::TakenIn;
 
@@ -51,6 +51,18 @@ pub enum CarryError {
     Refused(String),
     #[error("the edge's sealing key cannot be used; renew its certificate or join it again")]
     BadSealingKey,
+}
+
+fn not_made(refusal: Refusal) -> CarryError {
+    match refusal {
+        Refusal::Busy => JournalError::Unavailable("the hub is behind".into()).into(),
+        Refusal::Behind
+        | Refusal::Ahead
+        | Refusal::Removed
+        | Refusal::Replaced
+        | Refusal::Resubscribe
+        | Refusal::Protocol(_) => CarryError::NotServed,
+    }
 }
 
 /// A file that is written while it is read.
@@ -80,7 +92,6 @@ pub struct Carrier<S> {
     pub store: Arc<S>,
     pub secrets: Arc<SecretStore<S>>,
     pub identity: Arc<Identity>,
-    pub fanout: Arc<Fanout<S>>,
     pub writer: WriterHandle,
     pub line: Arc<Line>,
 }
@@ -127,59 +138,73 @@ impl<S: Journal + Registry> Carrier<S> {
         let profile = profile(edge, environments);
         let feeds = profile.feeds.clone();
         let head = self.store.head().await?;
-        let acked_seq = if full { 0 } else { edge.acked_seq };
-        let from = held::held(&self.store, acked_seq, &feeds, &head).await?;
-        let mut floor = Vector::EMPTY;
-        from.iter().for_each(|(_, vector)| floor.join(vector));
-
-        let mut core = HubSession::new(profile, Rules::ALL, clock::instant());
-        let hello = Hello { protocol: PROTOCOL, incarnation: 0, session: 0, floor, pending: 0 };
-        let (mut welcome, mut transfer) = (None, Vec::new());
-        core.handle(Input::Frame(EdgeFrame::Hello(hello)), clock::instant());
-        while let Some(output) = core.poll_output() {
-            let input = match output {
-                Output::ReadHead => {
-                    let hlc = head.hlc.max(Hlc::from_physical(now));
-                    let (head, epsilon_ms) = (head.clone(), CLOCK_EPSILON_MS);
-                    let (leads, copied, lost) = (true, false, Vec::new());
-                    Input::Head(HeadReport { head, physical: now, hlc, epsilon_ms, leads, copied, lost })
-                }
-                Output::Send(HubFrame::Welcome(mut said)) => {
-                    if let Ok((_, public)) = self.secrets.file_keys().await {
-                        said.carry_key = Some(Box::new(public));
-                    }
-                    welcome = Some(HubFrame::Welcome(said));
-                    Input::Frame(EdgeFrame::Subscribe { feeds: from.clone(), held: Vec::new() })
-                }
-                Output::ReadFeeds { feeds, held, every } => {
-                    let Transfer { to, epochs, parts } =
-                        self.fanout.transfer(&Ask { feeds, held, every }).await?;
-                    Input::Feeds { to, epochs, parts }
-                }
-                Output::Send(HubFrame::Refused { refusal: Refusal::Busy, .. }) => {
-                    return Err(JournalError::Unavailable("the hub is behind".into()).into());
-                }
-                Output::Send(HubFrame::Refused { .. }) => return Err(CarryError::NotServed),
-                Output::Send(frame) => {
-                    transfer.push(frame);
-                    continue;
-                }
-                // Keys are sealed once it is known what needs them.
-                Output::SealGrants
-                | Output::Admit { .. }
-                | Output::TakeIn { .. }
-                | Output::Call { .. }
-                | Output::Repair(_)
-                | Output::Acknowledged(_)
-                | Output::Close => continue,
-            };
-            core.handle(input, clock::instant());
+        let from = self.held(if full { 0 } else { edge.acked_seq }, &feeds, &head).await?;
+        let report = HeadReport {
+            physical: now,
+            hlc: head.hlc.max(Hlc::from_physical(now)),
+            epsilon_ms: CLOCK_EPSILON_MS,
+            leads: true,
+            lost: Vec::new(),
+            copied: false,
+            head,
+        };
+        let begun = Making::begin(profile, Rules::ALL, from, report, clock::instant());
+        let (making, wanted) = begun.map_err(not_made)?;
+        let snapshot = self.store.read_feeds(&wanted).await?;
+        let (to, epochs) = (snapshot.head.vector(), snapshot.head.epochs.clone());
+        let parts = self.parts(snapshot, wanted).await?;
+        let made = making.finish(to, epochs, parts, clock::instant());
+        let There { from, mut welcome, transfer } = made.map_err(not_made)?;
+        if let Ok((_, public)) = self.secrets.file_keys().await {
+            welcome.carry_key = Some(Box::new(public));
         }
+        // Keys are sealed now that it is known what needs them.
         let first = self.keys(edge, &feeds, now).await?;
-        let frames = welcome.into_iter().chain(first).map(Piece::FromHub);
+        let frames = [HubFrame::Welcome(welcome)].into_iter().chain(first).map(Piece::FromHub);
         let answers = self.answers(edge).await?;
         let transfer = transfer.into_iter().map(Piece::FromHub);
         Ok([Piece::asked(from)].into_iter().chain(frames).chain(answers).chain(transfer).collect())
+    }
+
+    /// What the edge is known to hold, feed by feed.
+    async fn held(
+        &self,
+        acked_seq: u64,
+        feeds: &[Feed],
+        head: &Head,
+    ) -> Result<Vec<(Feed, Vector)>, JournalError> {
+        let Some(place) = carry::place(head, acked_seq) else { return Ok(Vec::new()) };
+        let from =
+            |vector: &Vector| feeds.iter().map(|feed| (feed.clone(), vector.clone())).collect::<Vec<_>>();
+        let all = self.store.read_feeds(&from(&Vector::EMPTY)).await?.feeds;
+        let since = self.store.read_feeds(&from(&place)).await?.feeds;
+        Ok(carry::held(head, acked_seq, &all, &since))
+    }
+
+    /// Lays out and signs what was read, on a thread of its own: it may be everything.
+    async fn parts(
+        &self,
+        snapshot: FeedSnapshot,
+        from: Vec<(Feed, Vector)>,
+    ) -> Result<Vec<Part>, CarryError> {
+        let identity = Arc::clone(&self.identity);
+        let make = move || {
+            let (signing, mut snapshot) = (identity.signing(), snapshot);
+            let issue = Issue { at: clock::now(), key_id: signing.id() };
+            let drafts = draft_parts(&mut snapshot, &from, issue, SEGMENT_ROWS_MAX);
+            let signed = |(PartDraft { segments, checkpoint }, (feed, _)): (_, (Feed, Vector))| {
+                let sign = |draft: Draft| {
+                    let signature = signing.sign(&draft.message());
+                    draft.signed(&signature)
+                };
+                let signature = signing.sign(&checkpoint.message());
+                let checkpoint = checkpoint.signed(&signature);
+                Part { feed, segments: segments.into_iter().map(sign).collect(), checkpoint }
+            };
+            drafts.into_iter().zip(from).map(signed).collect()
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        Ok(made.map_err(|_| JournalError::Unavailable("the process is stopping".into()))?)
     }
 
     /// What opens secrets: how long, and the keys of every epoch.

@@ -27,6 +27,7 @@ use crate::write::{Verdict, Write};
 mod apply;
 mod carried;
 mod copies;
+mod footprint;
 mod grace;
 mod incoming;
 mod local;

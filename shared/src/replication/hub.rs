@@ -22,6 +22,7 @@ use crate::time::{Instant, UnixMillis};
 use crate::vector::{Epochs, Vector};
 use crate::write::{Answer, Write};
 
+mod footprint;
 mod mending;
 
 use mending::Mending;

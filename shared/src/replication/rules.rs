@@ -61,6 +61,10 @@ pub struct Rules {
     pub held_last: bool,
     /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
     pub grace: bool,
+    /// A file from the hub is taken only if its hub had seen all that this edge was told of.
+    pub carried_age: bool,
+    /// A file from the hub is taken only if this edge holds what the file goes on from.
+    pub carried_gap: bool,
 }
 
 impl Rules {
@@ -93,5 +97,7 @@ impl Rules {
         held_fits: true,
         held_last: true,
         grace: true,
+        carried_age: true,
+        carried_gap: true,
     };
 }

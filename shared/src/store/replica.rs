@@ -114,8 +114,8 @@ pub struct KeptRecord {
 /// How much of what a restored hub lacks has been handed in to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandedIn {
-    /// Which loss: the leadership that began after it.
-    pub new_epoch: u64,
+    /// Under which leadership of the hub. A later one may know nothing of it, where the hub was lost once more.
+    pub leadership: u64,
     /// Everything up to this stamp.
     pub through: Stamp,
 }

@@ -250,7 +250,7 @@ fn wins(truth: &mut Truth, row: &HistoryRow, id: WriteId) -> Check {
     let plain = live && !row.content.is_secret();
     let last = truth.winners.iter().rev().find(|winner| winner.at == row.at);
     let was_plain = last.is_some_and(|winner| winner.plain);
-    truth.winners.push(Winner { at: row.at.clone(), plain, was_plain });
+    truth.winners.push(Winner { at: row.at.clone(), live, plain, was_plain });
     truth.current.insert(row.at.clone(), Current { stamp: row.stamp, id, seq, live });
     Ok(())
 }

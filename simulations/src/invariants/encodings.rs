@@ -4,27 +4,32 @@
 use bytes::Bytes;
 use llm_config_shared::entry::Content;
 use llm_config_shared::feed::Feed;
-use llm_config_shared::segment::{VerificationKeys, verify};
+use llm_config_shared::segment::{Opened, Rejected, SegmentHeader, VerificationKeys, verify};
 
 use super::Violation;
 use crate::truth::Truth;
 
-/// Opens the segments of one part and gives a hash of what they say.
+/// The segments of one part, opened.
+///
+/// # Errors
+/// When one cannot be.
+pub fn open(segments: &[Bytes], keys: &VerificationKeys) -> Result<Vec<(SegmentHeader, Opened)>, Violation> {
+    let open = |bytes| {
+        let verified = verify(bytes, keys)?;
+        Ok((verified.header().clone(), verified.open()?))
+    };
+    let broken = |error: Rejected| Violation::new("encodings", format!("what was just made: {error}"));
+    segments.iter().map(open).collect::<Result<_, _>>().map_err(broken)
+}
+
+/// A hash of what they say.
 ///
 /// # Errors
 /// When something in them must not be there.
-pub fn open(
-    feed: &Feed,
-    segments: &[Bytes],
-    keys: &VerificationKeys,
-    truth: &Truth,
-) -> Result<[u8; 32], Violation> {
+pub fn told(feed: &Feed, segments: &[(SegmentHeader, Opened)], truth: &Truth) -> Result<[u8; 32], Violation> {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for bytes in segments {
-        let broken = |error| Violation::new("encodings", format!("a segment that was just made: {error}"));
-        let verified = verify(bytes, keys).map_err(broken)?;
-        let header = verified.header().clone();
-        for row in verified.open().map_err(broken)?.as_sent() {
+    for (header, opened) in segments {
+        for row in opened.as_sent() {
             let secret = row.content.is_secret() && !feed.secrets;
             let deleted = matches!(row.content, Content::Deleted);
             let never_plain = !feed.secrets

@@ -26,6 +26,9 @@ impl World {
             _ => self.rng.random_range(2_000..35_000),
         };
         self.schedule(pause, Event::Act);
+        if self.rng.random_range(0..12) == 0 {
+            return self.somebody_carries();
+        }
         match self.rng.random_range(0..100) {
             0..34 => self.edge_writes(),
             34..56 => self.client_writes(),
@@ -48,8 +51,7 @@ impl World {
             }
             95..96 => self.rots_and_is_reread(),
             96..97 => {
-                let edge = self.rng.random_range(0..self.edges.len());
-                self.edges[edge].disk_slow = !self.edges[edge].disk_slow;
+                self.edge_is_slow();
                 Ok(())
             }
             97..99 => self.edge_asks(),
@@ -77,6 +79,19 @@ impl World {
             self.schedule(after, Event::Arrives { stream, parcel: Parcel::ClosedUp });
         }
         Ok(())
+    }
+
+    /// A disk is slow from now on, or no longer; or an edge does not read what it is sent for a while.
+    fn edge_is_slow(&mut self) {
+        let edge = self.rng.random_range(0..self.edges.len());
+        match self.edges[edge].stream {
+            Some(stream) if self.rng.random_range(0..3) > 0 => {
+                let lasts = self.rng.random_range(500..30_000);
+                self.stats.count("edges that read slowly");
+                self.network.holds_up(stream, self.now + lasts);
+            }
+            Some(_) | None => self.edges[edge].disk_slow = !self.edges[edge].disk_slow,
+        }
     }
 
     fn partition(&mut self) {
@@ -223,13 +238,13 @@ impl World {
     /// Somebody changes what an edge receives and where it may write, connected or not.
     fn subscription_changes(&mut self) -> Check {
         let who = self.rng.random_range(0..self.bindings.len());
-        let other = places::binding(self.rng.random_range(0..self.bindings.len()));
+        let other = places::binding(self.rng.random_range(0..places::BINDINGS));
         let binding = &mut self.bindings[who];
         match self.rng.random_range(0..4) {
             0 => binding.namespaces = other.namespaces,
             1 => binding.environments = other.environments,
             2 => binding.write = other.write,
-            _ => *binding = places::binding(who),
+            _ => *binding = other,
         }
         let actor = self.actor(who);
         // It may not bring everything back any more.

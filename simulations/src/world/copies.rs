@@ -73,6 +73,11 @@ impl World {
             self.take_image();
             return Ok(());
         };
+        if self.rng.random_range(0..8) == 0 {
+            let edge = image.edge;
+            self.image = Some(image);
+            return self.disk_is_new(edge);
+        }
         let asleep = self.edges.iter().position(|host| host.who.is_none());
         match (self.rng.random_range(0..4), asleep) {
             (0, Some(other)) => self.start_twin(image, other),
@@ -100,6 +105,12 @@ impl World {
         self.stats.count("disk images taken");
         self.trace.write(self.now, format_args!("an image of edge {edge}"));
         self.image = Some(Image { edge, own: own.copied().collect(), told: self.edges[edge].told, disk });
+    }
+
+    /// The machine gets a new disk: it is the same edge, and has nothing. The hub believes that it has what it acknowledged.
+    fn disk_is_new(&mut self, edge: usize) -> Check {
+        self.stats.count("disks that were empty");
+        self.restore(Image { edge, disk: SimDisk::default(), told: 0, own: BTreeSet::new() })
     }
 
     /// The machine gets its earlier disk back. What it wrote since and had not sent is gone with the later one.

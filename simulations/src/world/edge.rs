@@ -19,8 +19,11 @@ use crate::invariants::{Check, Violation};
 use crate::network::{Parcel, StreamId};
 use crate::view::View;
 
+mod carrying;
 mod readers;
 mod stream;
+
+use carrying::Carrying;
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;
@@ -69,6 +72,8 @@ pub(super) struct EdgeHost {
     unsynced: Vec<(u64, WriteId)>,
     /// Entries that changed on the disk by themselves, until their feed has been compared with the hub's.
     pub(super) rotten: BTreeSet<EntryKey>,
+    /// The file that is being taken in.
+    carrying: Option<Carrying>,
 }
 
 impl EdgeHost {
@@ -100,6 +105,7 @@ impl EdgeHost {
             astray: false,
             unsynced: Vec::new(),
             rotten: BTreeSet::new(),
+            carrying: None,
         }
     }
 
@@ -209,6 +215,7 @@ impl World {
         let host = &mut self.edges[edge];
         host.disk.cut_power(kept);
         host.replica = None;
+        host.carrying = None;
         self.settle_told(edge);
         self.forget_unsynced(edge);
         let host = &mut self.edges[edge];
@@ -280,7 +287,8 @@ impl World {
             }
             Output::Replied { .. } => self.stats.count("calls answered"),
             Output::CallFailed { .. } => self.stats.count("calls failed"),
-            Output::Carried(_) | Output::Exported(_) => {}
+            Output::Carried(outcome) => return self.has_taken(edge, outcome),
+            Output::Exported(exported) => self.exported(edge, exported),
             Output::Alert(alert) => return self.alert(edge, &alert),
         }
         Ok(())

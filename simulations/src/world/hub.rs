@@ -13,15 +13,15 @@ use llm_config_shared::replication::seats::Greeting;
 use llm_config_shared::secret::KeyGrant;
 use llm_config_shared::store::{Journal, Loss};
 use llm_config_shared::time::UnixMillis;
-use llm_config_shared::vector::{ShardId, Vector};
+use llm_config_shared::vector::Vector;
 use llm_config_shared::write::Write;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use uuid::Uuid;
 
-use super::publisher::Published;
+use super::publisher::{Published, goes_whole};
 use super::writer::{Job, Waits, Writer};
-use super::{Early, Event, HUB_SKEW_MS, World};
+use super::{Early, Event, HUB_SKEW_MS, SHARD, World};
+use crate::invariants::once::Sent;
 use crate::invariants::{Check, Violation, floor, outside};
 use crate::journal::{SimJournal, ready};
 use crate::network::{Parcel, StreamId};
@@ -33,11 +33,12 @@ pub(super) struct SessionHost {
     /// What it said it is.
     pub(super) greeting: Option<Greeting>,
     copied: bool,
-    session: HubSession,
+    pub(super) session: HubSession,
     pub(super) feeds: Vec<Feed>,
     timer_at: Option<u64>,
     /// Where the frames being sent now come to.
     to_seq: Option<u64>,
+    sent: Sent,
 }
 
 /// A process and what is lost with it.
@@ -125,8 +126,7 @@ impl World {
 
     pub(super) fn take_lead(&mut self, hub: usize) {
         let epoch = self.rng.random_range(1..1 << 62);
-        let shard = ShardId(Uuid::from_u128(0x5a5a));
-        let leadership = ready(self.journal.lead(epoch, shard)).expect("the database is there");
+        let leadership = ready(self.journal.lead(epoch, SHARD)).expect("the database is there");
         self.hubs[hub].leader = Some(Leader::new(&leadership));
         if let Some(epochs) = &mut self.truth.cut_history {
             *epochs = ready(self.journal.head()).expect("it was just led").own_epochs();
@@ -187,7 +187,8 @@ impl World {
         let feeds = profile.feeds.clone();
         let session = HubSession::new(profile, self.setup.rules, self.hub_now());
         let (greeting, copied) = (None, false);
-        let host = SessionHost { edge, greeting, copied, session, feeds, timer_at: None, to_seq: None };
+        let sent = Sent::default();
+        let host = SessionHost { edge, greeting, copied, session, feeds, timer_at: None, to_seq: None, sent };
         self.hubs[hub].sessions.insert(stream, host);
         self.stats.count("sessions");
         self.arm_hub_timer(hub, stream);
@@ -195,7 +196,10 @@ impl World {
     }
 
     pub(super) fn profile(&self, edge: usize) -> Profile {
-        let who = self.who(edge);
+        self.profile_of(self.who(edge))
+    }
+
+    pub(super) fn profile_of(&self, who: usize) -> Profile {
         let binding = &self.bindings[who];
         let name = EdgeName::parse(&format!("e{who}")).expect("a literal name");
         Profile {
@@ -226,6 +230,12 @@ impl World {
                 (host.greeting, host.copied) = (Some(greeting), copied);
             }
             self.replaced(hub, older)?;
+        }
+        if let (EdgeFrame::Subscribe { feeds, .. }, Some(host)) =
+            (&frame, self.hubs[hub].sessions.get_mut(&stream))
+        {
+            let came_to = |(feed, at): &(Feed, Vector)| (feed.clone(), at.seq(SHARD));
+            host.sent.begins(feeds.iter().map(came_to));
         }
         self.hub_input(hub, stream, Input::Frame(frame))
     }
@@ -310,7 +320,12 @@ impl World {
                 self.schedule(after, Event::RepairRead { hub, life, stream, job });
                 Ok(())
             }
-            Output::Acknowledged(_) => Ok(()),
+            Output::Acknowledged(vector) => {
+                if let Some(edge) = self.hubs[hub].sessions.get(&stream).map(|host| host.edge) {
+                    self.sticks.acknowledged(self.who(edge), &vector);
+                }
+                Ok(())
+            }
             Output::Close => {
                 self.hubs[hub].sessions.remove(&stream);
                 self.send(stream, Parcel::ClosedDown);
@@ -328,14 +343,14 @@ impl World {
 
     fn hub_sends(&mut self, hub: usize, stream: StreamId, frame: HubFrame) -> Check {
         let Some(host) = self.hubs[hub].sessions.get(&stream) else { return Ok(()) };
-        let shard = ShardId(Uuid::from_u128(0x5a5a));
         let (edge, mut to_seq) = (host.edge, None);
         match &frame {
-            HubFrame::Welcome(welcome) => to_seq = Some(welcome.head.seq(shard)),
+            HubFrame::Welcome(welcome) => to_seq = Some(welcome.head.seq(SHARD)),
             HubFrame::Segment { transfer, .. } => {
                 to_seq = host.to_seq;
                 self.stats.count("segments");
                 self.note_transfer(stream, *transfer);
+                self.note_segment(hub, stream);
             }
             HubFrame::Checkpoint { transfer, .. } => {
                 self.stats.count("checkpoints");
@@ -356,9 +371,9 @@ impl World {
             | HubFrame::Taken { .. }
             | HubFrame::OfflineLimit(_)
             | HubFrame::Grants(_)
-            | HubFrame::End { .. }
             | HubFrame::Reply { .. }
             | HubFrame::Repair { .. } => {}
+            HubFrame::End { .. } => self.check_sent(hub, stream)?,
         }
         let again = matches!(frame, HubFrame::Segment { .. } | HubFrame::Checkpoint { .. }) && self.chance(6);
         if again {
@@ -368,6 +383,23 @@ impl World {
         }
         self.send_down(stream, frame.clone(), to_seq);
         self.may_break_behind(stream, edge, &frame);
+        Ok(())
+    }
+
+    fn note_segment(&mut self, hub: usize, stream: StreamId) {
+        if let Some(host) = self.hubs[hub].sessions.get_mut(&stream) {
+            host.sent.segment();
+        }
+    }
+
+    fn check_sent(&mut self, hub: usize, stream: StreamId) -> Check {
+        let Some(host) = self.hubs[hub].sessions.get_mut(&stream) else { return Ok(()) };
+        let mut sent = std::mem::take(&mut host.sent);
+        // A late process may not have heard of the newest.
+        sent.end(self.truth.horizon, goes_whole, |feed, seq| self.shared_start(feed, seq))?;
+        if let Some(host) = self.hubs[hub].sessions.get_mut(&stream) {
+            host.sent = sent;
+        }
         Ok(())
     }
 
@@ -410,9 +442,11 @@ impl World {
         }
         let Some(edge) = self.hubs[hub].sessions.get(&stream).map(|host| host.edge) else { return Ok(()) };
         let (to, epochs, parts) = self.publish(hub, edge, request)?;
+        let stretches = self.stretches(&parts)?;
         let host = self.hubs[hub].sessions.get_mut(&stream).expect("looked at above");
         outside::parts(&host.feeds, &parts)?;
         host.to_seq = to.iter().map(|(_, position)| position.seq).next();
+        host.sent.is_given(stretches, host.to_seq.unwrap_or(0));
         self.hub_input(hub, stream, Input::Feeds { to, epochs, parts })
     }
 

@@ -38,12 +38,8 @@ impl World {
                     Ok(draft) => {
                         let signature = self.signer.sign(&draft.message());
                         let bytes = draft.signed(&signature);
-                        encodings::open(
-                            &feed,
-                            std::slice::from_ref(&bytes),
-                            &self.signer.keys(),
-                            &self.truth,
-                        )?;
+                        let opened = encodings::open(std::slice::from_ref(&bytes), &self.signer.keys())?;
+                        encodings::told(&feed, &opened, &self.truth)?;
                         Outcome::Rows(bytes)
                     }
                     Err(why) => Outcome::Not(why),

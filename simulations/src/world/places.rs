@@ -1,4 +1,4 @@
-//! Names of the world: a tenant, its environments and namespaces, and what five edges receive.
+//! Names of the world: a tenant, its environments and namespaces, and what edges receive.
 
 use llm_config_shared::feed::{Binding, Environments};
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace, Scope, Subtree, Tenant};
@@ -6,7 +6,7 @@ use llm_config_shared::policy::{ConflictPolicy, Policies};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
-const NAMESPACES: [&str; 6] = ["app", "app/llm", "app/db", "team", "edges/e0", "edges/e3"];
+const NAMESPACES: [&str; 7] = ["app", "app/llm", "app/llm/eu", "app/db", "team", "edges/e0", "edges/e3"];
 const ENVIRONMENTS: [&str; 3] = ["base", "staging", "production"];
 const KEYS: [&str; 3] = ["model", "limit", "url"];
 
@@ -46,38 +46,40 @@ pub(super) fn policies(seed: u64) -> Policies {
     policies
 }
 
-/// What an edge receives and where it may write, to begin with.
-pub(super) fn binding(edge: usize) -> Binding {
+/// How many kinds of edges there are.
+pub(super) const BINDINGS: usize = 10;
+
+/// How many edges a world has. Most have few, which is cheap; one in sixteen has as many as there are kinds.
+pub(super) fn random_edges(rng: &mut ChaCha8Rng) -> usize {
+    match rng.random_range(0..16) {
+        0 => BINDINGS,
+        1 | 2 => rng.random_range(6..BINDINGS),
+        _ => rng.random_range(3..6),
+    }
+}
+
+/// What an edge of a kind receives and where it may write, to begin with. They overlap: one inside another, at several
+/// depths; the same subtree in other environments, whose parents bring it with secrets or without.
+pub(super) fn binding(kind: usize) -> Binding {
+    let (namespaces, named, write): (&[&str], &[&str], &[&str]) = match kind % BINDINGS {
+        0 => (&["app"], &["production"], &[]),
+        1 => (&["app/llm"], &["base"], &["app"]),
+        2 => (&[], &["base", "production"], &[]),
+        3 => (&["team", "app/db"], &["staging"], &[]),
+        4 => (&["app", "app/llm"], &["staging", "base"], &[]),
+        5 => (&["app/llm/eu"], &["production"], &["app/llm"]),
+        6 => (&["app/llm", "app/db"], &["production", "staging"], &[]),
+        7 => (&[], &["staging"], &[]),
+        8 => (&["edges", "app/llm"], &["base"], &["app", "edges"]),
+        _ => (&["team", "app"], &["production", "base"], &["team", "app/db"]),
+    };
     let subtrees = |names: &[&str]| -> Vec<Subtree> {
         names.iter().map(|name| Subtree::parse(name).expect("a literal name")).collect()
     };
-    let environments = |names: &[&str]| names.iter().map(|name| environment(name)).collect();
-    match edge {
-        0 => Binding {
-            namespaces: subtrees(&["app"]),
-            environments: environments(&["production"]),
-            write: vec![Subtree::ALL],
-        },
-        1 => Binding {
-            namespaces: subtrees(&["app/llm"]),
-            environments: environments(&["base"]),
-            write: subtrees(&["app"]),
-        },
-        2 => Binding {
-            namespaces: Vec::new(),
-            environments: environments(&["base", "production"]),
-            write: vec![Subtree::ALL],
-        },
-        3 => Binding {
-            namespaces: subtrees(&["team", "app/db"]),
-            environments: environments(&["staging"]),
-            write: vec![Subtree::ALL],
-        },
-        _ => Binding {
-            namespaces: subtrees(&["app", "app/llm"]),
-            environments: environments(&["staging", "base"]),
-            write: vec![Subtree::ALL],
-        },
+    Binding {
+        namespaces: subtrees(namespaces),
+        environments: named.iter().map(|name| environment(name)).collect(),
+        write: if write.is_empty() { vec![Subtree::ALL] } else { subtrees(write) },
     }
 }
 

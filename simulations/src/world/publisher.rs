@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use llm_config_shared::feed::Feed;
-use llm_config_shared::held::Held;
+use llm_config_shared::held::{Held, Span, seen};
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::replication::carry::draft_parts;
 use llm_config_shared::replication::hub::Part;
 use llm_config_shared::replication::transfer::{Issue, draft_checkpoint, draft_part_in_chunks, draft_rest};
-use llm_config_shared::segment::{SIGNATURE_BYTES, VerificationKeys, tag, verify};
+use llm_config_shared::segment::{
+    Draft, Kind, Opened, Rejected, SIGNATURE_BYTES, SegmentHeader, VerificationKeys, tag, verify,
+};
 use llm_config_shared::store::{FeedRows, FeedSnapshot, Head, Journal};
 use llm_config_shared::vector::{Epochs, Position, Vector};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use super::World;
 use super::hub::FeedsWanted;
-use crate::invariants::{Check, Violation, encodings};
+use super::{SHARD, World};
+use crate::invariants::once::Stretch;
+use crate::invariants::{Check, Violation, encodings, sizes};
 use crate::journal::{SimJournal, ready};
 
 /// A checkpoint is said again with a new time after so long.
@@ -111,6 +115,11 @@ pub(super) struct Encodings {
     made: BTreeSet<(usize, u32, Range)>,
 }
 
+/// Whether what a receiver lacks at this place goes as everything there is: as if that were smaller.
+pub(super) fn goes_whole(to: u64) -> bool {
+    to.is_multiple_of(WHOLE_EACH)
+}
+
 fn place(vector: &Vector) -> (u64, u64) {
     vector.iter().next().map_or((0, 0), |(_, position)| (position.epoch, position.seq))
 }
@@ -169,7 +178,7 @@ impl World {
         let start = |(feed, from): &(Feed, Vector)| {
             let Start { from: shared, bases, .. } = self.start(feed, from);
             let bases = if faulty && bases == Bases::Left { Bases::Earlier } else { bases };
-            if !shared.is_empty() && head.position.seq.is_multiple_of(WHOLE_EACH) {
+            if !shared.is_empty() && goes_whole(head.position.seq) {
                 return Start::at(Vector::EMPTY, Bases::Held);
             }
             Start::at(if informed { head.shared_from(from, shared) } else { shared }, bases)
@@ -223,6 +232,61 @@ impl World {
         }
     }
 
+    /// The same for a file, which one edge alone gets.
+    pub(super) fn parts_of_file(
+        &mut self,
+        hub: usize,
+        wanted: &[(Feed, Vector)],
+    ) -> Result<(Vector, Epochs, Vec<Part>), Violation> {
+        let mut snapshot =
+            ready(self.journal_of(hub).read_feeds(wanted)).expect("the database was led before it is read");
+        let issue = Issue { at: self.hub_wall(hub), key_id: KEY_ID };
+        let drafts = draft_parts(&mut snapshot, wanted, issue, self.segment_rows_max);
+        let head = snapshot.head;
+        let mut parts = Vec::with_capacity(drafts.len());
+        for ((draft, rows), (feed, from)) in drafts.into_iter().zip(&snapshot.feeds).zip(wanted) {
+            let segments: Vec<Bytes> = draft.segments.into_iter().map(|draft| self.signed(draft)).collect();
+            let opened = encodings::open(&segments, &self.signer.keys())?;
+            encodings::told(feed, &opened, &self.truth)?;
+            if !segments.is_empty() {
+                let (from, to) = (place(&head.served_from(from)), place(&head.vector()));
+                let range = (feed.clone(), from, to, Bases::Left, Vec::new());
+                self.weigh(rows, &range, &[], &segments, &opened)?;
+            }
+            let signature = self.signer.sign(&draft.checkpoint.message());
+            let checkpoint = draft.checkpoint.signed(&signature);
+            parts.push(Part { feed: feed.clone(), segments, checkpoint });
+        }
+        Ok((head.vector(), head.epochs, parts))
+    }
+
+    fn signed(&self, draft: Draft) -> Bytes {
+        let signature = self.signer.sign(&draft.message());
+        draft.signed(&signature)
+    }
+
+    /// What the parts of a transfer say of themselves.
+    pub(super) fn stretches(&self, parts: &[Part]) -> Result<Vec<Stretch>, Violation> {
+        let stretch = |part: &Part| {
+            let header = match part.segments.first() {
+                Some(bytes) => Some(verify(bytes, &self.signer.keys())?.header().clone()),
+                None => None,
+            };
+            let continues = header.as_ref().is_some_and(|header| !header.continues.is_empty());
+            let from =
+                header.filter(|header| header.kind != Kind::Snapshot).map(|header| place(&header.from).1);
+            Ok(Stretch { feed: part.feed.clone(), segments: part.segments.len(), from, continues })
+        };
+        let broken = |error: Rejected| Violation::new("encodings", format!("what was just made: {error}"));
+        parts.iter().map(stretch).collect::<Result<_, _>>().map_err(broken)
+    }
+
+    /// From where on a feed is sent to an edge that has come to `seq`, at the latest; the horizon may raise that.
+    pub(super) fn shared_start(&self, feed: &Feed, seq: u64) -> u64 {
+        let position = Position { epoch: 0, seq };
+        place(&self.start(feed, &Vector::at(SHARD, position)).from).1
+    }
+
     fn part(
         &mut self,
         hub: usize,
@@ -267,20 +331,61 @@ impl World {
             Some(held) => draft_rest(rows, held, head, issue, rows_max),
             None => draft_part_in_chunks(rows, &start.from, head, issue, rows_max).segments,
         };
-        let sign = |draft: llm_config_shared::segment::Draft| {
-            let signature = self.signer.sign(&draft.message());
-            draft.signed(&signature)
-        };
-        let segments: Vec<Bytes> = drafts.into_iter().map(sign).collect();
-        let opened = segments.iter().filter_map(|bytes| verify(bytes, &self.signer.keys()).ok()?.open().ok());
-        let patches = opened.map(|opened| opened.patches() as u64).sum();
-        self.stats.add("rows sent as patches", patches);
-        self.compare(hub, &range, &segments)?;
+        let segments: Vec<Bytes> = drafts.into_iter().map(|draft| self.signed(draft)).collect();
+        let opened = encodings::open(&segments, &self.signer.keys())?;
+        self.stats
+            .add("rows sent as patches", opened.iter().map(|(_, opened)| opened.patches() as u64).sum());
+        self.compare(hub, &range, &opened)?;
+        let spans = start.held.as_ref().map_or(&[][..], |held| &held.spans);
+        self.weigh(rows, &range, spans, &segments, &opened)?;
         self.hubs[hub].published.segments.insert(range, segments.clone());
         Ok(segments)
     }
 
-    fn compare(&mut self, hub: usize, range: &Range, segments: &[Bytes]) -> Check {
+    /// A part holds what its receiver lacks, and nothing else, in few bytes.
+    fn weigh(
+        &self,
+        rows: &FeedRows,
+        (feed, from, to, ..): &Range,
+        spans: &[Span],
+        segments: &[Bytes],
+        opened: &[(SegmentHeader, Opened)],
+    ) -> Check {
+        if !self.setup.one_snapshot || !self.setup.horizon {
+            return Ok(());
+        }
+        let whole = opened.iter().any(|(header, _)| header.kind == Kind::Snapshot);
+        let lacking = self.lacking(feed, (!whole).then_some(from.1), spans, to.1);
+        let sent = opened.iter().flat_map(|(_, opened)| opened.as_sent());
+        let sent: Vec<_> = sent.map(|row| (row.at.clone(), row.dot.position.seq)).collect();
+        sizes::exactly(feed, &sent, &lacking)?;
+        if !to.1.is_multiple_of(OPENED_EACH) {
+            return Ok(());
+        }
+        let whole: BTreeMap<_, _> = rows.rows.iter().map(|row| (&row.row.at, &row.row)).collect();
+        for (bytes, (_, opened)) in segments.iter().zip(opened) {
+            let brought: Vec<_> = opened.as_sent().filter_map(|row| whole.get(&row.at).copied()).collect();
+            sizes::few(feed, &brought, bytes.len())?;
+        }
+        Ok(())
+    }
+
+    /// By key, what a receiver lacks that has come to `from`, and of some keys further.
+    fn lacking(&self, feed: &Feed, from: Option<u64>, spans: &[Span], to: u64) -> BTreeMap<EntryKey, u64> {
+        let since = |span: Option<&Span>, from| {
+            let place = span.map(|span| &span.to);
+            let mut lacking = sizes::lacking(&self.truth, feed, from, to);
+            lacking.retain(|at, _| seen(spans, at) == place);
+            lacking
+        };
+        let mut lacking = since(None, from);
+        for span in spans {
+            lacking.extend(since(Some(span), Some(place(&span.to).1)));
+        }
+        lacking
+    }
+
+    fn compare(&mut self, hub: usize, range: &Range, segments: &[(SegmentHeader, Opened)]) -> Check {
         if !self.encodings.made.insert((hub, self.hubs[hub].life, range.clone())) {
             return Err(Violation::new("encodings", format!("{range:?} was made twice by hub {hub}")));
         }
@@ -288,7 +393,7 @@ impl World {
         if !range.2.1.is_multiple_of(OPENED_EACH) {
             return Ok(());
         }
-        let digest = encodings::open(&range.0, segments, &self.signer.keys(), &self.truth)?;
+        let digest = encodings::told(&range.0, segments, &self.truth)?;
         match self.encodings.rows.insert(range.clone(), digest) {
             Some(before) if before != digest && self.setup.one_snapshot && self.setup.horizon => {
                 Err(Violation::new("encodings", format!("{range:?} holds other rows than before")))

@@ -12,6 +12,7 @@ use llm_config_shared::vector::Vector;
 use rand::RngExt;
 
 use super::publisher::KEY_ID;
+use super::sticks::Known;
 use super::{Event, World};
 use crate::invariants::{Check, Violation};
 use crate::journal::{Backup, SimJournal, ready};
@@ -22,6 +23,7 @@ use crate::truth::{HubSide, Made, Reader};
 pub(super) struct Kept {
     backup: Backup,
     truth: HubSide,
+    known: Known,
 }
 
 impl World {
@@ -38,7 +40,8 @@ impl World {
             None => {
                 self.stats.count("backups");
                 self.trace.write(self.now, format_args!("a backup is made"));
-                let kept = Kept { backup: self.journal.back_up(), truth: self.truth.hub_side() };
+                let known = self.sticks.known.clone();
+                let kept = Kept { backup: self.journal.back_up(), truth: self.truth.hub_side(), known };
                 self.kept = Some(Box::new(kept));
                 Ok(())
             }
@@ -66,6 +69,7 @@ impl World {
             Newer::Accept => "restores that accept",
         });
         self.journal.restore(&kept.backup, newer);
+        self.sticks.known = kept.known;
         let undone = self.truth.go_back(kept.truth, &before, epochs(&self.journal));
         self.stats.add("decisions lost with the hub", undone.len() as u64);
         self.clients.acknowledged.retain(|id| !undone.contains_key(id));

@@ -31,6 +31,7 @@ pub(super) struct Job {
 pub(super) enum Waits {
     Session { stream: StreamId, batch: u64 },
     Client { request: u64 },
+    File { file: u64, batch: u64 },
 }
 
 /// An answer that waits for its commit.
@@ -208,8 +209,12 @@ impl World {
                 (Waits::Session { stream, batch }, Reply::HandIn(taken)) => {
                     self.hub_input(hub, stream, Input::Taken { batch, taken })?;
                 }
+                (Waits::File { file, batch }, Reply::Upload(answers)) => {
+                    self.file_decided(hub, file, batch, answers)?;
+                }
                 (Waits::Session { .. }, Reply::Api(_))
-                | (Waits::Client { .. }, Reply::Upload(_) | Reply::HandIn(_)) => {}
+                | (Waits::Client { .. }, Reply::Upload(_) | Reply::HandIn(_))
+                | (Waits::File { .. }, Reply::Api(_) | Reply::HandIn(_)) => {}
             }
         }
         self.begin_commit(hub);
@@ -235,6 +240,7 @@ impl World {
             match waits {
                 Waits::Session { stream, .. } => self.hub_input(hub, stream, Input::Unavailable)?,
                 Waits::Client { request } => self.unanswered(request),
+                Waits::File { file, .. } => self.sticks.drops(file),
             }
         }
         Ok(())
@@ -245,8 +251,10 @@ impl World {
         let replies = writer.flight.into_iter().flat_map(|flight| flight.replies).map(|(waits, _)| waits);
         for waits in replies.chain(writer.queue.into_iter().map(|job| job.waits)) {
             self.stats.count("answers lost with the hub");
-            if let Waits::Client { request } = waits {
-                self.unanswered(request);
+            match waits {
+                Waits::Client { request } => self.unanswered(request),
+                Waits::File { file, .. } => self.sticks.drops(file),
+                Waits::Session { .. } => {}
             }
         }
     }

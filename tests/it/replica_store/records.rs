@@ -191,6 +191,6 @@ pub(super) fn state(session: u64) -> Record {
         environments: Environments::standard(),
         default_environment: Some(Environment::base()),
         write: vec![Subtree::ALL, Subtree::parse("edges/kiosk").unwrap()],
-        handed_in: Some(HandedIn { new_epoch: 1 << 62, through: Stamp { hlc: Hlc(1), id: write_id(1) } }),
+        handed_in: Some(HandedIn { leadership: 1 << 62, through: Stamp { hlc: Hlc(1), id: write_id(1) } }),
     })
 }

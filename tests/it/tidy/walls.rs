@@ -7,7 +7,7 @@ const SHARED_MAY_USE: &[&str] =
     &["bytes", "chacha20poly1305", "flate2", "hpke", "ring", "serde_json", "thiserror", "uuid", "zeroize"];
 /// What the simulation may depend on: no runtime, so that a seed decides everything.
 const SIMULATIONS_MAY_USE: &[&str] =
-    &["bytes", "clap", "llm-config-shared", "rand", "ring", "serde_json", "uuid"];
+    &["bytes", "clap", "flate2", "llm-config-shared", "rand", "ring", "serde_json", "uuid"];
 /// The packages of this workspace that each package may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("shared", &[]),

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use llm_config_proto::possession::{carried_message, verify};
 use llm_config_proto::sync::Piece;
 use llm_config_shared::codec::{Reader, Writer};
-use llm_config_shared::limits::{CLOCK_EPSILON_MS, FRAME_BYTES_MAX, UPLOAD_WRITES_MAX};
+use llm_config_shared::limits::{CLOCK_EPSILON_MS, FRAME_BYTES_MAX};
 use llm_config_shared::name::{EdgeName, Tenant};
 use llm_config_shared::parcel::{Cover, Label, Unpacker, read_cover};
 use llm_config_shared::replication::admit::Upload;
+use llm_config_shared::replication::carry::{Admission, Back};
 use llm_config_shared::replication::frame::{EdgeFrame, HubFrame};
-use llm_config_shared::replication::hub::{HeadReport, HubSession, Input, Output, Profile};
+use llm_config_shared::replication::hub::{HeadReport, Profile};
 use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::secret::open_file_key;
 use llm_config_shared::stamp::Hlc;
@@ -24,6 +25,15 @@ use crate::registry::{Edge, Registry};
 
 /// The one request that is carried.
 const USES: &str = "/api/v1/uses";
+
+/// A file that was looked through.
+struct Opened {
+    edge: Edge,
+    label: Label,
+    frames: Vec<EdgeFrame>,
+    /// As `PUT /uses` takes it.
+    uses: Option<Bytes>,
+}
 
 /// What became of the writes of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,12 +67,11 @@ impl TakenIn {
     }
 }
 
-/// As a session would have sent them, one behind the other.
-fn encode(decided: &[Answer]) -> Vec<u8> {
+/// As they go into the next file for the edge.
+fn encode(answers: &[HubFrame]) -> Vec<u8> {
     let mut out = Writer::default();
-    for answers in decided.chunks(UPLOAD_WRITES_MAX) {
-        let frame = HubFrame::UploadResult { batch: 0, answers: answers.to_vec() };
-        out.bytes(&Piece::FromHub(frame).encode());
+    for frame in answers {
+        out.bytes(&Piece::FromHub(frame.clone()).encode());
     }
     out.finish()
 }
@@ -78,55 +87,26 @@ impl<S: Journal + Registry> Carrier<S> {
     /// When the file is not whole, not of an edge of this tenant or too old, or its edge was removed: nothing of it was taken
     /// then. When the database is away, some of it may have been; brought again, the rest is taken.
     pub async fn from_edge(&self, tenant: &Tenant, file: &[u8]) -> Result<TakenIn, CarryError> {
-        let (edge, label, frames) = self.opened(tenant, file).await?;
+        let Opened { edge, label, frames, uses } = self.opened(tenant, file).await?;
         let environments = self.store.environments(&edge.tenant).await?;
         let profile = profile(&edge, environments);
-        let mut core = HubSession::new(profile.clone(), Rules::ALL, clock::instant());
         let mut taken = TakenIn { edge: edge.name.to_string(), ..TakenIn::default() };
-        let mut decided = Vec::new();
-        let mut held = 0;
         // Of an edge that was heard later, this is no news of what it has and of who uses it.
         let is_news = edge.last_seen_at <= Some(label.issued_at);
-        for frame in frames {
-            if let EdgeFrame::Call { request, .. } = frame {
-                taken.uses = Some(request.body).filter(|_| is_news);
-                continue;
-            }
-            if let EdgeFrame::Subscribe { feeds, .. } = &frame {
-                let shard = self.store.head().await?.shard;
-                let all = feeds.len() >= profile.feeds.len();
-                held = feeds.iter().map(|(_, at)| at.seq(shard)).min().filter(|_| all).unwrap_or(0);
-                continue;
-            }
-            core.handle(Input::Frame(frame), clock::instant());
-            while let Some(output) = core.poll_output() {
-                let input = match output {
-                    Output::ReadHead => Input::Head(self.head_report().await?),
-                    Output::Admit { batch, session, writes, .. } => {
-                        let answers = self.admit(&edge, &profile, session, writes).await?;
-                        taken.count(&answers);
-                        decided.extend(answers.iter().cloned());
-                        Input::Decided { batch, answers }
-                    }
-                    Output::Send(HubFrame::Refused { refusal, .. }) => {
-                        return Err(refused(format!("the file cannot be taken in now: {refusal}")));
-                    }
-                    Output::Send(_)
-                    | Output::SealGrants
-                    | Output::TakeIn { .. }
-                    | Output::ReadFeeds { .. }
-                    | Output::Call { .. }
-                    | Output::Repair(_)
-                    | Output::Acknowledged(_)
-                    | Output::Close => continue,
-                };
-                core.handle(input, clock::instant());
-            }
+        taken.uses = uses.filter(|_| is_news);
+        let not_now = |refusal| refused(format!("the file cannot be taken in now: {refusal}"));
+        let (report, now) = (self.head_report().await?, clock::instant());
+        let mut back = Back::begin(frames, profile.clone(), Rules::ALL, report, now).map_err(not_now)?;
+        while let Some(Admission { batch, session, writes }) = back.next(clock::instant()).map_err(not_now)? {
+            let answers = self.admit(&edge, &profile, session, writes).await?;
+            taken.count(&answers);
+            back.decided(batch, answers, clock::instant());
         }
-        let answers = encode(&decided);
+        let answers = encode(back.answers());
         self.store.put_carried(edge.id, label.issued_at, &answers).await?;
         if is_news {
-            self.store.touch_edges(&[(edge.id, label.issued_at.min(clock::now()), held)]).await?;
+            let seen_at = label.issued_at.min(clock::now());
+            self.store.touch_edges(&[(edge.id, seen_at, back.held())]).await?;
         }
         Ok(taken)
     }
@@ -176,11 +156,7 @@ impl<S: Journal + Registry> Carrier<S> {
     }
 
     /// Looks through all of it before anything is done.
-    async fn opened(
-        &self,
-        tenant: &Tenant,
-        file: &[u8],
-    ) -> Result<(Edge, Label, Vec<EdgeFrame>), CarryError> {
+    async fn opened(&self, tenant: &Tenant, file: &[u8]) -> Result<Opened, CarryError> {
         let mut rest = file;
         let signed = read_cover(&mut rest).map_err(refused)?;
         let (Cover { label, key }, body, signature) =
@@ -201,7 +177,7 @@ impl<S: Journal + Registry> Carrier<S> {
         let key = open_file_key(&key, &label.bytes(), &private)
             .map_err(|_| refused("the file was sealed to another hub, or before this one was restored"))?;
         let mut pieces = Unpacker::new(rest, key, &signed);
-        let mut frames = Vec::new();
+        let (mut frames, mut uses) = (Vec::new(), None);
         while let Some(piece) = pieces.next_piece().map_err(refused)? {
             let frame = match Piece::decode(&piece) {
                 Ok(Piece::FromEdge(frame)) => frame,
@@ -209,19 +185,17 @@ impl<S: Journal + Registry> Carrier<S> {
                     return Err(refused("the file makes no sense to this hub; it may be of a newer edge"));
                 }
             };
-            let fits = if frames.is_empty() {
-                matches!(frame, EdgeFrame::Hello(_))
-            } else {
-                match &frame {
-                    EdgeFrame::Call { request, .. } => *request.target == *USES,
-                    other => matches!(other, EdgeFrame::Subscribe { .. } | EdgeFrame::Upload { .. }),
-                }
-            };
-            if !fits {
-                return Err(refused("the file makes no sense to this hub"));
+            if let EdgeFrame::Call { request, .. } = &frame
+                && *request.target == *USES
+            {
+                uses = Some(request.body.clone());
+                continue;
             }
             frames.push(frame);
         }
-        Ok((edge, label, frames))
+        if !Back::makes_sense(&frames) {
+            return Err(refused("the file makes no sense to this hub"));
+        }
+        Ok(Opened { edge, label, frames, uses })
     }
 }

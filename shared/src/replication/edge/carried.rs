@@ -5,8 +5,8 @@
 
 use super::{EdgeReplica, Effect, Output, Phase};
 use crate::feed::Feed;
-use crate::limits::CARRIED_BYTES_MAX;
-use crate::replication::frame::{Hello, PROTOCOL, Welcome};
+use crate::limits::{CARRIED_BYTES_MAX, UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
+use crate::replication::frame::{EdgeFrame, Hello, PROTOCOL, Welcome};
 use crate::segment::Rejected;
 use crate::store::replica::{Batch, PendingRecord, Record};
 use crate::time::Instant;
@@ -31,6 +31,28 @@ pub struct Exported {
     pub feeds: Vec<(Feed, Vector)>,
     /// How many more wait than fit.
     pub left: usize,
+}
+
+impl Exported {
+    /// What the file holds: a greeting, what this edge holds, and uploads as a session would have sent them.
+    pub fn into_frames(self) -> Vec<EdgeFrame> {
+        let Self { hello, writes, feeds, .. } = self;
+        let mut frames = vec![EdgeFrame::Hello(hello), EdgeFrame::Subscribe { feeds, held: Vec::new() }];
+        let (mut batch, mut bytes): (Vec<Write>, usize) = (Vec::new(), 0);
+        for write in writes {
+            bytes += write.size();
+            if batch.len() == UPLOAD_WRITES_MAX || (!batch.is_empty() && bytes > UPLOAD_BYTES_MAX) {
+                let writes = std::mem::take(&mut batch);
+                bytes = write.size();
+                frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes });
+            }
+            batch.push(write);
+        }
+        if !batch.is_empty() {
+            frames.push(EdgeFrame::Upload { batch: frames.len() as u64, writes: batch });
+        }
+        frames
+    }
 }
 
 /// Why nothing of a file was taken.
@@ -88,7 +110,7 @@ impl EdgeReplica {
         if self.switching {
             return Err(NotTaken::Busy);
         }
-        if self.rules.dominance && !welcome.epochs.holds(&self.floor(), &welcome.head) {
+        if self.rules.carried_age && !welcome.epochs.holds(&self.floor(), &welcome.head) {
             return Err(NotTaken::Older);
         }
         let holds = |(feed, from): &(Feed, Vector)| {
@@ -96,7 +118,7 @@ impl EdgeReplica {
             let reached = |at: &Vector| at.seq(welcome.shard) >= from.seq(welcome.shard);
             *from == Vector::EMPTY || state.is_some_and(|state| reached(&state.record.vector))
         };
-        if from.iter().all(holds) { Ok(()) } else { Err(NotTaken::Gap) }
+        if !self.rules.carried_gap || from.iter().all(holds) { Ok(()) } else { Err(NotTaken::Gap) }
     }
 
     /// Tries to reach the hub at once: the file has said nothing of whether it can be.

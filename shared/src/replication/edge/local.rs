@@ -3,6 +3,7 @@
 use super::{Alert, EdgeReplica, Effect, LocalWrite, Output, Phase, Published, WriteRefused};
 use crate::limits::{COUNTER_BLOCK, OUTBOX_WRITES_MAX};
 use crate::name::EntryKey;
+use crate::replication::carry::mark;
 use crate::replication::frame::EdgeFrame;
 use crate::replication::outbox;
 use crate::secret::KeyGrant;
@@ -114,9 +115,13 @@ impl EdgeReplica {
     }
 
     pub(super) fn handle_upload_result(&mut self, batch: u64, answers: Vec<Answer>, now: Instant) {
-        // In a file it is the answer to what was carried to the hub before.
+        // In a file it is the answer to what was carried to the hub before, if that was this.
         let mut answers = answers;
         if self.phase == Phase::Carried {
+            let pending = answers.iter().filter_map(|answer| self.outbox.get(answer.id.counter));
+            if mark(pending) != batch {
+                return;
+            }
             answers.retain(|answer| answer.verdict != Verdict::Reidentify);
         } else if self.upload_in_flight != Some(batch) {
             return;

@@ -21,20 +21,20 @@ use crate::write::Write;
 pub(super) enum HandingIn {
     /// The hub lacks nothing, or takes nothing.
     Nothing,
-    /// It takes what was lost before this leadership began.
+    /// It takes what was lost, under this leadership.
     Due {
-        new_epoch: u64,
+        leadership: u64,
     },
     /// Kept writes are being read from the disk.
     Recalling {
-        new_epoch: u64,
+        leadership: u64,
     },
     Giving(Giving),
 }
 
 #[derive(Debug)]
 pub(super) struct Giving {
-    new_epoch: u64,
+    leadership: u64,
     waiting: VecDeque<Write>,
     /// The last of the message that is under way.
     under_way: Option<(u64, Stamp)>,
@@ -44,10 +44,10 @@ pub(super) struct Giving {
 impl EdgeReplica {
     /// Begins to hand in what there is; false when nothing is left to be.
     pub(super) fn hands_in(&mut self, now: Instant) -> bool {
-        let HandingIn::Due { new_epoch } = self.handing_in else {
+        let HandingIn::Due { leadership } = self.handing_in else {
             return !matches!(self.handing_in, HandingIn::Nothing);
         };
-        self.handing_in = HandingIn::Recalling { new_epoch };
+        self.handing_in = HandingIn::Recalling { leadership };
         if self.grace.is_empty() {
             self.handle_recalled(Vec::new(), now);
         } else {
@@ -57,8 +57,8 @@ impl EdgeReplica {
     }
 
     pub(super) fn handle_recalled(&mut self, records: Vec<Record>, now: Instant) {
-        let HandingIn::Recalling { new_epoch } = self.handing_in else { return };
-        let mark = self.state.handed_in.filter(|mark| mark.new_epoch == new_epoch);
+        let HandingIn::Recalling { leadership } = self.handing_in else { return };
+        let mark = self.state.handed_in.filter(|mark| mark.leadership == leadership);
         let through = mark.map(|mark| mark.through);
         let known = self.rows().filter(|row| self.is_lost(row)).map(|row| as_write(row));
         let kept = records.into_iter().filter_map(|record| match record {
@@ -75,7 +75,7 @@ impl EdgeReplica {
         let all: BTreeMap<Stamp, Write> = known.chain(kept).map(|write| (write.stamp(), write)).collect();
         let waiting = all.into_iter().filter(|(stamp, _)| through.is_none_or(|through| *stamp > through));
         self.handing_in = HandingIn::Giving(Giving {
-            new_epoch,
+            leadership,
             waiting: waiting.map(|(_, write)| write).collect(),
             under_way: None,
             taken: Taken::default(),
@@ -112,13 +112,18 @@ impl EdgeReplica {
         let HandingIn::Giving(giving) = &mut self.handing_in else { return };
         let Some((_, last)) = giving.under_way.take_if(|(under_way, _)| *under_way == batch) else { return };
         giving.taken.add(&taken);
-        self.state.handed_in = Some(HandedIn { new_epoch: giving.new_epoch, through: last });
+        self.state.handed_in = Some(HandedIn { leadership: giving.leadership, through: last });
         let batch = Batch { put: vec![self.state_record()], remove: Vec::new() };
         self.commit(batch, Effect::HandedIn, now);
     }
 }
 
 impl Giving {
+    /// How many have not gone up yet.
+    pub(super) fn left(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn next_message(&mut self) -> Vec<Write> {
         let mut bytes = 0;
         let fits = |write: &&Write| {

@@ -24,7 +24,8 @@ impl EdgeReplica {
         }
         self.recovering = Some(welcome.head.clone());
         if welcome.takes_newer {
-            self.handing_in = HandingIn::Due { new_epoch: statement.loss.new_epoch };
+            let leads = welcome.head.get(welcome.shard).map(|head| head.epoch);
+            self.handing_in = HandingIn::Due { leadership: leads.unwrap_or(statement.loss.new_epoch) };
         }
         self.outputs.push_back(Output::Alert(Alert::LostHistory));
         Ok(())

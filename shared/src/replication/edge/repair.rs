@@ -43,6 +43,13 @@ struct Asked {
     gone: Vec<EntryKey>,
 }
 
+impl Repair {
+    /// How many entries are named in it.
+    pub(super) fn entries(&self) -> usize {
+        self.asked.as_ref().map_or(0, |asked| asked.keys.len() + asked.gone.len())
+    }
+}
+
 /// What a repair makes of a feed.
 #[derive(Debug)]
 pub(super) struct Repaired {

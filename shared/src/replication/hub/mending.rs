@@ -14,12 +14,12 @@ const COMPARISONS_MAX: u32 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Mending {
     /// What is being read, under the edge's number.
-    reading: Option<(u64, Job)>,
+    pub(super) reading: Option<(u64, Job)>,
     /// What the edge asked for meanwhile: the newest only, it has given up the others.
-    next: Option<(u64, Job)>,
+    pub(super) next: Option<(u64, Job)>,
     /// What was listed last.
-    listed: Option<(u64, Feed, Vector, Listed)>,
-    comparisons: u32,
+    pub(super) listed: Option<(u64, Feed, Vector, Listed)>,
+    pub(super) comparisons: u32,
 }
 
 impl HubSession {

@@ -3,13 +3,12 @@
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::edge::Published;
 use llm_config_shared::store::replica::{Batch, Record};
-use llm_config_shared::vector::{ShardId, Vector};
-use uuid::Uuid;
+use llm_config_shared::vector::Vector;
 
 use crate::invariants::{Check, Violation, reads, vectors};
 use crate::truth::Made;
 use crate::view::View;
-use crate::world::World;
+use crate::world::{SHARD, World};
 
 /// An entry in a line of the trace.
 struct Name<'a>(&'a EntryKey);
@@ -64,11 +63,10 @@ impl World {
     }
 
     pub(super) fn published(&mut self, edge: usize, published: &Published) -> Check {
-        let shard = ShardId(Uuid::from_u128(0x5a5a));
         let (rows, pending) = (published.rows.len(), published.pending.len());
         self.trace.write(self.now, format_args!("edge {edge} shows {rows} rows, {pending} pending"));
         for (feed, vector) in &published.feeds {
-            let (to, environment) = (vector.as_ref().map(|vector| vector.seq(shard)), &feed.environment);
+            let (to, environment) = (vector.as_ref().map(|vector| vector.seq(SHARD)), &feed.environment);
             let (top, secrets) = (&feed.subtree, feed.secrets);
             self.trace.write(self.now, format_args!("  {environment} {top:?} {secrets} {to:?}"));
         }

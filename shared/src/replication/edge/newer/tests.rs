@@ -98,7 +98,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn starts(mut disk: Vec<Record>, takes_newer: bool) -> Self {
+    fn starts(disk: Vec<Record>, takes_newer: bool) -> Self {
+        let epochs = [(11, 0), (22, 40)];
+        Self::starts_before(disk, takes_newer, &epochs)
+    }
+
+    /// The same before a hub whose leaderships are these, each with where it began.
+    fn starts_before(mut disk: Vec<Record>, takes_newer: bool, epochs: &[(u64, u64)]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[5; 32]).unwrap();
         let keys = VerificationKeys::new([(7, pair.public_key().as_ref().try_into().unwrap())]);
         let identity = Identity { edge: EDGE, tenant: Tenant::parse("t").unwrap(), keys };
@@ -113,11 +119,17 @@ impl Bench {
         let loss = Loss { shard: SHARD, epoch: 11, cut: 40, new_epoch: 22 };
         let draft = LostHistory { loss, issued_at: UnixMillis(2_001), key_id: 7 }.draft();
         let signature = pair.sign(&draft.message()).as_ref().try_into().unwrap();
-        let epoch = |ordinal, epoch, start_seq| Epoch { ordinal, epoch, start_seq };
+        let ordered = (1..).zip(epochs);
+        let table = ordered.map(|(ordinal, (epoch, start_seq))| Epoch {
+            ordinal,
+            epoch: *epoch,
+            start_seq: *start_seq,
+        });
+        let leads = epochs.last().unwrap().0;
         bench.handle(Input::Frame(HubFrame::Welcome(Welcome {
             shard: SHARD,
-            epochs: Epochs::of(SHARD, EpochTable::new(vec![epoch(1, 11, 0), epoch(2, 22, 40)])),
-            head: Vector::at(SHARD, Position { epoch: 22, seq: 60 }),
+            epochs: Epochs::of(SHARD, EpochTable::new(table.collect())),
+            head: Vector::at(SHARD, Position { epoch: leads, seq: 60 }),
             physical: UnixMillis(3_000),
             hlc: Hlc(0),
             epsilon_ms: 500,
@@ -214,6 +226,16 @@ fn a_restart_goes_on_behind_what_the_hub_has_taken() {
     bench.taken(batch);
     let mut bench = Bench::starts(bench.disk, true);
     assert!(matches!(bench.sent()[..], [.., EdgeFrame::Subscribe { .. }]), "nothing is given twice");
+}
+
+#[test]
+fn what_was_given_is_given_again_to_a_hub_that_may_have_lost_it_since() {
+    let mut bench = Bench::starts(vec![kept(1, 45), kept(2, 49)], true);
+    let (batch, _) = handed_in(&bench.sent());
+    bench.taken(batch);
+    let mut bench = Bench::starts_before(bench.disk, true, &[(11, 0), (22, 40), (33, 41)]);
+    let (_, times) = handed_in(&bench.sent());
+    assert_eq!(times, [45, 49]);
 }
 
 #[test]
