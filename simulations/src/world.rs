@@ -236,7 +236,6 @@ enum Event {
     },
     /// The edge's power fails, its clock comes up ahead, and somebody there writes what they have just read.
     Trap {
-        edge: usize,
         at: Box<EntryKey>,
     },
 }
@@ -418,7 +417,7 @@ impl World {
             Event::Advanced { hub, life } => self.advanced(hub, life),
             Event::Purge => self.look_for_old_deletions(),
             Event::Retry { request } => self.retry(request),
-            Event::Trap { edge, at } => self.spring_trap(edge, &at),
+            Event::Trap { at } => self.spring_trap(&at),
             Event::Heal { edge, hub } => {
                 self.network.heal(edge, hub);
                 Ok(())

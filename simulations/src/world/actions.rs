@@ -146,16 +146,19 @@ impl World {
             && self.chance(60)
         {
             let at = Box::new(row.row.at.clone());
-            let edge = self.rng.random_range(0..self.edges.len());
             let after = self.rng.random_range(30..200);
-            self.schedule(after, Event::Trap { edge, at });
+            self.schedule(after, Event::Trap { at });
         }
     }
 
-    pub(super) fn spring_trap(&mut self, edge: usize, at: &EntryKey) -> Check {
-        if !self.chaos || !self.edges[edge].view.rows.contains_key(at) {
+    pub(super) fn spring_trap(&mut self, at: &EntryKey) -> Check {
+        // Many have it by now, and few of many edges would be hit blindly.
+        let shows = |edge: &usize| self.edges[*edge].view.rows.contains_key(at);
+        let who: Vec<usize> = (0..self.edges.len()).filter(shows).collect();
+        if !self.chaos || who.is_empty() {
             return Ok(());
         }
+        let edge = who[self.rng.random_range(0..who.len())];
         self.crash_edge(edge);
         self.edges[edge].wall_error_ms = self.rng.random_range(600..90_000);
         self.start_edge(edge, self.edges[edge].life)?;

@@ -13,7 +13,8 @@ impl World {
             // A list for a repair names each twice: by its hash and by what the edge may hold.
             memory::session(host.edge, host.session.footprint(), feeds, 2 * entries)?;
             let unread = self.network.stream(*stream).map_or(0, |stream| stream.on_the_way());
-            memory::stream(host.edge, unread, self.transfer_frames_max(feeds))?;
+            // An edge that subscribes anew before it has read a transfer is sent another.
+            memory::stream(host.edge, unread, 2 * self.transfer_frames_max(feeds))?;
         }
         for (edge, host) in self.edges.iter().enumerate() {
             // What a relay makes up comes on top of what a hub sends.
