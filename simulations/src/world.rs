@@ -526,7 +526,7 @@ mod tests {
     #[test]
     fn a_few_worlds_hold_and_contain_what_they_should() {
         let mut stats = Stats::default();
-        for seed in 0..12 {
+        for seed in 0..24 {
             let outcome = run(seed, Setup::REAL, false);
             assert_eq!(outcome.violation, None, "seed {seed}");
             stats.merge(&outcome.stats);

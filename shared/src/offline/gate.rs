@@ -162,7 +162,10 @@ impl Gate {
             Some(contact) if self.answered => contact.heard_again(statement.issued_at, now),
             contact => {
                 let delay_ms = now.since_boot_ms.saturating_sub(asked_ms);
-                *contact = Some(Contact::heard(statement.issued_at, delay_ms, now));
+                // A file that came while this word was on its way may have said something later, and is no news a second time.
+                let said_before = contact.as_ref().map_or(UnixMillis(0), Contact::issued_at);
+                let issued_at = statement.issued_at.max(said_before);
+                *contact = Some(Contact::heard(issued_at, delay_ms, now));
             }
         }
         self.answered = true;

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use llm_config_shared::replication::edge::{Carried, Exported, Input, NotTaken};
 use llm_config_shared::replication::frame::HubFrame;
 use llm_config_shared::segment::Rejected;
+use llm_config_shared::store::Journal as _;
+use llm_config_shared::vector::Vector;
 use rand::RngExt;
 
 use crate::invariants::{Check, Violation, floor};
+use crate::journal::ready;
 use crate::world::sticks::ThereFile;
 use crate::world::{Event, World};
 
@@ -16,6 +19,7 @@ use crate::world::{Event, World};
 pub(in crate::world) struct Carrying {
     /// How far its hub had come.
     seq: u64,
+    head: Vector,
     frames: VecDeque<HubFrame>,
 }
 
@@ -47,7 +51,8 @@ impl World {
         self.edge_input(edge, Input::Disconnected)?;
         let host = &mut self.edges[edge];
         let handed_over = host.disk.synced() + host.disk.waiting() as u64;
-        host.carrying = Some(Carrying { seq: file.seq, frames: file.frames() });
+        host.carrying =
+            Some(Carrying { seq: file.seq, head: file.there.welcome.head.clone(), frames: file.frames() });
         let carried = Carried { from: file.there.from, welcome: file.there.welcome };
         self.edge_input(edge, Input::Carried(Box::new(carried)))?;
         let host = &mut self.edges[edge];
@@ -86,7 +91,7 @@ impl World {
 
     /// What came of it. A file is as the hub made it: an edge that takes it for something to go on from takes all of it.
     pub(super) fn has_taken(&mut self, edge: usize, outcome: Result<(), NotTaken>) -> Check {
-        let Some(Carrying { seq, .. }) = self.edges[edge].carrying.take() else {
+        let Some(Carrying { seq, head, .. }) = self.edges[edge].carrying.take() else {
             return Err(Violation::new(
                 "files",
                 format!("edge {edge} speaks of a file that it was not given"),
@@ -97,6 +102,13 @@ impl World {
         match outcome {
             Ok(()) => {
                 self.stats.count("files taken by edges");
+                // Of history that is lost meanwhile: the edge has not come to the new one, or it had refused the file, and
+                // goes on in the old one. How far a hub has come in the new one it remembers once it has come there itself.
+                let now = ready(self.journal.head()).expect("the database was led before a file was made");
+                if !now.epochs.holds(&head, &now.vector()) {
+                    self.stats.count("files of lost history taken by edges");
+                    return Ok(());
+                }
                 return floor::not_older(edge, self.edges[edge].told, seq);
             }
             Err(NotTaken::Older) => self.stats.count("files refused as older"),
