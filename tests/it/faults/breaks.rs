@@ -52,6 +52,7 @@ async fn brought(proxy: &Proxy, bytes: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stderr, reason = "how much comes twice is a figure")]
 async fn a_snapshot_larger_than_any_connection_lasts_comes_in_parts() {
     let scratch = Scratch::new("breaks");
     let mut hub = Hub::dev(&scratch).await;
@@ -62,6 +63,15 @@ async fn a_snapshot_larger_than_any_connection_lasts_comes_in_parts() {
     is_ready(&edge).await;
     let whole = proxy.brought() - enrolled;
     assert!(whole > 3 * RESET_AFTER, "{whole} bytes are no several connections");
+
+    let (mut edge, proxy) = joined(&scratch, &hub, "e3").await;
+    let enrolled = proxy.brought();
+    proxy.suffer(Fault::Reset { after: RESET_AFTER });
+    edge.start().await;
+    is_ready(&edge).await;
+    let broken = proxy.brought() - enrolled;
+    eprintln!("{whole} bytes in one piece, {broken} in pieces of {RESET_AFTER}");
+    assert!(broken <= whole * 13 / 10, "{broken} bytes where {whole} do without breaks");
 
     let (mut edge, proxy) = joined(&scratch, &hub, "e2").await;
     let enrolled = proxy.brought();
