@@ -1,4 +1,4 @@
-//! The edge on this machine: join, run, status, leave.
+//! The edge on this machine: join, run, status, files, leave.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -19,16 +19,21 @@ use llm_config_edge::telemetry;
 use llm_config_edge::wipe;
 use llm_config_shared::name::{EdgeName, Subtree};
 use llm_config_shared::store::replica::Record;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::address::Address;
-use super::connection::{Answer, Connection};
+use super::connection::Connection;
 use super::exit::{Exit, Failure};
 use super::hygiene;
 use super::output;
 use super::rekey::{RekeyArgs, rekey};
 use super::target::{self, Surroundings, Target, TargetArgs};
+
+mod carried;
+mod status;
+
+use carried::{apply, carry};
+pub(crate) use status::tell;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum EdgeCommand {
@@ -267,57 +272,6 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     })
 }
 
-/// The status document of an edge, as far as a person is told.
-#[derive(Debug, Deserialize)]
-struct Status {
-    name: String,
-    hub: String,
-    connected: bool,
-    entries: u64,
-    age_ms: Option<u64>,
-    behind: Option<u64>,
-    pending: u64,
-    held: u64,
-    denied: u64,
-    #[serde(default)]
-    lost: u64,
-    default_environment: String,
-    subscriptions: Vec<Subscription>,
-    secrets: Option<Secrets>,
-    keys_kept_by: Option<String>,
-    #[serde(default)]
-    memory_locked: bool,
-    certificate_expires_at: String,
-    warnings: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Secrets {
-    open: bool,
-    locks_in_ms: Option<u64>,
-    locked_since: Option<String>,
-    locked_by: Option<String>,
-}
-
-impl Secrets {
-    fn told(&self) -> String {
-        if self.open {
-            let left = self.locks_in_ms.map_or_else(|| "an unknown time".to_owned(), output::age);
-            return format!("secrets are open; without the hub they lock in {left}");
-        }
-        let since = self.locked_since.as_deref().unwrap_or("a time unknown");
-        let by = self.locked_by.as_deref().unwrap_or("unknown").replace('_', " ");
-        format!("secrets are locked since {since} ({by}); they open when the hub is reached")
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Subscription {
-    environment: String,
-    namespace: String,
-    secrets: bool,
-}
-
 /// The edge of this machine, whichever way it was named.
 fn this_edge(data: &DataArgs, target: &TargetArgs) -> Result<Connection, Failure> {
     let target = match &data.data {
@@ -330,122 +284,10 @@ fn this_edge(data: &DataArgs, target: &TargetArgs) -> Result<Connection, Failure
     Connection::open(target)
 }
 
-async fn apply(args: &ApplyArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
-    let connection = this_edge(&args.data, target)?;
-    let carried = std::fs::read(&args.file)
-        .map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
-    let address = Address::new(&["edge", "apply"]);
-    let answer = connection.ask_with(Method::POST, &address, Some(carried.into())).await?;
-    if json {
-        return output::line(answer.text());
-    }
-    answer.parsed::<Applied>()?.lines().into_iter().try_for_each(output::line)
-}
-
-async fn carry(args: &CarryArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
-    let connection = this_edge(&args.data, target)?;
-    let answer = connection.ask(Method::POST, &Address::new(&["edge", "carry"]), None).await?;
-    super::fleet::write_new(&args.out, answer.bytes())?;
-    let count = |name| answer.header(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let (writes, left) = (count("x-config-writes"), count("x-config-writes-left"));
-    if json {
-        return output::line(json!({"file": args.out, "writes": writes, "left": left}).to_string());
-    }
-    let more = if left > 0 { format!(", {} more with the next", output::count(left)) } else { String::new() };
-    let file = args.out.display();
-    output::line(format!("{} writes{more}; at the hub: llm-config fleet apply {file}", output::count(writes)))
-}
-
-/// What came of a file.
-#[derive(Deserialize)]
-struct Applied {
-    #[serde(default)]
-    removed: bool,
-    #[serde(default)]
-    entries: u64,
-    as_of: Option<String>,
-    offline_limit: Option<String>,
-    #[serde(default)]
-    pending: u64,
-    secrets: Option<Secrets>,
-}
-
-impl Applied {
-    fn lines(self) -> Vec<String> {
-        if self.removed {
-            return vec!["the hub has removed this edge; its data is destroyed".to_owned()];
-        }
-        let now = self.as_of.map_or_else(String::new, |at| format!("; now as of {at}"));
-        let limit = self.offline_limit.as_deref();
-        let mut lines = vec![match self.entries {
-            0 if limit != Some("taken") => format!("nothing in the file is new{now}"),
-            entries => format!("{} entries changed{now}", output::count(entries)),
-        }];
-        lines.extend(
-            limit.filter(|limit| *limit != "taken").map(|why| format!("offline limit not extended: {why}")),
-        );
-        lines.extend(self.secrets.map(|secrets| secrets.told()));
-        if self.pending > 0 {
-            lines.push(format!("{} writes wait for the hub", output::count(self.pending)));
-        }
-        lines
-    }
-}
-
 async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
     let connection = this_edge(&args.data, target)?;
     let answer = connection.ask(Method::GET, &Address::new(&["edge", "status"]), None).await?;
     if json { output::line(answer.text()) } else { tell(&answer) }
-}
-
-/// An edge's status for a person.
-pub(crate) fn tell(answer: &Answer) -> Result<(), Failure> {
-    lines(&answer.parsed()?).into_iter().try_for_each(output::line)
-}
-
-fn lines(status: &Status) -> Vec<String> {
-    let reach = if status.connected { "connected to" } else { "cut off from" };
-    let age = status
-        .age_ms
-        .map_or_else(|| "never confirmed".to_owned(), |ms| format!("confirmed {} ago", output::age(ms)));
-    let behind = match status.behind {
-        Some(behind) if behind > 0 => format!(", {} changes on their way", output::count(behind)),
-        _ => String::new(),
-    };
-    let mut lines = vec![
-        format!("{}: {reach} {}", status.name, status.hub),
-        format!("  holds {} entries, {age}{behind}", output::count(status.entries)),
-    ];
-    if status.pending + status.held + status.denied > 0 {
-        let (pending, held, denied) = (status.pending, status.held, status.denied);
-        lines.push(format!(
-            "  own writes: {pending} waiting for the hub, {held} held for a person, {denied} not admitted"
-        ));
-    }
-    if status.lost > 0 {
-        let lost = output::count(status.lost);
-        lines.push(format!(
-            "  {lost} own writes lost to others made at the same time; the hub's history has them"
-        ));
-    }
-    for subscription in &status.subscriptions {
-        let namespace =
-            if subscription.namespace.is_empty() { "everything" } else { &subscription.namespace };
-        let default = if subscription.environment == status.default_environment { " (default)" } else { "" };
-        let secrets = if subscription.secrets { "" } else { ", without secrets" };
-        lines.push(format!("  receives {namespace} in {}{default}{secrets}", subscription.environment));
-    }
-    if status.subscriptions.iter().any(|subscription| subscription.secrets)
-        && let Some(secrets) = &status.secrets
-    {
-        lines.push(format!("  {}", secrets.told()));
-    }
-    lines.push(format!("  certificate until {}", status.certificate_expires_at));
-    let locked = if status.memory_locked { ", its memory out of swap" } else { "" };
-    lines
-        .extend(status.keys_kept_by.iter().map(|keeper| format!("  its keys are kept by: {keeper}{locked}")));
-    lines.extend(status.warnings.iter().map(|warning| format!("  look: {warning}")));
-    lines
 }
 
 fn leave(args: &LeaveArgs, json: bool) -> Result<(), Failure> {
@@ -512,29 +354,6 @@ fn waiting(directory: &Path) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_status_says_what_a_person_wants_to_know() {
-        let text = r#"{"name":"kiosk","id":"i","tenant":"t","hub":"https://h:1","connected":false,"has_data":true,
-            "entries":2708,"age_ms":65000,"behind":null,"pending":2,"held":0,"denied":1,
-            "default_environment":"production","certificate_expires_at":"tomorrow","certificate_expires_in_ms":1,
-            "subscriptions":[{"environment":"production","namespace":"","secrets":true},
-                {"environment":"staging","namespace":"app","secrets":false}],
-            "replica_bytes":1,"uptime_ms":1,"version":"0","warnings":["the disk is nearly full"]}"#;
-        let told = lines(&serde_json::from_str(text).unwrap());
-        assert_eq!(told[0], "kiosk: cut off from https://h:1");
-        assert_eq!(told[1], "  holds 2,708 entries, confirmed 65 s ago");
-        assert_eq!(told[2], "  own writes: 2 waiting for the hub, 0 held for a person, 1 not admitted");
-        assert_eq!(told[3], "  receives everything in production (default)");
-        assert_eq!(told[4], "  receives app in staging, without secrets");
-        assert_eq!(told[6], "  look: the disk is nearly full");
-        let text = text.replace("\"denied\":1", "\"denied\":1,\"lost\":3");
-        let told = lines(&serde_json::from_str(&text).unwrap());
-        assert_eq!(
-            told[3],
-            "  3 own writes lost to others made at the same time; the hub's history has them"
-        );
-    }
 
     #[test]
     fn a_folder_without_an_edge_cannot_be_left() {
