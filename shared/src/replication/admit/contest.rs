@@ -14,6 +14,7 @@ use crate::write::{Denial, HeldReason, Verdict};
 pub(super) struct Rival {
     stamp: Stamp,
     version: u64,
+    deleted: bool,
     /// Of place, change and content.
     hash: [u8; 32],
 }
@@ -21,19 +22,24 @@ pub(super) struct Rival {
 impl Rival {
     pub(super) fn of(current: &HubRow) -> Self {
         let Row { at, change, content, stamp, version, .. } = &current.row;
-        Self { stamp: *stamp, version: *version, hash: content_hash(at, *change, content) }
+        Self {
+            stamp: *stamp,
+            version: *version,
+            deleted: !content.is_live(),
+            hash: content_hash(at, *change, content),
+        }
     }
 
     pub(super) fn at(write: &Entering, version: u64) -> Self {
-        Self { stamp: write.stamp, version, hash: write.content_hash }
+        Self { stamp: write.stamp, version, deleted: !write.content.is_live(), hash: write.content_hash }
     }
 }
 
 /// Where a write stands in the last-write-wins order. That of stamps, but without the incarnation: regions know one write
 /// of an edge under several, where a copy of its replica gave a number twice. Of two with one number at one time what they
-/// say decides, in whatever way they come.
-fn place(stamp: Stamp, hash: [u8; 32]) -> (Hlc, ActorId, u64, [u8; 32]) {
-    (stamp.hlc, stamp.id.actor, stamp.id.counter, hash)
+/// say decides, in whatever way they come; a deletion comes last, for what is left of a purged one does not know its change.
+fn place(Rival { stamp, deleted, hash, .. }: Rival) -> (Hlc, ActorId, u64, bool, [u8; 32]) {
+    (stamp.hlc, stamp.id.actor, stamp.id.counter, deleted, hash)
 }
 
 impl Planner {
@@ -42,7 +48,7 @@ impl Planner {
         if !self.rules.region_ties {
             return write.stamp > rival.stamp;
         }
-        place(write.stamp, write.content_hash) > place(rival.stamp, rival.hash)
+        place(Rival::at(write, 0)) > place(rival)
     }
 
     /// The author had seen the current row, so the write follows it.
