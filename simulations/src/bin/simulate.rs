@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use llm_config_simulations::mutants::{MUTANTS, Mutant, SEEDS_MAX};
 use llm_config_simulations::stats::Stats;
 use llm_config_simulations::world::{Outcome, Setup, run};
@@ -23,15 +23,24 @@ struct Arguments {
     command: Command,
 }
 
+#[derive(Clone, Copy, Args)]
+struct Seeds {
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Each so many-th alone: from 4 each fifth is of several regions.
+    #[arg(long, default_value_t = 1)]
+    every: u64,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Runs seeds; fails at the first violation.
     Run {
-        #[arg(long, default_value_t = 1_000)]
-        seeds: u64,
-        /// The first seed.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        #[command(flatten)]
+        seeds: Seeds,
         /// Goes on after a violation, and lists them all.
         #[arg(long)]
         keep_going: bool,
@@ -60,7 +69,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let passed = match arguments.command {
-        Command::Run { seeds, from, keep_going } => run_seeds(from, seeds, keep_going, arguments.json),
+        Command::Run { seeds, keep_going } => run_seeds(seeds, keep_going, arguments.json),
         Command::Replay { seed, trace, mutant } => replay(seed, trace, mutant.as_deref(), arguments.json),
         Command::Mutants { seeds, only } => mutants(seeds, only.as_deref(), arguments.json),
     };
@@ -68,8 +77,12 @@ fn main() -> ExitCode {
 }
 
 /// All seeds on all cores; the lowest seed that failed, and the sum of what happened.
-fn sweep(setup: Setup, from: u64, seeds: u64, keep_going: bool) -> (Stats, u64, Option<Outcome>) {
-    let next = AtomicU64::new(from);
+fn sweep(
+    setup: Setup,
+    Seeds { seeds, from, every }: Seeds,
+    keep_going: bool,
+) -> (Stats, u64, Option<Outcome>) {
+    let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let sum = Mutex::new((Stats::default(), 0, None::<Outcome>));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,10 +90,11 @@ fn sweep(setup: Setup, from: u64, seeds: u64, keep_going: bool) -> (Stats, u64, 
         for _ in 0..threads {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    if turn >= seeds {
                         return;
                     }
+                    let seed = from + turn * every;
                     let outcome = run(seed, setup, false);
                     let mut sum = sum.lock().expect("no thread panics with the lock");
                     sum.0.merge(&outcome.stats);
@@ -101,10 +115,10 @@ fn sweep(setup: Setup, from: u64, seeds: u64, keep_going: bool) -> (Stats, u64, 
     sum.into_inner().expect("no thread panics with the lock")
 }
 
-fn run_seeds(from: u64, seeds: u64, keep_going: bool, as_json: bool) -> bool {
+fn run_seeds(seeds: Seeds, keep_going: bool, as_json: bool) -> bool {
     let begun = Instant::now();
-    let repeats = same_seed_same_trace(from);
-    let (stats, done, failed) = sweep(Setup::REAL, from, seeds, keep_going);
+    let repeats = same_seed_same_trace(seeds.from);
+    let (stats, done, failed) = sweep(Setup::REAL, seeds, keep_going);
     let seconds = begun.elapsed().as_secs_f64();
     let few_false = 200 * stats.get("false conflicts") <= stats.get("conflicts");
     let passed = failed.is_none() && repeats && few_false;
@@ -187,7 +201,7 @@ fn mutants(seeds: u64, only: Option<&str>, as_json: bool) -> bool {
     let mut passed = true;
     for mutant in MUTANTS.iter().filter(|mutant| only.is_none_or(|only| only == mutant.name)) {
         let begun = Instant::now();
-        let (_, done, failed) = sweep(mutant.setup, 0, seeds, false);
+        let (_, done, failed) = sweep(mutant.setup, Seeds { seeds, from: 0, every: 1 }, false);
         passed &= failed.is_some();
         if !as_json {
             print_mutant(mutant, done, failed.as_ref(), begun.elapsed().as_secs_f64());

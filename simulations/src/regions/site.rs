@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llm_config_shared::entry::ChangeId;
+use llm_config_shared::entry::{ChangeId, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::newer::{Newer, Taken};
 use llm_config_shared::policy::Policies;
@@ -232,7 +232,10 @@ impl Regions {
         let Kept { current, .. } = kept;
         self.past.goes_back(site, current, &self.sites[site].journal.whole_history());
         let histories = self.sites.iter().flat_map(|site| site.journal.whole_history());
-        let left: BTreeSet<ChangeId> = histories.map(|row| row.change).collect();
+        // Where it was only set aside, it was never admitted.
+        let admitted =
+            histories.filter(|row| matches!(row.status, Status::Applied | Status::SupersededConcurrent));
+        let left: BTreeSet<ChangeId> = admitted.map(|row| row.change).collect();
         for lost in before.iter().filter(|row| !left.contains(&row.change)) {
             self.past.admitted.remove(&lost.change);
         }

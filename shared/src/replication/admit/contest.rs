@@ -1,10 +1,11 @@
 //! A write that meets the entry's current row: which of the two counts.
 
+use super::upload::content_hash;
 use super::{Entering, Planner};
-use crate::entry::{HubRow, Status};
+use crate::entry::{HubRow, Row, Status};
 use crate::policy::ConflictPolicy;
 use crate::settled::conflict_id;
-use crate::stamp::{Hlc, Stamp};
+use crate::stamp::{ActorId, Hlc, Stamp};
 use crate::store::Conflict;
 use crate::write::{Denial, HeldReason, Verdict};
 
@@ -13,25 +14,49 @@ use crate::write::{Denial, HeldReason, Verdict};
 pub(super) struct Rival {
     stamp: Stamp,
     version: u64,
+    deleted: bool,
+    /// Of place, change and content.
+    hash: [u8; 32],
 }
 
 impl Rival {
     pub(super) fn of(current: &HubRow) -> Self {
-        Self::at(current.row.stamp, current.row.version)
+        let Row { at, change, content, stamp, version, .. } = &current.row;
+        Self {
+            stamp: *stamp,
+            version: *version,
+            deleted: !content.is_live(),
+            hash: content_hash(at, *change, content),
+        }
     }
 
-    pub(super) fn at(stamp: Stamp, version: u64) -> Self {
-        Self { stamp, version }
+    pub(super) fn at(write: &Entering, version: u64) -> Self {
+        Self { stamp: write.stamp, version, deleted: !write.content.is_live(), hash: write.content_hash }
     }
 }
 
+/// Where a write stands in the last-write-wins order. That of stamps, but without the incarnation: regions know one write
+/// of an edge under several, where a copy of its replica gave a number twice. Of two with one number at one time what they
+/// say decides, in whatever way they come; a deletion comes last, for what is left of a purged one does not know its change.
+fn place(Rival { stamp, deleted, hash, .. }: Rival) -> (Hlc, ActorId, u64, bool, [u8; 32]) {
+    (stamp.hlc, stamp.id.actor, stamp.id.counter, deleted, hash)
+}
+
 impl Planner {
+    /// Whether the write comes after the other in the last-write-wins order.
+    pub(super) fn comes_later(&self, write: &Entering, rival: Rival) -> bool {
+        if !self.rules.region_ties {
+            return write.stamp > rival.stamp;
+        }
+        place(Rival::at(write, 0)) > place(rival)
+    }
+
     /// The author had seen the current row, so the write follows it.
     pub(super) fn follow(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
         // An own earlier write may have been put ahead of this one by a policy; that must not turn their order round.
         let own = write.stamp.id.actor == rival.stamp.id.actor;
         let write = if own { self.above(write, rival) } else { write };
-        if write.stamp > rival.stamp {
+        if self.comes_later(&write, rival) {
             self.win(write, version);
             Verdict::Admitted { version }
         } else {
@@ -44,7 +69,9 @@ impl Planner {
     pub(super) fn contest(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
         let scope = &write.at.scope;
         match self.policies.of(&scope.tenant, &scope.namespace) {
-            ConflictPolicy::LastWriteWins if write.stamp > rival.stamp => self.replace(write, version, rival),
+            ConflictPolicy::LastWriteWins if self.comes_later(&write, rival) => {
+                self.replace(write, version, rival)
+            }
             ConflictPolicy::LastWriteWins => self.give_way(&write, version, rival),
             ConflictPolicy::HubWins => {
                 let write = self.below(write, rival);
@@ -70,7 +97,7 @@ impl Planner {
     /// ticks, not ahead of its time. The id stays, for the author knows the write by it; the time that the author's
     /// clock said goes to the history.
     fn above(&mut self, write: Entering, rival: Rival) -> Entering {
-        if write.stamp > rival.stamp || !self.rules.restamp_winner {
+        if self.comes_later(&write, rival) || !self.rules.restamp_winner {
             return write;
         }
         self.leader.clock.receive(rival.stamp.hlc, Hlc::MAX);
@@ -81,7 +108,7 @@ impl Planner {
     /// The write, with a stamp below the rival's: other regions read both and compare stamps, and a loser with the later one
     /// would win there what it has lost here. The time that the author's clock said goes to the history.
     fn below(&self, write: Entering, rival: Rival) -> Entering {
-        if write.stamp < rival.stamp || !self.rules.restamp_loser {
+        if !self.comes_later(&write, rival) || !self.rules.restamp_loser {
             return write;
         }
         let stamp = Stamp { hlc: Hlc(rival.stamp.hlc.0.saturating_sub(1)), id: write.stamp.id };
@@ -89,7 +116,7 @@ impl Planner {
     }
 
     pub(super) fn replace(&mut self, write: Entering, version: u64, rival: Rival) -> Verdict {
-        let winner = Rival { stamp: write.stamp, version };
+        let winner = Rival::at(&write, version);
         self.conflict(&write, winner, rival);
         self.superseded.push(rival.stamp.id);
         self.win(write, version);
@@ -97,7 +124,7 @@ impl Planner {
     }
 
     pub(super) fn give_way(&mut self, write: &Entering, version: u64, rival: Rival) -> Verdict {
-        self.conflict(write, rival, Rival { stamp: write.stamp, version });
+        self.conflict(write, rival, Rival::at(write, version));
         self.lose(write, version);
         Verdict::Lost { version, to: rival.version }
     }

@@ -35,6 +35,18 @@ impl KnownWrites {
         self.numbers.get(&(id.actor, id.counter))?.get(&id.incarnation).copied()
     }
 
+    /// What is known under the number, by incarnation.
+    pub(super) fn lives(&self, id: WriteId) -> impl Iterator<Item = (u64, [u8; 32])> {
+        let lives = self.numbers.get(&(id.actor, id.counter));
+        lives.into_iter().flatten().map(|(incarnation, hash)| (*incarnation, *hash))
+    }
+
+    /// Whether copies of a replica gave the number to two writes.
+    pub(super) fn is_shared(&self, id: WriteId) -> bool {
+        let mut hashes = self.lives(id).map(|(_, hash)| hash);
+        hashes.next().is_some_and(|first| hashes.any(|other| other != first))
+    }
+
     pub(super) fn has(&self, id: WriteId, hash: [u8; 32]) -> bool {
         let lives = self.numbers.get(&(id.actor, id.counter));
         lives.is_some_and(|lives| lives.values().any(|known| *known == hash))

@@ -272,7 +272,7 @@ impl Planner {
         let version = self.next_version(&write.at);
         let scope = &write.at.scope;
         let edge_wins = self.policies.of(&scope.tenant, &scope.namespace) == ConflictPolicy::EdgeWins;
-        let in_its_time = |current: &HubRow| own && edge_wins || write.stamp > current.row.stamp;
+        let in_its_time = |current: &HubRow| own && edge_wins || self.comes_later(&write, Rival::of(current));
         let is_old = |current: &HubRow| !in_its_time(current) && self.has_seen(&write, current);
         match self.rows.get(&write.at) {
             Some(current) if has_been_seen(write.stamp, current) || is_old(current) => {

@@ -34,6 +34,7 @@ impl RegionPage {
         for RegionWrite { row, .. } in &self.writes {
             request.keys.push(row.at.clone());
             request.past.extend([row.stamp.id, another_name(row.stamp, row.content_hash)]);
+            request.writes.extend(row.base.map(|base| (base.id.actor, base.id.counter)));
             let frontier = (row.stamp.id.actor, row.stamp.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -81,7 +82,7 @@ impl Planner {
             return;
         };
         let rival = Rival::of(current);
-        let later = self.comes_later(&entering, current);
+        let later = self.comes_later(&entering, rival);
         let seen = if later { self.has_seen(&entering, current) } else { self.was_seen(&entering, current) };
         let concurrent = !seen && !self.is_same_write(&entering, current);
         match (later, concurrent && self.rules.judge_regions) {
@@ -92,7 +93,7 @@ impl Planner {
                 self.win(entering, version);
             }
             (false, true) => {
-                self.conflict(&entering, rival, Rival::at(entering.stamp, version));
+                self.conflict(&entering, rival, Rival::at(&entering, version));
                 self.stand_below(&entering, version, Status::SupersededConcurrent);
             }
             (false, false) => self.stand_below(&entering, version, Status::Applied),

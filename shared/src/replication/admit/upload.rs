@@ -35,8 +35,8 @@ impl Upload {
     pub fn needs(&self, request: &mut PlanningRequest) {
         for write in &self.writes {
             request.keys.push(write.at.clone());
-            let own_base = write.base.map(|base| base.id).filter(|base| base.actor == self.edge);
-            request.writes.extend(own_base.iter().chain([&write.id]).map(|id| (id.actor, id.counter)));
+            let base = write.base.map(|base| base.id);
+            request.writes.extend(base.iter().chain([&write.id]).map(|id| (id.actor, id.counter)));
             let frontier = (self.edge, write.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -75,6 +75,9 @@ impl Planner {
             && row.stamp.id.incarnation == write.stamp.id.incarnation
             && row.stamp.id.counter < write.stamp.id.counter;
         let follows = |base: Stamp| {
+            if self.rules.region_copies && self.known_writes.is_shared(base.id) {
+                return self.means(write.stamp.id, base, row);
+            }
             // Of somebody else's write the time must fit as well: a replica that was set back may have given its number
             // once more, where the hub lost what was under it.
             let own = base.id == row.stamp.id && base.id.actor == write.stamp.id.actor;

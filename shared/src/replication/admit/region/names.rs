@@ -59,14 +59,17 @@ impl Planner {
         planned.or_else(|| self.known_past.get(&id).filter(|_| !self.withdrawn.contains(&id)))
     }
 
-    /// Whether the write comes after what is current: by time, and of two that bear one number at one time by what they say.
-    pub(super) fn comes_later(&self, write: &Entering, current: &HubRow) -> bool {
-        let Row { at, change, content, stamp, .. } = &current.row;
-        if self.rules.region_ties && same_number(write.stamp.id, stamp.id) && write.stamp.hlc == stamp.hlc {
-            let hash = content_hash(at, *change, content);
-            return (write.content_hash, write.stamp) > (hash, *stamp);
+    /// Whether a write follows this row, where its base has a number that copies gave to two writes. What came second got
+    /// its name from what it says and its time. Where both have that time, nobody else's base says which of them it means;
+    /// the author's own does: the one that came as the write itself, under its name or under another.
+    pub(in super::super) fn means(&self, write: WriteId, base: Stamp, row: &Row) -> bool {
+        let named = |hash| another_name(base, hash);
+        if base == row.stamp {
+            return !self.known_writes.lives(base.id).any(|(life, hash)| named(hash).incarnation == life);
         }
-        write.stamp > *stamp
+        let hash = content_hash(&row.at, row.change, &row.content);
+        let own = write.actor == base.id.actor;
+        own && write.incarnation != base.id.incarnation && row.stamp == Stamp { id: named(hash), ..base }
     }
 
     /// Whether they are one write, under two names.

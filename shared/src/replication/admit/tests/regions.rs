@@ -113,3 +113,39 @@ fn a_write_that_regions_have_under_two_times_counts_under_the_later() {
     assert_eq!(here.conflicts, [], "it is one write");
     assert_eq!((here.history.len(), there.history.len()), (1, 0));
 }
+
+fn of_copy(incarnation: u64, change: u128) -> Write {
+    let write = said(&change.to_string(), change, Hlc(5));
+    Write { id: WriteId { incarnation, ..write.id }, ..write }
+}
+
+#[test]
+fn of_two_writes_of_copies_at_one_time_one_wins_whatever_their_names_and_ways() {
+    // Two incarnations for each order of the names, and two for each way: uploaded to one region, or read of another.
+    let orders = [(4, 9), (9, 4)].map(|(one, other)| (of_copy(one, 6), of_copy(other, 7)));
+    let winners = orders.map(|(one, other)| {
+        let [(_, at_one), (_, at_other)] = exchanged(uploaded(1, one.clone()), uploaded(2, other.clone()));
+        assert_eq!(at_one.change, at_other.change);
+        for writes in [[one.clone(), other.clone()], [other, one]] {
+            let mut planner = Planner::new(&region(3), Planning::default(), NOW);
+            verdicts(&mut planner, writes.to_vec());
+            let (commit, _) = planner.finish().unwrap();
+            assert_eq!(commit.conflicts.len(), 1);
+            assert_eq!(commit.rows[0].row.change, at_one.change);
+        }
+        at_one.change
+    });
+    assert_eq!(winners[0], winners[1], "incarnations are names");
+}
+
+#[test]
+fn of_one_time_the_higher_number_wins_under_any_name() {
+    let second = |incarnation| {
+        let write = of_copy(incarnation, 7);
+        Write { id: WriteId { counter: 2, ..write.id }, ..write }
+    };
+    for (first, second) in [(of_copy(4, 6), second(9)), (of_copy(9, 6), second(4))] {
+        let [(_, at_one), (_, at_other)] = exchanged(uploaded(1, first), uploaded(2, second));
+        assert_eq!((at_one.stamp.id.counter, at_other.stamp.id.counter), (2, 2));
+    }
+}
