@@ -301,7 +301,12 @@ impl Hub {
     /// # Panics
     /// When the hub refuses.
     pub async fn join_token(&self, body: Value) -> String {
-        let made = self.client().post("/api/v1/join-tokens", body).await.expect(200);
+        // A region that has just begun decides nothing new before it has heard of its home.
+        let made = eventually("a join token is made", async || {
+            let answer = self.client().post("/api/v1/join-tokens", body.clone()).await;
+            if answer.status == 503 { Err(answer.text()) } else { Ok(answer.expect(200)) }
+        })
+        .await;
         made["token"].as_str().expect("a token").to_owned()
     }
 
