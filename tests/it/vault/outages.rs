@@ -20,6 +20,9 @@ mod database;
 /// What an answer about Vault may take, with room for a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// From one pair of reads to the next.
+const PACE: Duration = Duration::from_millis(5);
+
 /// Reads at an edge all the time; every one that fails counts.
 struct Reading {
     stop: Arc<AtomicBool>,
@@ -41,6 +44,8 @@ impl Reading {
                     }
                     count.fetch_add(1, Ordering::Relaxed);
                 }
+                // What is looked at shares the machine with the readers of several such tests.
+                tokio::time::sleep(PACE).await;
             }
             (count.load(Ordering::Relaxed), failed)
         });

@@ -1,6 +1,7 @@
 //! The database of a hub on Vault is away, alone or together with Vault.
 
 use llm_config_tests::http::Answer;
+use llm_config_tests::wait::eventually;
 use sqlx::{Connection as _, PgConnection};
 
 use super::super::{at, set_secret};
@@ -17,7 +18,12 @@ async fn is_down(stand: &Stand) {
 /// It is back, and nothing else was needed.
 async fn is_up(stand: &mut Stand) {
     stand.hub.anonymous().until("/health/ready", |answer| answer.status == 200).await;
-    set_secret(&stand.hub.client(), "key", "development", "sk-1").await.expect(200);
+    // Ready is who can read; the lead in writing is taken again a moment later.
+    eventually("writes are taken again", async || {
+        let answer = set_secret(&stand.hub.client(), "key", "development", "sk-1").await;
+        if answer.status == 503 { Err(answer.text()) } else { Ok(answer.expect(200)) }
+    })
+    .await;
     assert_eq!(stand.hub.process().ended(), None, "one process all the time");
 }
 
