@@ -1,7 +1,7 @@
 //! The hub's clocks: wall time for people and stamps, a clock that never goes back for deadlines.
 
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use llm_config_shared::time::{Instant, UnixMillis};
 
@@ -19,7 +19,14 @@ pub fn instant() -> Instant {
 
 /// The same instant for the runtime's timers.
 pub fn deadline(at: Instant) -> tokio::time::Instant {
-    tokio::time::Instant::from_std(start() + std::time::Duration::from_millis(at.0))
+    tokio::time::Instant::from_std(start() + Duration::from_millis(at.0))
+}
+
+/// How long to wait after so many failures in a row: doubling from `least` up to `most`, with full jitter, so that two who
+/// failed together part.
+pub fn backoff(failures: u32, least: Duration, most: Duration) -> Duration {
+    let bound = least.saturating_mul(1 << failures.min(6)).min(most);
+    bound.mul_f64(rand::random::<f64>().max(0.1))
 }
 
 fn start() -> std::time::Instant {

@@ -178,8 +178,6 @@ fn is_news(page: &RegionPage, before: &Following, own: ShardId) -> bool {
     after != *before
 }
 
-/// Doubling, with full jitter.
 fn pause(failures: u32) -> Duration {
-    let bound = PAUSE.saturating_mul(1 << failures.min(6)).min(PAUSE_MAX);
-    bound.mul_f64(rand::random::<f64>().max(0.1))
+    clock::backoff(failures, PAUSE, PAUSE_MAX)
 }

@@ -1,6 +1,5 @@
 //! HTTP/1.1 with or without TLS on a port of the loopback, one function for every request.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,11 +22,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Answers from now on.
-    pub(crate) async fn start<F, A>(tls: Option<TlsAcceptor>, answer: F) -> Self
+    /// Answers from now on; what gets no answer waits for ever.
+    pub(crate) async fn start<F>(tls: Option<TlsAcceptor>, answer: F) -> Self
     where
-        F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = Response<Bytes>> + Send,
+        F: Fn(&Request<Bytes>) -> Option<Response<Bytes>> + Clone + Send + Sync + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -56,18 +54,19 @@ impl Drop for Server {
     }
 }
 
-async fn serve<F, A>(stream: impl AsyncRead + AsyncWrite + Send + Unpin, answer: F)
+async fn serve<F>(stream: impl AsyncRead + AsyncWrite + Send + Unpin, answer: F)
 where
-    F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Response<Bytes>> + Send,
+    F: Fn(&Request<Bytes>) -> Option<Response<Bytes>> + Clone + Send + Sync + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer.clone();
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-            let answered = answer(Request::from_parts(head, body)).await;
-            Ok::<_, String>(answered.map(Full::new))
+            match answer(&Request::from_parts(head, body)) {
+                Some(answered) => Ok::<_, String>(answered.map(Full::new)),
+                None => std::future::pending().await,
+            }
         }
     });
     // How a connection ends is the client's concern.

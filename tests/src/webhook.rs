@@ -59,14 +59,8 @@ impl Webhook {
         let asked = Arc::clone(&state);
         let server = Server::start(Some(tls), move |request| {
             let mut state = asked.lock().unwrap();
-            state.1.push(heard(&request));
-            let answer = answer(state.0);
-            async move {
-                match answer {
-                    Some(answer) => answer,
-                    None => std::future::pending().await,
-                }
-            }
+            state.1.push(heard(request));
+            answer(state.0)
         });
         Self { server: server.await, certificate, state }
     }

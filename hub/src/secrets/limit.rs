@@ -77,6 +77,17 @@ impl<R: Registry> SecretStore<R> {
         Ok(sealing_keypair(seed.expose()))
     }
 
+    /// The public half, for an edge to seal to. None while the key is away: an edge goes by what it heard before.
+    pub async fn carry_key(&self) -> Option<Box<[u8; 32]>> {
+        match self.file_keys().await {
+            Ok((_, public)) => Some(Box::new(public)),
+            Err(error) => {
+                tracing::info!(%error, "an edge is not told what files for this hub are sealed to");
+                None
+            }
+        }
+    }
+
     /// A key of this hub that lies in its database; made where there is none yet.
     async fn load_own_key(&self, name: &str) -> Result<SealKey, SecretError> {
         if let Some(wrapped) = self.registry.wrapped_key(name).await? {

@@ -155,9 +155,7 @@ impl<S: Journal + Registry> Carrier<S> {
         let parts = self.parts(snapshot, wanted).await?;
         let made = making.finish(to, epochs, parts, clock::instant());
         let There { from, mut welcome, transfer } = made.map_err(not_made)?;
-        if let Ok((_, public)) = self.secrets.file_keys().await {
-            welcome.carry_key = Some(Box::new(public));
-        }
+        welcome.carry_key = self.secrets.carry_key().await;
         // Keys are sealed now that it is known what needs them.
         let first = self.keys(edge, &feeds, now).await?;
         let frames = [HubFrame::Welcome(welcome)].into_iter().chain(first).map(Piece::FromHub);

@@ -291,12 +291,10 @@ impl<J: Journal, R: Registry> Session<J, R> {
         Ok(())
     }
 
-    /// What the edge seals to that is carried here. Without it the edge goes by what it heard before.
+    /// What the edge seals to that is carried here.
     async fn name_key(&self, frame: &mut HubFrame) {
         let HubFrame::Welcome(welcome) = frame else { return };
-        if let Ok((_, public)) = self.parts.secrets.file_keys().await {
-            welcome.carry_key = Some(Box::new(public));
-        }
+        welcome.carry_key = self.parts.secrets.carry_key().await;
     }
 
     /// Waits until the edge reads, but not for ever, and not once the session is to end.

@@ -8,6 +8,7 @@ use llm_config_shared::vector::ShardId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::processes::{Hold, ProcessAt, Processes, Role};
 
 /// Pauses between attempts: long enough to leave a database that starts alone, short enough for callers that wait.
@@ -107,10 +108,9 @@ fn random_epoch() -> u64 {
     (rand::random::<u64>() >> 1).max(1)
 }
 
-/// How long to wait before the next attempt after a failure: doubling, with full jitter, so that two processes part.
+/// How long to wait before the next attempt after a failure.
 pub(super) fn pause(attempt: u32) -> Duration {
-    let bound = PAUSE_MIN.saturating_mul(1 << attempt.min(6)).min(PAUSE_MAX);
-    bound.mul_f64(rand::random::<f64>().max(0.1))
+    clock::backoff(attempt, PAUSE_MIN, PAUSE_MAX)
 }
 
 /// When to see again whether the lead is to be had: not at the same time as the others.

@@ -113,15 +113,7 @@ impl AzureKeyVault {
         }));
         let answering = Arc::clone(&vault);
         let (tls, certificate) = tls();
-        let server = Server::start(Some(tls), move |request| {
-            let answer = answering.lock().unwrap().answer(&request);
-            async move {
-                match answer {
-                    Some(answer) => answer,
-                    None => std::future::pending().await,
-                }
-            }
-        });
+        let server = Server::start(Some(tls), move |request| answering.lock().unwrap().answer(request));
         let azure = Self { server: server.await, vault, certificate };
         azure.vault.lock().unwrap().here = azure.endpoint();
         azure

@@ -109,15 +109,7 @@ impl GcpKms {
         let project = Arc::new(Mutex::new(Project { fault: Fault::None, here, keys, tokens, asked, bound }));
         let answering = Arc::clone(&project);
         let (tls, certificate) = tls.unzip();
-        let server = Server::start(tls, move |request| {
-            let answer = answering.lock().unwrap().answer(&request);
-            async move {
-                match answer {
-                    Some(answer) => answer,
-                    None => std::future::pending().await,
-                }
-            }
-        });
+        let server = Server::start(tls, move |request| answering.lock().unwrap().answer(request));
         let kms = Self { server: server.await, project, certificate };
         kms.project.lock().unwrap().here = kms.endpoint();
         kms
