@@ -11,6 +11,7 @@ use crate::stamp::{Hlc, Stamp, WriteId};
 use crate::time::UnixMillis;
 use crate::value::Value;
 use crate::vector::{Dot, Epochs, Vector};
+use crate::write::Base;
 
 /// What one write, import or bulk request did, as one; its id is shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,9 @@ pub struct ChangeId(pub Uuid);
 const CHANGE_IDS: Uuid = uuid::uuid!("6f0b6d0e-52c5-5a54-9d0c-3f3a1c8e7b21");
 
 impl ChangeId {
+    /// Of what is left of a purged deletion.
+    pub const UNKNOWN: Self = Self(Uuid::nil());
+
     /// The change of a write that was not made as part of another: it follows from the write (UUIDv5), so that it need
     /// not travel.
     pub fn of_write(write: WriteId) -> Self {
@@ -121,6 +125,13 @@ pub struct Row {
     pub change: ChangeId,
 }
 
+impl Row {
+    /// As a base of what follows it.
+    pub fn as_base(&self) -> Base {
+        Base { stamp: self.stamp, change: self.change }
+    }
+}
+
 /// The current version of an entry with what only the hub keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubRow {
@@ -133,7 +144,7 @@ pub struct HubRow {
     /// What the author of the current version had seen.
     pub context: Vector,
     /// The write that the author saw under this key.
-    pub base: Option<Stamp>,
+    pub base: Option<Base>,
     /// Where it was admitted first, if that was in another region.
     pub origin: Option<Dot>,
 }
@@ -241,7 +252,7 @@ pub struct HistoryRow {
     /// The seq that it took; none for anything but winners.
     pub seq: Option<u64>,
     pub context: Vector,
-    pub base: Option<Stamp>,
+    pub base: Option<Base>,
     /// What a person decided, once it was held.
     pub settled: Option<Settled>,
     /// Where it was admitted first, if that was in another region.

@@ -53,10 +53,39 @@ pub struct Write {
     /// That feed left secrets out: what the context covers of them, the author cannot have seen.
     pub without_secrets: bool,
     /// The write that readers saw under this key.
-    pub base: Option<Stamp>,
+    pub base: Option<Base>,
+}
+
+/// A write that somebody saw under a key.
+///
+/// Its number alone does not say which write that was: copies of a replica give one to two writes, in the same millisecond
+/// if need be. Nor does its stamp go on saying it: while a write waits it may take another incarnation and another time, and
+/// a policy may give it one. The change it belongs to never changes, and of one key an edge makes one write in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// As the author saw it.
+    pub stamp: Stamp,
+    /// [`ChangeId::UNKNOWN`] where what was seen is the trace of a purged deletion.
+    pub change: ChangeId,
+}
+
+impl Base {
+    /// Whether that is the write with this stamp, of this change.
+    pub fn is(self, stamp: Stamp, change: ChangeId) -> bool {
+        if self.change == ChangeId::UNKNOWN || change == ChangeId::UNKNOWN {
+            return self.stamp == stamp;
+        }
+        let (seen, id) = (self.stamp.id, stamp.id);
+        seen.actor == id.actor && seen.counter == id.counter && self.change == change
+    }
 }
 
 impl Write {
+    /// As a base of what follows it.
+    pub fn as_base(&self) -> Base {
+        Base { stamp: self.stamp(), change: self.change }
+    }
+
     /// Its place in the last-write-wins order.
     pub fn stamp(&self) -> Stamp {
         Stamp { hlc: self.hlc, id: self.id }

@@ -76,6 +76,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "restamp loser", rule: "2.14", setup: without(Rules { restamp_loser: false, ..ALL }) },
     Mutant { name: "own by counter", rule: "2.13", setup: without(Rules { own_by_counter: false, ..ALL }) },
     Mutant { name: "regions judge", rule: "2.14", setup: without(Rules { judge_regions: false, ..ALL }) },
+    Mutant { name: "base by change", rule: "2.13", setup: without(Rules { base_change: false, ..ALL }) },
     Mutant { name: "region copies", rule: "2.14", setup: without(Rules { region_copies: false, ..ALL }) },
     Mutant { name: "region ties", rule: "2.14", setup: without(Rules { region_ties: false, ..ALL }) },
     Mutant { name: "region times", rule: "2.14", setup: without(Rules { region_times: false, ..ALL }) },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use llm_config_shared::codec::{DecodeError, Reader, Writer};
-use llm_config_shared::entry::Row;
+use llm_config_shared::entry::{ChangeId, Row};
 use llm_config_shared::feed::Environments;
 use llm_config_shared::held::Held;
 use llm_config_shared::limits::{TAG_BYTES_MAX, TAGS_MAX, TEXT_BYTES_MAX, VALUE_BYTES_MAX};
@@ -18,7 +18,7 @@ use llm_config_shared::store::replica::{
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::ShardId;
-use llm_config_shared::write::{Action, Write};
+use llm_config_shared::write::{Action, Base, Write};
 
 use super::cipher::space;
 
@@ -158,7 +158,7 @@ fn write_write(writer: &mut Writer, write: &Write) {
     writer.uuid(write.change.0);
     writer.vector(&write.context);
     writer.u8(u8::from(write.without_secrets));
-    writer.option(write.base, Writer::stamp);
+    write_base(writer, write.base);
 }
 
 fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
@@ -174,8 +174,30 @@ fn read_write(reader: &mut Reader<'_>) -> Decoded<Write> {
         change: reader.change()?,
         context: reader.vector()?,
         without_secrets: reader.bool("without secrets")?,
-        base: reader.option("base", Reader::stamp)?,
+        base: read_base(reader)?,
     })
+}
+
+fn write_base(writer: &mut Writer, base: Option<Base>) {
+    let Some(Base { stamp, change }) = base else { return writer.u8(0) };
+    writer.u8(2);
+    writer.stamp(stamp);
+    writer.uuid(change.0);
+}
+
+fn read_base(reader: &mut Reader<'_>) -> Decoded<Option<Base>> {
+    // 1 is a base without its change, as an earlier version of the program wrote it.
+    let form = reader.u8("base")?;
+    if form == 0 {
+        return Ok(None);
+    }
+    let stamp = reader.stamp()?;
+    let change = match form {
+        1 => ChangeId::UNKNOWN,
+        2 => reader.change()?,
+        _ => return Err(DecodeError::Invalid("base")),
+    };
+    Ok(Some(Base { stamp, change }))
 }
 
 fn write_action(writer: &mut Writer, action: &Action) {

@@ -304,7 +304,7 @@ impl<S: Journal + Registry> Api<S> {
         };
         let had_seen = match row.base {
             None => HadSeen::Nothing,
-            Some(base) => match self.parts.store.writes(&[base.id]).await?.first() {
+            Some(base) => match self.parts.store.writes(&[base.stamp.id]).await?.first() {
                 Some(seen) if seen.version > 0 => HadSeen::Version(seen.version),
                 Some(_) | None => HadSeen::Unadmitted,
             },

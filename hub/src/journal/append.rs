@@ -109,7 +109,7 @@ async fn put_rows<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit) -
         Column::blobs(rows.iter().map(|row| encoding::metadata(&row.row.metadata))),
         Column::blobs(rows.iter().map(|row| row.row.change.0.as_bytes().as_slice())),
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
-        Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
+        Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::base))),
         Column::ints(rows.iter().map(|_| commit.admitted_at.0)),
         Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
         Column::ints_or_null(rows.iter().map(|row| Some(row.row.content.told()?.expires_at?.0))),
@@ -158,7 +158,7 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
         Column::ints_or_null(rows.iter().map(|row| row.seq.map(|_| epoch))),
         Column::ints_or_null(rows.iter().map(|row| row.seq)),
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
-        Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::stamp))),
+        Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::base))),
         Column::blobs_or_null(
             rows.iter()
                 .map(|row| (row.status == Status::Held).then(|| held_id(row.stamp.id).as_bytes().to_vec())),

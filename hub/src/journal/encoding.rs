@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use llm_config_shared::entry::{Content, Metadata};
+use llm_config_shared::entry::{ChangeId, Content, Metadata};
 use llm_config_shared::feed::Binding;
 use llm_config_shared::name::{Environment, Subtree};
 use llm_config_shared::seal::Suite;
@@ -17,6 +17,7 @@ use llm_config_shared::store::region::{Bookmark, Following};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
+use llm_config_shared::write::Base;
 use uuid::Uuid;
 
 use super::dialect::Answer;
@@ -227,21 +228,24 @@ pub(super) fn to_following(bytes: &[u8]) -> Answer<Following> {
     Ok(Following { read: read.into_iter().collect(), regions, epochs: Epochs::from_parts(tables, kept) })
 }
 
-pub(super) fn stamp(stamp: &Stamp) -> Vec<u8> {
+pub(super) fn base(base: &Base) -> Vec<u8> {
     let mut out = Out::begin();
-    out.number(stamp.hlc.0);
-    out.uuid(stamp.id.actor.0);
-    out.number(stamp.id.incarnation);
-    out.number(stamp.id.counter);
+    out.number(base.stamp.hlc.0);
+    out.uuid(base.stamp.id.actor.0);
+    out.number(base.stamp.id.incarnation);
+    out.number(base.stamp.id.counter);
+    out.uuid(base.change.0);
     out.0
 }
 
-pub(super) fn to_stamp(bytes: &[u8]) -> Answer<Stamp> {
+pub(super) fn to_base(bytes: &[u8]) -> Answer<Base> {
     let mut from = In::begin("a base", bytes)?;
     let hlc = Hlc(from.number()?);
     let id = WriteId { actor: ActorId(from.uuid()?), incarnation: from.number()?, counter: from.number()? };
+    // Without its change it was written by an earlier version of the program.
+    let change = if from.rest.is_empty() { ChangeId::UNKNOWN } else { ChangeId(from.uuid()?) };
     from.end()?;
-    Ok(Stamp { hlc, id })
+    Ok(Base { stamp: Stamp { hlc, id }, change })
 }
 
 pub(super) fn metadata(metadata: &Metadata) -> Vec<u8> {
@@ -385,11 +389,14 @@ mod tests {
     #[test]
     fn what_was_encoded_decodes_and_what_was_cut_is_damage() {
         let actor = ActorId(Uuid::from_u128(7));
-        let base = Stamp { hlc: Hlc::MAX, id: WriteId { actor, incarnation: 1 << 62, counter: 300 } };
-        let bytes = stamp(&base);
-        assert_eq!(to_stamp(&bytes), Ok(base));
-        for cut in 0..bytes.len() {
-            assert!(matches!(to_stamp(&bytes[..cut]), Err(JournalError::Corrupt(_))), "{cut} bytes");
+        let stamp = Stamp { hlc: Hlc::MAX, id: WriteId { actor, incarnation: 1 << 62, counter: 300 } };
+        let seen = Base { stamp, change: ChangeId(Uuid::from_u128(8)) };
+        let bytes = base(&seen);
+        assert_eq!(to_base(&bytes), Ok(seen));
+        let earlier = bytes.len() - 16;
+        assert_eq!(to_base(&bytes[..earlier]), Ok(Base { change: ChangeId::UNKNOWN, ..seen }));
+        for cut in (0..bytes.len()).filter(|cut| *cut != earlier) {
+            assert!(matches!(to_base(&bytes[..cut]), Err(JournalError::Corrupt(_))), "{cut} bytes");
         }
 
         let seen = Vector::at(ShardId(Uuid::from_u128(9)), Position { epoch: 5, seq: 128 });

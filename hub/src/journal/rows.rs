@@ -13,7 +13,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::dialect::{Answer, Cells};
-use super::encoding::{to_content, to_dot, to_metadata, to_stamp, to_vector};
+use super::encoding::{to_base, to_content, to_dot, to_metadata, to_vector};
 use super::failure::corrupt;
 
 /// What [`entry`] reads, from column 0 on.
@@ -123,7 +123,7 @@ pub(super) fn entry(row: &impl Cells, scope: Scope) -> Answer<HubRow> {
         top_version: row.int(9)?,
         plain_seq: row.int(10)?,
         context: to_vector(row.blob(15)?)?,
-        base: row.blob_or_null(16)?.map(to_stamp).transpose()?,
+        base: row.blob_or_null(16)?.map(to_base).transpose()?,
         origin: row.blob_or_null(17)?.map(to_dot).transpose()?,
     })
 }
@@ -147,7 +147,7 @@ pub(super) fn history(row: &impl Cells) -> Answer<HistoryRow> {
         reason: written_or_null(row, 17)?,
         seq: row.int_or_null(18)?,
         context: to_vector(row.blob(19)?)?,
-        base: row.blob_or_null(20)?.map(to_stamp).transpose()?,
+        base: row.blob_or_null(20)?.map(to_base).transpose()?,
         settled: settled(row, 25)?,
         origin: row.blob_or_null(29)?.map(to_dot).transpose()?,
     })

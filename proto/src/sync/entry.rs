@@ -13,7 +13,7 @@ use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::{InvalidValue, Value};
 use llm_config_shared::vector::{Dot, Epoch, EpochTable, Position, ShardId, TooManyShards, Vector};
-use llm_config_shared::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
+use llm_config_shared::write::{Action, Answer, Base, Denial, HeldReason, Verdict, Write};
 use uuid::Uuid;
 
 use super::wire;
@@ -339,9 +339,22 @@ impl From<&Write> for wire::Write {
             change: uuid_bytes(write.change.0),
             context: Some((&write.context).into()),
             without_secrets: write.without_secrets,
-            base: write.base.map(Into::into),
+            base: write.base.map(|base| base.stamp.into()),
+            base_change: base_change(write.base),
         }
     }
+}
+
+/// The change of a base, on the wire.
+pub(super) fn base_change(base: Option<Base>) -> Bytes {
+    let known = base.filter(|base| base.change != ChangeId::UNKNOWN);
+    known.map(|base| uuid_bytes(base.change.0)).unwrap_or_default()
+}
+
+pub(super) fn base(stamp: Option<wire::Stamp>, change: &[u8]) -> Parsed<Option<Base>> {
+    let Some(stamp) = stamp else { return Ok(None) };
+    let change = if change.is_empty() { ChangeId::UNKNOWN } else { ChangeId(uuid("base's change", change)?) };
+    Ok(Some(Base { stamp: stamp.try_into()?, change }))
 }
 
 impl TryFrom<wire::Write> for Write {
@@ -364,7 +377,7 @@ impl TryFrom<wire::Write> for Write {
             change: ChangeId(uuid("change", &part.change)?),
             context: vector(part.context)?,
             without_secrets: part.without_secrets,
-            base: part.base.map(TryInto::try_into).transpose()?,
+            base: base(part.base, &part.base_change)?,
         })
     }
 }

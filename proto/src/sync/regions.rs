@@ -10,8 +10,8 @@ use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Epochs, ShardId};
 
 use super::entry::{
-    InvalidMessage, Parsed, about, at_most, epochs_from_wire, epochs_to_wire, list, number, optional_text,
-    required, text, uuid, uuid_bytes, vector,
+    InvalidMessage, Parsed, about, at_most, base, base_change, epochs_from_wire, epochs_to_wire, list,
+    number, optional_text, required, text, uuid, uuid_bytes, vector,
 };
 use super::wire;
 
@@ -146,7 +146,8 @@ impl From<RegionWrite> for wire::RegionWrite {
             change_type: row.change_type.as_str().to_owned(),
             change: uuid_bytes(row.change.0),
             context: Some((&row.context).into()),
-            base: row.base.map(Into::into),
+            base: row.base.map(|base| base.stamp.into()),
+            base_change: base_change(row.base),
             origin: origin.map(Into::into),
             metadata: metadata.map(Into::into),
         }
@@ -191,7 +192,7 @@ impl TryFrom<wire::RegionWrite> for RegionWrite {
             reason: None,
             seq: None,
             context: vector(part.context)?,
-            base: part.base.map(TryInto::try_into).transpose()?,
+            base: base(part.base, &part.base_change)?,
             settled: None,
             origin: None,
         };

@@ -23,7 +23,7 @@ use llm_config_shared::store::region::{Bookmark, KeyName, RegionAsk, RegionKey, 
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Epoch, EpochTable, Epochs, Position, ShardId, Vector};
-use llm_config_shared::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
+use llm_config_shared::write::{Action, Answer, Base, Denial, HeldReason, Verdict, Write};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -79,7 +79,10 @@ fn write(counter: u64, action: Action) -> Write {
         change: ChangeId(Uuid::from_u128(4)),
         context: vector(),
         without_secrets: false,
-        base: Some(Stamp { hlc: Hlc(1), id: write_id(1) }),
+        base: Some(Base {
+            stamp: Stamp { hlc: Hlc(1), id: write_id(1) },
+            change: ChangeId(Uuid::from_u128(5)),
+        }),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::store::{
 };
 use crate::time::UnixMillis;
 use crate::vector::{Dot, EpochTable, Epochs, Position, ShardId, Vector};
+use crate::write::Base;
 
 mod api;
 mod contest;
@@ -177,7 +178,7 @@ struct Entering {
     description: Option<Arc<str>>,
     rollback: bool,
     context: Vector,
-    base: Option<Stamp>,
+    base: Option<Base>,
     /// What another region has made of it already.
     known: Option<Known>,
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::entry::Row;
 use crate::limits::{UPLOAD_BYTES_MAX, UPLOAD_WRITES_MAX};
 use crate::name::EntryKey;
-use crate::stamp::{Hlc, Stamp, WriteId};
+use crate::stamp::{Hlc, WriteId};
 use crate::store::replica::PendingRecord;
 use crate::vector::{Dot, Vector};
-use crate::write::{Answer, Verdict, Write};
+use crate::write::{Answer, Base, Verdict, Write};
 
 /// Pending writes by counter.
 ///
@@ -191,7 +191,8 @@ impl Outbox {
                 continue;
             }
             // An earlier write of the queue may have had a time that it lost here.
-            let seen = record.write.base.filter(|base| !own.contains(&base.id)).map(|base| base.hlc);
+            let seen =
+                record.write.base.filter(|base| !own.contains(&base.stamp.id)).map(|base| base.stamp.hlc);
             highest = renewed.max(highest).max(seen.unwrap_or_default()).next();
             record.write.claimed_hlc = record.write.claimed_hlc.or(Some(hlc));
             record.write.hlc = highest;
@@ -216,21 +217,19 @@ impl Outbox {
     /// stay; what followed one of them follows it under its new name. Gives the changed records, to be written.
     pub fn reidentify(&mut self, incarnation: u64) -> Vec<PendingRecord> {
         let mut changed = Vec::new();
-        let mut names: BTreeMap<Stamp, Stamp> = BTreeMap::new();
+        let mut names: BTreeMap<u64, Base> = BTreeMap::new();
         for entry in self.pending.values_mut() {
             let write = &mut entry.record.write;
-            let (before, claimed) = (write.stamp(), write.claimed_hlc);
             let undecided = entry.record.decided.is_none() && !entry.leaving;
             if undecided {
                 write.id.incarnation = incarnation;
-                write.base = write.base.map(|base| names.get(&base).copied().unwrap_or(base));
+                let named = |base: Base| {
+                    let own = names.get(&base.stamp.id.counter).copied();
+                    own.filter(|own| base.is(own.stamp, own.change)).unwrap_or(base)
+                };
+                write.base = write.base.map(named);
             }
-            let after = write.stamp();
-            names.insert(before, after);
-            if let Some(hlc) = claimed {
-                // Who wrote before the time was replaced has the claimed one for a base.
-                names.insert(Stamp { hlc, ..before }, after);
-            }
+            names.insert(write.id.counter, write.as_base());
             if undecided {
                 changed.push(entry.record.clone());
             }
@@ -272,11 +271,6 @@ impl Outbox {
             }
         }
     }
-
-    /// The stamp that a new write of this key follows, if one is pending.
-    pub fn visible_stamp(&self, at: &EntryKey) -> Option<Stamp> {
-        self.visible(at).map(Write::stamp)
-    }
 }
 
 #[cfg(test)]
@@ -286,7 +280,7 @@ mod tests {
     use super::*;
     use crate::entry::{Author, ChangeId, Content, Metadata};
     use crate::name::{Environment, Key, Namespace, Scope, Tenant};
-    use crate::stamp::{ActorId, WriteId};
+    use crate::stamp::{ActorId, Stamp, WriteId};
     use crate::time::UnixMillis;
     use crate::vector::{Dot, Position, ShardId};
     use crate::write::Action;
@@ -370,13 +364,14 @@ mod tests {
     #[test]
     fn a_new_time_stays_above_what_the_author_saw_though_the_hub_knows_nothing_of_it() {
         let mut outbox = two();
-        let mut again = |counter: u64, base: Stamp| {
+        let mut again = |counter: u64, base: Base| {
             let mut record = outbox.pending[&counter].record.clone();
             (record.sent, record.write.hlc, record.write.base) = (false, Hlc(900), Some(base));
             outbox.put(record);
         };
-        again(1, Stamp { hlc: Hlc(70), id: id(99, 1) });
-        again(2, Stamp { hlc: Hlc(900), id: id(EDGE, 1) });
+        let seen = |hlc, id| Base { stamp: Stamp { hlc: Hlc(hlc), id }, change: ChangeId(Uuid::nil()) };
+        again(1, seen(70, id(99, 1)));
+        again(2, seen(900, id(EDGE, 1)));
         let times = |changed: Vec<PendingRecord>| changed.iter().map(|one| one.write.hlc).collect::<Vec<_>>();
         assert_eq!(times(outbox.restamp(Hlc(100), Hlc(40))), [Hlc(71), Hlc(72)]);
     }

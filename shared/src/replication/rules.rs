@@ -44,6 +44,8 @@ pub struct Rules {
     pub own_by_counter: bool,
     /// The conflict test runs again where a write of another region arrives.
     pub judge_regions: bool,
+    /// The write that an author saw is told from others by its change: a copy of a replica may have given its stamp too.
+    pub base_change: bool,
     /// A number under which another region has something else is another write: a copy of a replica made it.
     pub region_copies: bool,
     /// Between two writes that copies made under one number at one time decides what they say, not their names, which
@@ -89,6 +91,7 @@ impl Rules {
         restamp_loser: true,
         own_by_counter: true,
         judge_regions: true,
+        base_change: true,
         region_copies: true,
         region_ties: true,
         region_times: true,

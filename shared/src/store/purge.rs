@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use crate::entry::{ChangeId, Content, HubRow, Metadata, Row};
 use crate::held::{Held, are_in_order};
 use crate::name::EntryKey;
@@ -60,7 +58,7 @@ impl Stub {
                 version: self.version,
                 content: Content::Deleted,
                 metadata,
-                change: ChangeId(Uuid::nil()),
+                change: ChangeId::UNKNOWN,
             },
             top_version: self.top_version,
             plain_seq: self.plain_seq,
@@ -132,6 +130,8 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::held::Span;
     use crate::stamp::Hlc;

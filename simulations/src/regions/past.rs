@@ -32,8 +32,8 @@ struct Made {
 pub(super) struct Current {
     stamp: Stamp,
     change: ChangeId,
-    /// Feeds without secrets hear nothing of it: it is one, and the entry was never anything else.
-    hidden: bool,
+    /// What feeds without secrets have heard of last: not of it, if it is one and the entry was never there otherwise.
+    told: Option<ChangeId>,
 }
 
 /// Where the writes of a commit are from.
@@ -154,11 +154,13 @@ impl Past {
 
     /// The region reads what it has, deletions as well, for what it sends to the edge.
     pub(super) fn sends(&mut self, edge: usize, site: usize, feeds: &[Feed]) {
-        let is_told = |(at, current): &(&EntryKey, &Current)| {
-            feeds.iter().any(|feed| feed.contains(at) && (feed.secrets || !current.hidden))
+        let told = |(at, current): (&EntryKey, &Current)| {
+            let mut receiving = feeds.iter().filter(|feed| feed.contains(at)).peekable();
+            receiving.peek()?;
+            let change = if receiving.any(|feed| feed.secrets) { Some(current.change) } else { current.told };
+            change.map(|change| (at.clone(), change))
         };
-        let told = self.current[site].iter().filter(is_told);
-        self.readers[edge].sent = told.map(|(at, current)| (at.clone(), current.change)).collect();
+        self.readers[edge].sent = self.current[site].iter().filter_map(told).collect();
     }
 
     /// It has come: readers there know all of it, also that a key is gone.
@@ -229,7 +231,8 @@ impl Past {
             if row.seq.is_some() {
                 let now = commit.rows.iter().find(|now| now.row.at == row.at);
                 let hidden = now.is_some_and(|now| now.row.content.is_secret() && now.plain_seq == 0);
-                let current = Current { stamp: row.stamp, change: row.change, hidden };
+                let told = if hidden { current.and_then(|before| before.told) } else { Some(row.change) };
+                let current = Current { stamp: row.stamp, change: row.change, told };
                 self.current[site].insert(row.at.clone(), current);
             }
         }

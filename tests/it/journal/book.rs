@@ -141,7 +141,7 @@ impl Book {
             reason: None,
             seq: None,
             context: Vector::at(self.shard, self.position),
-            base: self.rows.get(at).map(|row| row.row.stamp),
+            base: self.rows.get(at).map(|row| row.row.as_base()),
             settled: None,
             origin: None,
         };

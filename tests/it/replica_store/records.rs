@@ -15,7 +15,7 @@ use llm_config_shared::store::replica::{
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
 use llm_config_shared::vector::{Dot, Position, ShardId, Vector};
-use llm_config_shared::write::{Action, Write};
+use llm_config_shared::write::{Action, Base, Write};
 use uuid::Uuid;
 
 /// SplitMix64: the same numbers for the same seed, everywhere.
@@ -154,7 +154,10 @@ pub(super) fn pending(counter: u64, size: usize, random: &mut Random) -> Record 
             change: ChangeId(Uuid::from_u128(8)),
             context: if even { position(counter) } else { Vector::EMPTY },
             without_secrets: true,
-            base: even.then(|| Stamp { hlc: Hlc(1), id: write_id(1) }),
+            base: even.then(|| Base {
+                stamp: Stamp { hlc: Hlc(1), id: write_id(1) },
+                change: ChangeId(Uuid::from_u128(7)),
+            }),
         },
         sent: even,
         hidden: counter.is_multiple_of(5),

@@ -12,6 +12,7 @@ use crate::secret::{SealedSecret, Told};
 use crate::stamp::{Hlc, Stamp};
 use crate::store::{PlanningRequest, Repeat};
 use crate::value::Value;
+use crate::write::Base;
 
 /// A caller's own name for a request, so that it may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,9 +224,9 @@ impl Planner {
         let version = self.next_version(&at);
         let rollback = matches!(action, OpAction::Rollback { .. });
         let (content, tags, description) = content(action, &at, version, sealer)?;
-        let seen = self.rows.get(&at).map(|row| row.row.stamp);
-        if let Some(seen) = seen {
-            self.leader.clock.receive(seen.hlc, Hlc::MAX);
+        let seen = self.rows.get(&at).map(|row| row.row.as_base());
+        if let Some(Base { stamp, .. }) = seen {
+            self.leader.clock.receive(stamp.hlc, Hlc::MAX);
         }
         let hlc = self.leader.clock.tick(self.physical);
         let entering = Entering {

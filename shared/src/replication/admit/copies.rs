@@ -35,18 +35,6 @@ impl KnownWrites {
         self.numbers.get(&(id.actor, id.counter))?.get(&id.incarnation).copied()
     }
 
-    /// What is known under the number, by incarnation.
-    pub(super) fn lives(&self, id: WriteId) -> impl Iterator<Item = (u64, [u8; 32])> {
-        let lives = self.numbers.get(&(id.actor, id.counter));
-        lives.into_iter().flatten().map(|(incarnation, hash)| (*incarnation, *hash))
-    }
-
-    /// Whether copies of a replica gave the number to two writes.
-    pub(super) fn is_shared(&self, id: WriteId) -> bool {
-        let mut hashes = self.lives(id).map(|(_, hash)| hash);
-        hashes.next().is_some_and(|first| hashes.any(|other| other != first))
-    }
-
     pub(super) fn has(&self, id: WriteId, hash: [u8; 32]) -> bool {
         let lives = self.numbers.get(&(id.actor, id.counter));
         lives.is_some_and(|lives| lives.values().any(|known| *known == hash))
@@ -100,13 +88,6 @@ impl Planner {
         let used = used && self.leader.following.read.is_empty();
         *copied |= used || known.is_some() || self.precedes_own(write);
         copied.then_some(Verdict::Reidentify)
-    }
-
-    /// Whether the write of `edge` that the history has as `known` was brought again as `id`: then the history has nothing
-    /// under that name, though the edge's writes come in order and one that follows it is here.
-    pub(super) fn is_known_as(&self, edge: ActorId, id: WriteId, known: WriteId) -> bool {
-        let same = id.actor == edge && known.actor == edge && id.counter == known.counter;
-        same && self.rules.clones && self.known_writes.get(id).is_none()
     }
 
     /// The times of one replica rise with its numbers: a row with a lower number and a later time is another's, unless

@@ -250,10 +250,10 @@ impl Planner {
         };
         let rival = Rival::of(current);
         let late = Stamp { hlc: write.stamp.hlc, id: before };
-        let passed = has_been_seen(late, current);
+        let passed = has_been_seen(late, write.change, current);
         let row = &current.row;
         let follows = write.context.covers_dot(row.dot)
-            || write.base.is_some_and(|base| base.id == row.stamp.id)
+            || write.base.is_some_and(|base| base.is(row.stamp, row.change))
             || has_counted_past(row.stamp.id, before);
         let wins = !passed && late > row.stamp;
         match (wins, passed || follows) {
@@ -275,7 +275,7 @@ impl Planner {
         let in_its_time = |current: &HubRow| own && edge_wins || self.comes_later(&write, Rival::of(current));
         let is_old = |current: &HubRow| !in_its_time(current) && self.has_seen(&write, current);
         match self.rows.get(&write.at) {
-            Some(current) if has_been_seen(write.stamp, current) || is_old(current) => {
+            Some(current) if has_been_seen(write.stamp, write.change, current) || is_old(current) => {
                 let to = current.row.version;
                 self.lose(&write, version);
                 Verdict::Lost { version, to }
@@ -339,9 +339,9 @@ fn may_be_lost(restored: &Restored, id: WriteId) -> bool {
 }
 
 /// Whether the author of the current row is known to have seen this write.
-fn has_been_seen(late: Stamp, current: &HubRow) -> bool {
+fn has_been_seen(late: Stamp, change: ChangeId, current: &HubRow) -> bool {
     let row = current.row.stamp;
-    let followed = current.base.is_some_and(|base| base.id == late.id);
+    let followed = current.base.is_some_and(|base| base.is(late, change));
     row > late && (has_counted_past(late.id, row.id) || followed)
 }
 

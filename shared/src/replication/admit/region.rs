@@ -34,7 +34,6 @@ impl RegionPage {
         for RegionWrite { row, .. } in &self.writes {
             request.keys.push(row.at.clone());
             request.past.extend([row.stamp.id, another_name(row.stamp, row.content_hash)]);
-            request.writes.extend(row.base.map(|base| (base.id.actor, base.id.counter)));
             let frontier = (row.stamp.id.actor, row.stamp.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -117,7 +116,7 @@ impl Planner {
             own.actor == row.actor && own.incarnation == row.incarnation && own.counter < row.counter;
         let in_context =
             entering.origin().is_some_and(|origin| self.epochs.has_seen(&current.context, origin));
-        in_context || own_earlier || current.base == Some(entering.stamp)
+        in_context || own_earlier || current.base.is_some_and(|base| base.is(entering.stamp, entering.change))
     }
 
     /// Goes to the history alone: the entry has something later.

@@ -182,7 +182,7 @@ fn a_write_that_has_seen_the_current_one_does_not_conflict() {
     let mut planner = planner();
     let outcome = planner.api(submission(vec![set("k", "1", None)], false), &mut NoKeys).remove(0).unwrap();
     let seen = Vector::at(outcome.row.dot.shard, outcome.row.dot.position);
-    let by_base = Write { base: Some(outcome.row.stamp), ..write(1, "k", hlc(1), Vector::EMPTY) };
+    let by_base = Write { base: Some(outcome.row.as_base()), ..write(1, "k", hlc(1), Vector::EMPTY) };
     let own_follow_up = write(2, "k", hlc(2), Vector::EMPTY);
     let by_context = write(3, "k", hlc(3), seen);
     verdicts(&mut planner, vec![by_base, own_follow_up, by_context]);
@@ -246,7 +246,7 @@ fn what_two_copies_both_had_is_decided_once() {
     let renamed = Write { id: WriteId { incarnation: 5, ..both.id }, ..both };
     let after = write(2, "k", Hlc(6), Vector::EMPTY);
     let own = WriteId { incarnation: 5, ..after.id };
-    let after = Write { id: own, base: Some(renamed.stamp()), ..after };
+    let after = Write { id: own, base: Some(renamed.as_base()), ..after };
     let other = Write { change: ChangeId(Uuid::from_u128(77)), ..renamed.clone() };
     let found = verdicts(&mut planner, vec![renamed, after]);
     assert_eq!(found, [Verdict::Duplicate, Verdict::Admitted { version: 2 }]);
@@ -332,7 +332,8 @@ fn planner_at(seq: u64, planning: Planning) -> Planner {
 fn a_purged_deletion_judges_as_if_it_were_still_there() {
     let seen = Vector::at(ShardId(Uuid::from_u128(1)), Position { epoch: 2, seq: 40 });
     let (tombstone, stub) = deleted_long_ago("k");
-    let by_base = Write { base: Some(stub.stamp), ..write(1, "k", Hlc(600), Vector::EMPTY) };
+    let seen_deletion = Base { stamp: stub.stamp, change: ChangeId(Uuid::from_u128(3)) };
+    let by_base = Write { base: Some(seen_deletion), ..write(1, "k", Hlc(600), Vector::EMPTY) };
     let writes = [
         write(1, "k", Hlc(5), Vector::EMPTY),
         write(1, "k", Hlc(600), Vector::EMPTY),

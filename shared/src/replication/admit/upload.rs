@@ -7,11 +7,11 @@ use super::{Entering, Planner};
 use crate::entry::{ChangeId, ChangeType, Content, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::name::{EntryKey, Subtree, Tenant};
-use crate::stamp::{ActorId, Hlc, Stamp};
+use crate::stamp::{ActorId, Hlc};
 use crate::store::{Frontier, PlanningRequest};
 use crate::time::UnixMillis;
 use crate::vector::{Dot, Vector};
-use crate::write::{Action, Answer, Denial, HeldReason, Verdict, Write};
+use crate::write::{Action, Answer, Base, Denial, HeldReason, Verdict, Write};
 
 /// One batch of an edge's writes, with what the hub knows of that edge.
 #[derive(Clone, Debug)]
@@ -35,8 +35,7 @@ impl Upload {
     pub fn needs(&self, request: &mut PlanningRequest) {
         for write in &self.writes {
             request.keys.push(write.at.clone());
-            let base = write.base.map(|base| base.id);
-            request.writes.extend(base.iter().chain([&write.id]).map(|id| (id.actor, id.counter)));
+            request.writes.push((write.id.actor, write.id.counter));
             let frontier = (self.edge, write.id.incarnation);
             if !request.frontiers.contains(&frontier) {
                 request.frontiers.push(frontier);
@@ -74,17 +73,10 @@ impl Planner {
         let own_earlier = row.stamp.id.actor == write.stamp.id.actor
             && row.stamp.id.incarnation == write.stamp.id.incarnation
             && row.stamp.id.counter < write.stamp.id.counter;
-        let follows = |base: Stamp| {
-            if self.rules.region_copies && self.known_writes.is_shared(base.id) {
-                return self.means(write.stamp.id, base, row);
-            }
-            // Of somebody else's write the time must fit as well: a replica that was set back may have given its number
-            // once more, where the hub lost what was under it.
-            let own = base.id == row.stamp.id && base.id.actor == write.stamp.id.actor;
-            // A time that was ahead has been replaced by an earlier one.
-            let renamed =
-                base.hlc >= row.stamp.hlc && self.is_known_as(write.stamp.id.actor, base.id, row.stamp.id);
-            base == row.stamp || own || renamed
+        let follows = |base: Base| match self.rules.base_change {
+            true => base.is(row.stamp, row.change),
+            // The fault that the rule guards against: the number alone says which write it was.
+            false => base.is(row.stamp, base.change),
         };
         self.is_seen_in(current, &write.context) || own_earlier || write.base.is_some_and(follows)
     }

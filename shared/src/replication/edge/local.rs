@@ -11,7 +11,7 @@ use crate::stamp::WriteId;
 use crate::store::replica::{Batch, PendingRecord, Record, Slot};
 use crate::time::Instant;
 use crate::vector::Vector;
-use crate::write::{Answer, Verdict, Write};
+use crate::write::{Answer, Base, Verdict, Write};
 
 impl EdgeReplica {
     pub(super) fn handle_write(&mut self, local: LocalWrite, now: Instant) {
@@ -31,7 +31,7 @@ impl EdgeReplica {
             claimed_hlc: None,
             context,
             without_secrets,
-            base: self.seen_stamp(&local.at),
+            base: self.seen(&local.at),
             at: local.at,
             action: local.action,
             author: local.author,
@@ -72,8 +72,9 @@ impl EdgeReplica {
     }
 
     /// The write that a reader now sees under this key.
-    fn seen_stamp(&self, at: &EntryKey) -> Option<crate::stamp::Stamp> {
-        self.outbox.visible_stamp(at).or_else(|| self.row(at).map(|row| row.stamp))
+    fn seen(&self, at: &EntryKey) -> Option<Base> {
+        let pending = self.outbox.visible(at).map(Write::as_base);
+        pending.or_else(|| self.row(at).map(|row| row.as_base()))
     }
 
     pub(super) fn complete_write(&mut self, ticket: u64, counter: u64, now: Instant) {

@@ -199,7 +199,8 @@ impl EdgeReplica {
     fn fix_stamps(&mut self, physical: UnixMillis, hlc: Hlc) -> Vec<Record> {
         let limit = Hlc::from_physical(UnixMillis(physical.0 + self.epsilon_ms));
         let hybrid = hlc.max(self.state.decided_hlc);
-        let renewed = if self.rules.restamp_hybrid { hybrid } else { Hlc::from_physical(physical) };
+        let physical = Hlc::from_physical(physical);
+        let renewed = if self.rules.restamp_hybrid { hybrid.max(physical) } else { physical };
         let restamped = self.outbox.restamp(limit, renewed);
         let least = limit.max(hybrid).max(self.outbox.last_hlc());
         if self.clock.last() > least {

@@ -5,10 +5,9 @@
 //! another name there, which follows from what it says and its time: so whoever brings it again, it is known. Names differ
 //! between regions then, and so nothing that regions must agree on may depend on them.
 
-use super::super::upload::content_hash;
 use super::super::{Entering, Planner};
 use super::is_admitted;
-use crate::entry::{HistoryRow, HubRow, Row};
+use crate::entry::{HistoryRow, HubRow};
 use crate::stamp::{Stamp, WriteId};
 use crate::vector::ShardId;
 
@@ -57,19 +56,6 @@ impl Planner {
     fn past_of(&self, id: WriteId) -> Option<&HistoryRow> {
         let planned = self.history.iter().find(|known| known.stamp.id == id);
         planned.or_else(|| self.known_past.get(&id).filter(|_| !self.withdrawn.contains(&id)))
-    }
-
-    /// Whether a write follows this row, where its base has a number that copies gave to two writes. What came second got
-    /// its name from what it says and its time. Where both have that time, nobody else's base says which of them it means;
-    /// the author's own does: the one that came as the write itself, under its name or under another.
-    pub(in super::super) fn means(&self, write: WriteId, base: Stamp, row: &Row) -> bool {
-        let named = |hash| another_name(base, hash);
-        if base == row.stamp {
-            return !self.known_writes.lives(base.id).any(|(life, hash)| named(hash).incarnation == life);
-        }
-        let hash = content_hash(&row.at, row.change, &row.content);
-        let own = write.actor == base.id.actor;
-        own && write.incarnation != base.id.incarnation && row.stamp == Stamp { id: named(hash), ..base }
     }
 
     /// Whether they are one write, under two names.

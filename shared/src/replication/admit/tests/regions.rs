@@ -149,3 +149,28 @@ fn of_one_time_the_higher_number_wins_under_any_name() {
         assert_eq!((at_one.stamp.id.counter, at_other.stamp.id.counter), (2, 2));
     }
 }
+
+/// What becomes of a write that follows `base`, where the region has the copy's write of change 6.
+fn after(base: Base) -> Commit {
+    let mut planner = Planner::new(&region(1), Planning::default(), NOW);
+    let later = Write { hlc: Hlc(9), ..of_copy(9, 6) };
+    verdicts(&mut planner, vec![later]);
+    let id = WriteId { incarnation: 11, counter: 2, ..write(1, "k", Hlc(7), Vector::EMPTY).id };
+    let next = Write { id, base: Some(base), ..said("3", 8, Hlc(7)) };
+    assert!(matches!(
+        verdicts(&mut planner, vec![next])[..],
+        [Verdict::Admitted { .. } | Verdict::Lost { .. }]
+    ));
+    planner.finish().unwrap().0
+}
+
+#[test]
+fn what_follows_a_write_of_copies_follows_the_one_that_its_author_saw() {
+    // Seen under another incarnation and an earlier time, as it was before another copy brought it.
+    let seen = after(of_copy(4, 6).as_base());
+    assert_eq!((seen.conflicts.len(), seen.rows[0].row.change), (0, ChangeId(Uuid::from_u128(8))));
+    assert!(seen.rows[0].row.stamp.hlc > Hlc(9), "it comes after what it follows");
+    // The other copy's write, under the very name and time that this one has here.
+    let other = Write { hlc: Hlc(9), ..of_copy(9, 7) };
+    assert_eq!(after(other.as_base()).conflicts.len(), 1);
+}

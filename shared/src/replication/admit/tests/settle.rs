@@ -53,7 +53,7 @@ fn a_restored_loser_is_a_new_version_that_has_seen_the_winner() {
     let (commit, _) = planner.finish().unwrap();
     let row = &commit.rows[0];
     assert_eq!((row.row.version, &row.row.content), (3, &Content::Plain(Value::parse("\"edge\"").unwrap())));
-    assert_eq!(row.base.unwrap().id, conflict.winner);
+    assert_eq!(row.base.unwrap().stamp.id, conflict.winner);
     assert_eq!(commit.history[0].change_type, ChangeType::Rollback);
     assert_eq!(&*commit.history[0].author.name, "token:ann");
     assert_eq!((commit.conflicts.as_slice(), commit.changes[0].writes), (&[][..], 1));

@@ -168,7 +168,7 @@ fn what_was_not_decided_goes_up_again_under_another_incarnation() {
     machine.write_here("a", 1);
     machine.write_here("a", 2);
     let before = machine.waiting();
-    assert_eq!(before[1].base, Some(before[0].stamp()));
+    assert_eq!(before[1].base, Some(before[0].as_base()));
     assert_eq!(machine.greet(9).incarnation, 4);
     machine.welcome(false);
     let (batch, writes) = machine.upload();
@@ -191,7 +191,11 @@ fn what_was_not_decided_goes_up_again_under_another_incarnation() {
     let (batch, again) = machine.upload();
     assert_eq!(numbers(&again), [(9, 1), (9, 2)]);
     assert!(again.iter().zip(&before).all(|(again, before)| again.hlc == before.hlc));
-    assert_eq!(again[1].base, Some(again[0].stamp()), "what followed a write follows it under its new name");
+    assert_eq!(
+        again[1].base,
+        Some(again[0].as_base()),
+        "what followed a write follows it under its new name"
+    );
     machine.answer(batch, &again, &Verdict::Admitted { version: 1 });
     assert_eq!(decided(&machine), [1, 2]);
     machine.write_here("b", 3);
