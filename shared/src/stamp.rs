@@ -46,13 +46,16 @@ impl fmt::Debug for Hlc {
 pub struct ActorId(pub Uuid);
 
 /// The identity of one write, given by its author before anybody else sees it.
+///
+/// In their order the counter comes before the incarnation: a write that waits may take another one of those, and its place
+/// among others must not change with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId {
     pub actor: ActorId,
-    /// Below 2^63. An edge's own, or the epoch of a hub's leader.
-    pub incarnation: u64,
     /// 1, 2, 3… within the incarnation; gaps are allowed.
     pub counter: u64,
+    /// Below 2^63. An edge's own, or the epoch of a hub's leader.
+    pub incarnation: u64,
 }
 
 /// The total order of writes: the larger one wins. Two writes never share one, because the id is part of it.

@@ -164,7 +164,7 @@ fn conflict(
     let (winner, loser) = if won { (mine, theirs) } else { (theirs, mine) };
     let reported = pair(winner, loser);
     let policy = truth.policy(&row.at);
-    if winner < loser && policy != ConflictPolicy::HubWins {
+    if comes_before(winner, loser) && policy != ConflictPolicy::HubWins {
         return Err(Violation::new("order", format!("{winner:?} won over {loser:?}")));
     }
     // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
@@ -228,6 +228,12 @@ fn passes_for_own(truth: &Truth, mine: Stamp, theirs: Stamp) -> bool {
 }
 
 /// Whether they have one author, by what the hub can see, who made the first before the second.
+/// In the last-write-wins order, for which incarnations are no more than names.
+fn comes_before(first: Stamp, second: Stamp) -> bool {
+    let place = |Stamp { hlc, id }: Stamp| (hlc, id.actor, id.counter);
+    place(first) < place(second)
+}
+
 fn is_earlier(first: WriteId, second: WriteId) -> bool {
     let same = first.actor == second.actor && first.incarnation == second.incarnation;
     same && first.counter < second.counter
