@@ -21,7 +21,7 @@ mod lost;
 mod open;
 mod patched;
 
-pub use build::{Draft, SegmentPart, draft};
+pub use build::{Draft, Effort, SegmentPart, draft};
 pub use checkpoint::{Checkpoint, CheckpointDraft, verify_checkpoint};
 pub use header::{Kind, SectionCodec, SegmentHeader};
 pub use lost::{LostHistory, LostHistoryDraft, verify_lost_history};

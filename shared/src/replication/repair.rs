@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::transfer::{Issue, LEVEL_LIVE, size};
+use super::transfer::{Issue, size};
 use crate::digest::{FeedDigest, key_hash, row_hash};
 use crate::entry::{Content, HubRow, Row};
 use crate::feed::Feed;
 use crate::limits::{REPAIR_BUCKETS, REPAIR_ROWS_MAX, SEGMENT_PLAIN_BYTES_CUT};
 use crate::name::EntryKey;
-use crate::segment::{Draft, Kind, Outgoing, SegmentPart, draft};
+use crate::segment::{Draft, Effort, Kind, Outgoing, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
 use crate::vector::Vector;
 
@@ -221,7 +221,7 @@ pub fn draft_rows(
         issued_at: issue.at,
         key_id: issue.key_id,
     };
-    Ok(draft(part, &wanted, LEVEL_LIVE))
+    Ok(draft(part, &wanted, Effort::Live))
 }
 
 /// Whether the feed's digest has it.

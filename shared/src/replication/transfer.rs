@@ -6,19 +6,15 @@ use crate::entry::{Content, HubRow, Row};
 use crate::held::{Held, Span, seen};
 use crate::limits::{CHUNK_PLAIN_BYTES_CUT, DELTA_PERCENT_MAX, HEARTBEAT_MS, SEGMENT_ROWS_MAX};
 use crate::patch;
-use crate::segment::{Checkpoint, CheckpointDraft, Draft, Kind, Outgoing, Patch, SegmentPart, draft};
+use crate::segment::{Checkpoint, CheckpointDraft, Draft, Effort, Kind, Outgoing, Patch, SegmentPart, draft};
 use crate::store::{FeedRows, Head};
 use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
 
-/// gzip level of a few rows, made while readers wait for them.
-pub(super) const LEVEL_LIVE: u32 = 3;
-/// gzip level of many rows: readers wait for the network, not for this. Beyond 8, zlib-rs gives more bytes again.
-const LEVEL_LARGE: u32 = 8;
-/// gzip level of everything there is, when a new edge waits for its first byte.
-const LEVEL_SNAPSHOT: u32 = 6;
 /// From so many rows on there are many.
 const ROWS_LARGE: usize = 100;
+/// As long as they fit in so many segments, they are made as small as can be.
+const CHUNKS_SMALLEST: usize = 4;
 /// What a row takes beside its content, about.
 const ROW_BYTES: usize = 64;
 /// A checkpoint is no news any more after so many heartbeats.
@@ -139,10 +135,11 @@ fn segments(rows: &FeedRows, start: Start<'_>, head: &Head, issue: Issue, rows_m
     let mut chosen: Vec<Outgoing<'_>> = chosen(rows, start, head).collect();
     chosen.sort_by(|a, b| a.row.at.cmp(&b.row.at));
     let chunks = cut(&chosen, rows_max);
-    let level = match kind {
-        Kind::Snapshot => LEVEL_SNAPSHOT,
-        Kind::Delta | Kind::Repair if chosen.len() < ROWS_LARGE => LEVEL_LIVE,
-        Kind::Delta | Kind::Repair => LEVEL_LARGE,
+    let effort = match kind {
+        Kind::Snapshot => Effort::Snapshot,
+        Kind::Delta | Kind::Repair if chosen.len() < ROWS_LARGE => Effort::Live,
+        Kind::Delta | Kind::Repair if chunks.len() <= CHUNKS_SMALLEST => Effort::Smallest,
+        Kind::Delta | Kind::Repair => Effort::Large,
     };
     let part = |chunk: usize| SegmentPart {
         kind,
@@ -155,7 +152,7 @@ fn segments(rows: &FeedRows, start: Start<'_>, head: &Head, issue: Issue, rows_m
         issued_at: issue.at,
         key_id: issue.key_id,
     };
-    chunks.iter().enumerate().map(|(n, chunk)| draft(part(n), chunk, level)).collect()
+    chunks.iter().enumerate().map(|(n, chunk)| draft(part(n), chunk, effort)).collect()
 }
 
 /// The row as a patch of what receivers have, where that is shorter.

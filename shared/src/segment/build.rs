@@ -5,6 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use libdeflater::{CompressionLvl, Compressor};
 
 use super::header::Section;
 use super::open::seal;
@@ -16,6 +17,19 @@ use crate::held::Span;
 use crate::limits::GZIP_BYTES_MIN;
 use crate::time::UnixMillis;
 use crate::vector::Vector;
+
+/// How much is done to make a segment's rows small. Whatever made it, it is one gzip member (RFC 1952).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// A few rows, while readers wait for them.
+    Live,
+    /// Everything there is, when a new edge waits for its first byte.
+    Snapshot,
+    /// Many rows: readers wait for the network, not for this.
+    Large,
+    /// Rows enough to be worth some 60 ms for each quarter of a MiB, and not so many that it is felt: the smallest there is.
+    Smallest,
+}
 
 /// What a segment is to say, beside its rows.
 #[derive(Clone, Debug)]
@@ -46,11 +60,10 @@ pub(super) fn signed_message(header: &[u8]) -> Vec<u8> {
     [DOMAIN, header].concat()
 }
 
-/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed. Level 3 suits a
-/// few, 6 many.
-pub fn draft(part: SegmentPart, rows: &[Outgoing<'_>], level: u32) -> Draft {
+/// Lays out and compresses the rows, which must be sorted by (namespace, key) and lie in the feed.
+pub fn draft(part: SegmentPart, rows: &[Outgoing<'_>], effort: Effort) -> Draft {
     let (entries, secrets) = columns::encode(rows);
-    let mut sections = vec![entries_section(entries, level)];
+    let mut sections = vec![entries_section(entries, effort)];
     if !secrets.is_empty() {
         sections.push((SectionCodec::Secrets, secrets.len(), secrets));
     }
@@ -80,19 +93,37 @@ fn key_epoch(row: &Row) -> Option<u64> {
     }
 }
 
-fn entries_section(plain: Vec<u8>, level: u32) -> (SectionCodec, usize, Vec<u8>) {
+fn entries_section(plain: Vec<u8>, effort: Effort) -> (SectionCodec, usize, Vec<u8>) {
     let length = plain.len();
     if length < GZIP_BYTES_MIN {
         return (SectionCodec::Plain, length, plain);
     }
-    let mut gzip = GzEncoder::new(Vec::with_capacity(length / 4), Compression::new(level));
-    gzip.write_all(&plain).expect("a Vec takes everything");
-    let wire = gzip.finish().expect("a Vec takes everything");
+    let wire = match effort {
+        Effort::Live => streamed(&plain, 3),
+        Effort::Snapshot => streamed(&plain, 6),
+        // Beyond 8, zlib-rs gives more bytes again.
+        Effort::Large => streamed(&plain, 8),
+        Effort::Smallest => smallest(&plain),
+    };
     if wire.len() < length {
         (SectionCodec::Gzip, length, wire)
     } else {
         (SectionCodec::Plain, length, plain)
     }
+}
+
+fn streamed(plain: &[u8], level: u32) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::new(level));
+    gzip.write_all(plain).expect("a Vec takes everything");
+    gzip.finish().expect("a Vec takes everything")
+}
+
+fn smallest(plain: &[u8]) -> Vec<u8> {
+    let mut compressor = Compressor::new(CompressionLvl::best());
+    let mut wire = vec![0; compressor.gzip_compress_bound(plain.len())];
+    let length = compressor.gzip_compress(plain, &mut wire).expect("the bound is large enough");
+    wire.truncate(length);
+    wire
 }
 
 fn describe(codec: SectionCodec, plain_length: usize, wire: &[u8]) -> Section {

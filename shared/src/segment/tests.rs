@@ -117,7 +117,7 @@ fn segment(rows: &[Row], secrets: bool) -> Bytes {
     };
     let rows: Vec<Outgoing<'_>> =
         rows.iter().map(|row| Outgoing { row: Cow::Borrowed(row), patch: patch_of(row) }).collect();
-    let draft = draft(part, &rows, 3);
+    let draft = draft(part, &rows, Effort::Live);
     let signature = sign(&draft.message());
     draft.signed(&signature)
 }

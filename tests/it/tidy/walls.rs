@@ -3,8 +3,18 @@
 use super::{Source, check, only, pass, read, scan};
 
 /// What the core may depend on. A new line is a decision about the architecture: its own commit, with its reason.
-const SHARED_MAY_USE: &[&str] =
-    &["bytes", "chacha20poly1305", "flate2", "hpke", "ring", "serde_json", "thiserror", "uuid", "zeroize"];
+const SHARED_MAY_USE: &[&str] = &[
+    "bytes",
+    "chacha20poly1305",
+    "flate2",
+    "hpke",
+    "libdeflater",
+    "ring",
+    "serde_json",
+    "thiserror",
+    "uuid",
+    "zeroize",
+];
 /// What the simulation may depend on: no runtime, so that a seed decides everything.
 const SIMULATIONS_MAY_USE: &[&str] =
     &["bytes", "clap", "flate2", "llm-config-shared", "rand", "ring", "serde_json", "uuid"];
