@@ -266,6 +266,12 @@ pub trait Registry:
     /// What connected edges said lately: (edge, last seen, acknowledged seq), many at once. A seq of 0 says nothing: what
     /// was acknowledged before stays.
     fn touch_edges(&self, seen: &[(ActorId, UnixMillis, u64)]) -> impl Future<Output = Answer<()>> + Send;
+    /// The same of edges that are connected to another region. What they acknowledged here was perhaps more than that
+    /// region knows, and stays.
+    fn touch_edges_elsewhere(
+        &self,
+        seen: &[(ActorId, UnixMillis, u64)],
+    ) -> impl Future<Output = Answer<()>> + Send;
     /// Replaces the key that grants are sealed to.
     fn set_sealing_key(&self, edge: ActorId, sealing_key: &[u8]) -> impl Future<Output = Answer<()>> + Send;
 

@@ -170,6 +170,12 @@ impl<D: Dialect> Registry for Database<D> {
         tx.commit().await
     }
 
+    async fn touch_edges_elsewhere(&self, seen: &[(ActorId, UnixMillis, u64)]) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        edges::touch_elsewhere(&mut tx, seen).await?;
+        tx.commit().await
+    }
+
     async fn set_sealing_key(&self, edge: ActorId, sealing_key: &[u8]) -> Answer<()> {
         let mut tx = self.dialect.begin_write().await?;
         edges::set_sealing_key(&mut tx, edge, sealing_key).await?;
