@@ -298,7 +298,7 @@ impl Edge {
             around.clock.clone(),
             around.offline.clone(),
         ));
-        let uses = Arc::new(Uses::default());
+        let uses = Arc::new(Uses::starting(around.clock.now()));
         let service = Arc::new(EdgeService::new(
             around.view.clone(),
             self.handle.clone(),

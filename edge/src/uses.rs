@@ -3,10 +3,9 @@
 //! Kept in memory: whoever goes on running says it again and again, and what need not go on running (`lasting`) is kept
 //! by the hub once it has heard of it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use llm_config_shared::limits::USES_MAX;
+use llm_config_shared::in_use::consumers::{self, Consumers, TooMany};
 use llm_config_shared::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -14,9 +13,6 @@ use tokio::sync::watch;
 mod report;
 
 pub(crate) use report::{Teller, request};
-
-/// Who does not say again within this time that it uses something is taken to have gone.
-pub(crate) const LAPSE_MS: u64 = 90_000;
 
 /// A version of an entry that is in use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,22 +24,9 @@ pub(crate) struct UsedEntry {
     pub(crate) version: u64,
 }
 
-/// Something that uses values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Consumer {
-    lasting: bool,
-    entries: Vec<UsedEntry>,
-    said_at: Instant,
-}
-
-/// More than is kept of one machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {USES_MAX} uses of values are told of on this machine, and no more are kept")]
-pub(crate) struct TooMany;
-
 /// All of them.
 pub(crate) struct Uses {
-    consumers: Mutex<BTreeMap<Arc<str>, Consumer>>,
+    consumers: Mutex<Consumers<UsedEntry>>,
     /// Rises with each difference.
     changes: watch::Sender<u64>,
 }
@@ -56,13 +39,19 @@ pub(crate) struct Told {
     pub(crate) entries: Vec<UsedEntry>,
 }
 
-impl Default for Uses {
-    fn default() -> Self {
-        Self { consumers: Mutex::default(), changes: watch::Sender::new(0) }
+impl From<consumers::Told<UsedEntry>> for Told {
+    fn from(told: consumers::Told<UsedEntry>) -> Self {
+        let consumers::Told { consumer, lasting, entries } = told;
+        Self { consumer, lasting, entries }
     }
 }
 
 impl Uses {
+    /// None, as the daemon starts.
+    pub(crate) fn starting(now: Instant) -> Self {
+        Self { consumers: Mutex::new(Consumers::starting(now)), changes: watch::Sender::new(0) }
+    }
+
     /// What a consumer uses now, in place of what it said before.
     ///
     /// # Errors
@@ -71,50 +60,34 @@ impl Uses {
         &self,
         consumer: &str,
         lasting: bool,
-        mut entries: Vec<UsedEntry>,
+        entries: Vec<UsedEntry>,
         now: Instant,
     ) -> Result<(), TooMany> {
-        entries.sort();
-        entries.dedup();
-        let mut consumers = self.consumers();
-        let others = consumers.iter().filter(|(name, _)| ***name != *consumer);
-        let count: usize = others.map(|(_, other)| other.entries.len().max(1)).sum();
-        if count + entries.len().max(1) > USES_MAX {
-            return Err(TooMany);
-        }
-        let new = Consumer { lasting, entries, said_at: now };
-        let before = consumers.insert(consumer.into(), new.clone());
-        if before.is_none_or(|before| (before.lasting, before.entries) != (new.lasting, new.entries)) {
-            self.changed();
-        }
+        let differs = self.consumers().say(consumer, lasting, entries, now)?;
+        self.changed_if(differs);
         Ok(())
     }
 
     /// The consumer has gone.
     pub(crate) fn forget(&self, consumer: &str) {
-        if self.consumers().remove(consumer).is_some() {
-            self.changed();
-        }
+        let differs = self.consumers().forget(consumer);
+        self.changed_if(differs);
     }
 
     /// Those that have not said anything for too long have gone, too.
     pub(crate) fn lapse(&self, now: Instant) {
-        let mut consumers = self.consumers();
-        let before = consumers.len();
-        consumers.retain(|_, consumer| consumer.lasting || now - consumer.said_at <= LAPSE_MS);
-        if consumers.len() != before {
-            self.changed();
-        }
+        let differs = self.consumers().lapse(now);
+        self.changed_if(differs);
     }
 
     /// All of them, by name.
     pub(crate) fn told(&self) -> Vec<Told> {
-        let told = |(name, consumer): (&Arc<str>, &Consumer)| Told {
-            consumer: Arc::clone(name),
-            lasting: consumer.lasting,
-            entries: consumer.entries.clone(),
-        };
-        self.consumers().iter().map(told).collect()
+        self.consumers().told().into_iter().map(Told::from).collect()
+    }
+
+    /// Whether others than those have gone.
+    pub(crate) fn is_complete(&self, now: Instant) -> bool {
+        self.consumers().is_complete(now)
     }
 
     /// Rises when something is used otherwise than before.
@@ -122,11 +95,13 @@ impl Uses {
         self.changes.subscribe()
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
+    fn changed_if(&self, differs: bool) {
+        if differs {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
-    fn consumers(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Consumer>> {
+    fn consumers(&self) -> MutexGuard<'_, Consumers<UsedEntry>> {
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,50 +110,26 @@ impl Uses {
 mod tests {
     use super::*;
 
-    fn used(key: &str, version: u64) -> UsedEntry {
-        UsedEntry { namespace: "app".into(), key: key.into(), environment: "base".into(), version }
-    }
-
-    fn names(uses: &Uses) -> Vec<String> {
-        uses.told().iter().map(|told| told.consumer.to_string()).collect()
-    }
-
     #[test]
-    fn the_newest_of_a_consumer_counts_and_saying_the_same_changes_nothing() {
-        let uses = Uses::default();
+    fn only_what_differs_is_told_as_a_change() {
+        let uses = Uses::starting(Instant(0));
         let changes = uses.changes();
-        let say = |version, at| uses.say("a", false, vec![used("k", version)], Instant(at)).unwrap();
-        say(1, 0);
-        say(2, 1);
-        assert_eq!(uses.told()[0].entries, [used("k", 2)]);
-        let after = *changes.borrow();
-        say(2, 2);
-        assert_eq!((after, *changes.borrow()), (2, 2));
-    }
-
-    #[test]
-    fn who_says_nothing_more_has_gone_unless_it_lasts() {
-        let uses = Uses::default();
-        uses.say("file", true, vec![used("k", 1)], Instant(0)).unwrap();
-        uses.say("process", false, vec![used("k", 1)], Instant(0)).unwrap();
-        uses.say("client", false, vec![used("k", 1)], Instant(LAPSE_MS)).unwrap();
-        uses.lapse(Instant(LAPSE_MS));
-        assert_eq!(names(&uses), ["client", "file", "process"]);
-        uses.lapse(Instant(LAPSE_MS + 1));
-        assert_eq!(names(&uses), ["client", "file"]);
-        uses.forget("client");
-        assert_eq!(names(&uses), ["file"]);
-    }
-
-    #[test]
-    fn there_is_a_bound_and_what_was_said_before_it_stays() {
-        let uses = Uses::default();
-        let many = |count: usize| (0..count).map(|n| used(&n.to_string(), 1)).collect::<Vec<_>>();
-        uses.say("a", false, many(USES_MAX - 1), Instant(0)).unwrap();
-        uses.say("b", false, many(1), Instant(0)).unwrap();
-        assert_eq!(uses.say("c", false, vec![], Instant(0)), Err(TooMany));
-        assert_eq!(uses.say("b", false, many(2), Instant(0)), Err(TooMany));
-        assert_eq!(names(&uses), ["a", "b"]);
-        uses.say("a", false, many(2), Instant(0)).unwrap();
+        let used = |version| UsedEntry {
+            namespace: "app".into(),
+            key: "k".into(),
+            environment: "base".into(),
+            version,
+        };
+        let count = |act: &dyn Fn()| {
+            act();
+            *changes.borrow()
+        };
+        let say = |version, at| move |uses: &Uses| uses.say("a", false, vec![version], Instant(at)).unwrap();
+        assert_eq!(count(&|| say(used(1), 0)(&uses)), 1);
+        assert_eq!(count(&|| say(used(1), 5)(&uses)), 1);
+        assert_eq!(count(&|| say(used(2), 6)(&uses)), 2);
+        assert_eq!(count(&|| uses.lapse(Instant(7))), 2);
+        assert_eq!(count(&|| uses.forget("a")), 3);
+        assert_eq!(count(&|| uses.forget("a")), 3);
     }
 }

@@ -6,7 +6,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use llm_config_shared::newer::Newer;
 use llm_config_shared::store::{Journal as _, JournalError};
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -15,7 +14,7 @@ use crate::clock;
 use crate::config::Secrets;
 use crate::journal::Database;
 use crate::journal::dialect::Dialect;
-use crate::journal::whole::Dumped;
+use crate::journal::whole::{Dumped, FilledAs};
 use crate::registry::{MadeBackup, Purges as _, Registry as _};
 use crate::secrets::{
     KeyProvider as _, KeyringError, NewKeyring, Providers, SecretError, existing_providers,
@@ -165,8 +164,8 @@ pub fn check(file: &Path, key: &RecoveryKey) -> Result<Summary, BackupError> {
     Ok(Summary { program: origin.program, made_at: origin.made_at, counts: reader.counts() })
 }
 
-/// Puts a backup into an empty database, and its keyring where there is none. `newer` is what becomes of writes that the
-/// backup lacks and edges have.
+/// Puts a backup into an empty database, and its keyring where there is none. What that database is to be goes in with the
+/// rows; a start finishes what is left when this is cut off behind them.
 ///
 /// # Errors
 /// When the database or the keyring's place is taken, or anything is wrong with the file: nothing was restored then.
@@ -175,7 +174,7 @@ pub async fn restore<D: Dialect>(
     keyring: &Path,
     file: &Path,
     key: &RecoveryKey,
-    newer: Newer,
+    filled_as: FilledAs,
 ) -> Result<Summary, BackupError> {
     if !database.is_unused().await? {
         return Err(BackupError::InUse);
@@ -185,7 +184,7 @@ pub async fn restore<D: Dialect>(
     while let Some(dumped) = reader.next()? {
         filling.take(dumped).await?;
     }
-    let filled = filling.finish(clock::now(), newer).await?;
+    let filled = filling.finish(clock::now(), filled_as).await?;
     // The keyring first: a database without it would be of no use, and could not be restored again.
     let keyring = NewKeyring::write(keyring, &origin.keyring)?;
     filled.commit().await?;

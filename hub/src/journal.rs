@@ -66,12 +66,14 @@ impl<D: Dialect> Database<D> {
         &self.dialect
     }
 
-    /// Brings the tables up to date; done at every start.
+    /// Brings the tables up to date, and begins the region that they were filled for; done at every start.
     ///
     /// # Errors
     /// When the database cannot be used, or its tables are of a newer program.
     pub async fn migrate(&self) -> Answer<()> {
-        self.dialect.migrate().await
+        self.dialect.migrate().await?;
+        let epoch = (rand::random::<u64>() >> 1).max(1);
+        self.begin_region_if_owed(ShardId(Uuid::new_v4()), epoch).await
     }
 
     /// The steps that [`migrate`](Self::migrate) would take; none when the tables are up to date.

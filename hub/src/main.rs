@@ -15,16 +15,15 @@ use llm_config_hub::data_directory::{self, DataDirectory};
 use llm_config_hub::home_command;
 use llm_config_hub::hygiene;
 use llm_config_hub::journal::dialect::Dialect;
+use llm_config_hub::journal::whole::FilledAs;
 use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
 use llm_config_hub::key_commands::{self, KeyCommand};
 use llm_config_hub::server::{self, FirstStart, Listeners};
 use llm_config_hub::telemetry::{Metrics, start_logging};
 use llm_config_shared::name::Tenant;
 use llm_config_shared::newer::Newer;
-use llm_config_shared::vector::ShardId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// Configuration and secrets for fleets that are not always online: the hub.
@@ -232,7 +231,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = of.read()?;
             // Before anything is made: a file that is no good leaves no trace.
             backup::check(&file, &key)?;
-            with_database(config, Task::Restore { file, key, newer: newer.into(), as_region }).await
+            let filled_as = if as_region { FilledAs::Region } else { FilledAs::Itself(newer.into()) };
+            with_database(config, Task::Restore { file, key, filled_as }).await
         }
         Command::Home { of, take } => with_database(of.existing()?, Task::Home { take }).await,
         Command::Keys { command, of } => with_database(of.existing()?, Task::Keys(command)).await,
@@ -248,7 +248,7 @@ enum Task {
     Init(Tenant),
     Migrate { check: bool },
     Backup { file: PathBuf, new_recovery_key: bool },
-    Restore { file: PathBuf, key: RecoveryKey, newer: Newer, as_region: bool },
+    Restore { file: PathBuf, key: RecoveryKey, filled_as: FilledAs },
     Keys(KeyCommand),
     Home { take: bool },
 }
@@ -290,9 +290,7 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
         Task::Init(tenant) => init(config, &database, &tenant).await,
         Task::Migrate { check } => migrate(&database, check).await,
         Task::Backup { file, new_recovery_key } => back_up(config, &database, &file, new_recovery_key).await,
-        Task::Restore { file, key, newer, as_region } => {
-            restore(config, &database, &file, &key, newer, as_region).await
-        }
+        Task::Restore { file, key, filled_as } => restore(config, &database, &file, &key, filled_as).await,
         Task::Home { take } => {
             let done = home_command::perform(&database, take, say).await;
             done.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
@@ -308,17 +306,15 @@ async fn perform<D: Dialect>(config: &Config, database: Database<D>, task: Task)
 
 async fn migrate<D: Dialect>(database: &Database<D>, check: bool) -> anyhow::Result<ExitCode> {
     let pending = database.pending_migrations().await?;
-    if pending.is_empty() {
-        say("the database is up to date");
-        return Ok(ExitCode::SUCCESS);
-    }
     for step in &pending {
         say(&format!("{} {step}", if check { "to do:" } else { "doing:" }));
     }
-    if check {
+    if check && !pending.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    database.migrate().await?;
+    if !check {
+        database.migrate().await?;
+    }
     say("the database is up to date");
     Ok(ExitCode::SUCCESS)
 }
@@ -367,35 +363,26 @@ async fn restore<D: Dialect>(
     database: &Database<D>,
     file: &Path,
     key: &RecoveryKey,
-    newer: Newer,
-    as_region: bool,
+    filled_as: FilledAs,
 ) -> anyhow::Result<ExitCode> {
     if let Some(folder) = config.secrets.keyring.parent() {
         data_directory::create(folder)?;
     }
-    let restored = backup::restore(database, &config.secrets.keyring, file, key, newer).await?;
+    let restored = backup::restore(database, &config.secrets.keyring, file, key, filled_as).await?;
     let made_at = restored.made_at.to_rfc3339();
     say(&format!("restored: the hub as of {made_at} ({} rows)", restored.counts.rows));
-    if as_region {
-        let begun = database.begin_region(ShardId(Uuid::new_v4()), (rand::random::<u64>() >> 1).max(1)).await;
-        begun.context(
-            "the backup is restored, but as a copy of the first region: do not start it; remove database and keyring \
-             and restore again",
-        )?;
-        say(
-            "it is the hub of another region now; name each region's sync port in the other's regions.peers and start it",
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(match newer {
-        Newer::Discard => {
+    say(match filled_as {
+        FilledAs::Region => {
+            "it is the hub of another region now; name each region's sync port in the other's regions.peers and start it"
+        }
+        FilledAs::Itself(Newer::Discard) => {
             "start the hub; edges that have seen more than the backup holds come back to what it holds"
         }
-        Newer::Hold => {
+        FilledAs::Itself(Newer::Hold) => {
             "start the hub; what edges have beyond the backup is held, as one change: see `llm-config held` and \
              `llm-config changes`"
         }
-        Newer::Accept => {
+        FilledAs::Itself(Newer::Accept) => {
             "start the hub; what edges have beyond the backup is admitted, as one change, where they may write: see \
              `llm-config changes`, and `llm-config held` for the rest"
         }

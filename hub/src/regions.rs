@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use llm_config_proto::sync::{Dial, HubsClient, SyncError};
-use llm_config_proto::tls::Trust;
+use llm_config_proto::sync::{HubsClient, SyncError};
 use llm_config_shared::entry::Content;
 use llm_config_shared::replication::admit::NotFollowed;
 use llm_config_shared::store::region::{Following, KeyName, RegionAsk, RegionPage};
@@ -17,9 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock;
 use crate::identity::Identity;
-use crate::identity::ca::CaError;
 use crate::processes::Role;
 use crate::registry::Registry;
 use crate::secrets::{SecretError, SecretStore};
@@ -27,23 +24,24 @@ use crate::writer::{WriteError, WriterHandle};
 
 pub mod fleet;
 pub mod home;
+mod peer;
 mod seats;
+
+use peer::{Failures, NotConnected, Peer};
 
 /// From one question to the next, when there was nothing new.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often the keys of secrets are asked for that may have been made there: a region goes on sealing with an older one
 /// until it has heard of them.
 const KEYS_EVERY: Duration = Duration::from_secs(30);
-/// The longest pause after failures.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Why a region was not read on.
 #[derive(Debug, thiserror::Error)]
 enum NotRead {
     #[error(transparent)]
-    Unreachable(#[from] SyncError),
+    Unconnected(#[from] NotConnected),
     #[error(transparent)]
-    Certificate(#[from] CaError),
+    Unreachable(#[from] SyncError),
     #[error(transparent)]
     Database(#[from] JournalError),
     #[error(transparent)]
@@ -71,77 +69,7 @@ pub struct Reader<J, R> {
 impl<J: Journal, R: Registry> Reader<J, R> {
     /// Reads until `stop`, while this process leads.
     pub async fn keep(self, stop: CancellationToken) {
-        let reading = async {
-            let (mut failures, mut known) = (0_u32, None);
-            loop {
-                self.lead().await;
-                match self.read_on(&mut known).await {
-                    Ok(()) => failures = 0,
-                    Err(error) => {
-                        if failures == 0 {
-                            tracing::warn!(region = self.address, %error, "another region cannot be followed now");
-                        }
-                        metrics::counter!("region_failures_total").increment(1);
-                        failures += 1;
-                    }
-                }
-                tokio::time::sleep(pause(failures)).await;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = reading => {}
-        }
-    }
-
-    /// Waits until this process leads.
-    async fn lead(&self) {
-        let mut roles = self.writer.roles();
-        drop(roles.wait_for(|role| *role == Role::Leading).await);
-    }
-
-    /// Reads over one connection until that fails, or another process leads. Whose history it is is not `known` before the
-    /// first answer, nor where it was left.
-    async fn read_on(&self, known: &mut Option<ShardId>) -> Result<(), NotRead> {
-        let ca = self.identity.ca();
-        let dial = Dial {
-            address: self.address.trim_start_matches("https://").to_owned(),
-            trust: Trust::Ca { pem: ca.pem() },
-            identity: Some(ca.issue_process(self.process, clock::now())?),
-        };
-        let mut client = HubsClient::connect(&dial).await?;
-        tracing::info!(region = self.address, "follows another region");
-        let mut keys_at = None;
-        while self.writer.role() == Role::Leading {
-            let (head, following) = (self.journal.head().await?, self.journal.following().await?);
-            let read = known.and_then(|shard| following.bookmark(shard));
-            let ask = RegionAsk { read, have: head.vector(), epochs: head.epochs.clone() };
-            let page = client.follow(&ask).await?;
-            if page.shard == head.shard {
-                return Err(NotRead::Itself);
-            }
-            if known.replace(page.shard) != Some(page.shard) {
-                continue;
-            }
-            // Before what is sealed with them is here for anybody to read.
-            if !self.has_keys(&page) {
-                self.fetch_keys(&mut client).await?;
-            } else if keys_at.is_none_or(|at: Instant| at.elapsed() >= KEYS_EVERY) {
-                keys_at = Some(Instant::now());
-                // Values go on also while what holds the keys is away, here or there.
-                if let Err(error) = self.fetch_keys(&mut client).await {
-                    tracing::warn!(region = self.address, %error, "another region's keys of secrets cannot be had now");
-                }
-            }
-            let (writes, more) = (page.writes.len(), page.regions.is_none());
-            metrics::counter!("region_writes_total").increment(writes as u64);
-            if writes > 0 || more || is_news(&page, &following, head.shard) {
-                self.writer.follow(page).await??;
-            } else {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        Ok(())
+        peer::keep(Reading { reader: self, known: None }, stop).await;
     }
 
     fn has_keys(&self, page: &RegionPage) -> bool {
@@ -171,13 +99,67 @@ impl<J: Journal, R: Registry> Reader<J, R> {
     }
 }
 
+/// A reader, and whose history it reads: not `known` before the first answer, nor where it was left.
+struct Reading<J, R> {
+    reader: Reader<J, R>,
+    known: Option<ShardId>,
+}
+
+impl<J: Journal, R: Registry> Peer for Reading<J, R> {
+    type Error = NotRead;
+
+    fn writer(&self) -> &WriterHandle {
+        &self.reader.writer
+    }
+
+    async fn keep_up(&mut self, failures: &mut Failures) -> Result<(), NotRead> {
+        let Self { reader, known } = self;
+        let mut client = peer::connect(&reader.identity, reader.process, &reader.address).await?;
+        tracing::info!(region = reader.address, "follows another region");
+        let mut keys_at = None;
+        while reader.writer.role() == Role::Leading {
+            let (head, following) = (reader.journal.head().await?, reader.journal.following().await?);
+            let read = known.and_then(|shard| following.bookmark(shard));
+            let ask = RegionAsk { read, have: head.vector(), epochs: head.epochs.clone() };
+            let page = client.follow(&ask).await?;
+            if page.shard == head.shard {
+                return Err(NotRead::Itself);
+            }
+            if known.replace(page.shard) != Some(page.shard) {
+                continue;
+            }
+            // Before what is sealed with them is here for anybody to read.
+            if !reader.has_keys(&page) {
+                reader.fetch_keys(&mut client).await?;
+            } else if keys_at.is_none_or(|at: Instant| at.elapsed() >= KEYS_EVERY) {
+                keys_at = Some(Instant::now());
+                // Values go on also while what holds the keys is away, here or there.
+                if let Err(error) = reader.fetch_keys(&mut client).await {
+                    tracing::warn!(region = reader.address, %error, "another region's keys of secrets cannot be had now");
+                }
+            }
+            let (writes, more) = (page.writes.len(), page.regions.is_none());
+            metrics::counter!("region_writes_total").increment(writes as u64);
+            if writes > 0 || more || is_news(&page, &following, head.shard) {
+                reader.writer.follow(page).await??;
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+            failures.are_over();
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, error: &NotRead, first: bool) {
+        if first {
+            tracing::warn!(region = self.reader.address, %error, "another region cannot be followed now");
+        }
+    }
+}
+
 /// Whether a page without writes says anything that is not known.
 fn is_news(page: &RegionPage, before: &Following, own: ShardId) -> bool {
     let mut after = before.clone();
     after.has_read(page, own);
     after != *before
-}
-
-fn pause(failures: u32) -> Duration {
-    clock::backoff(failures, PAUSE, PAUSE_MAX)
 }

@@ -26,9 +26,9 @@ mod uses;
 pub use expiries::{Expiries, Expiring, ExpiryWarning, Outlook};
 pub use fleet::{Fleet, HomeKnown, TakenOver};
 pub use purges::{MadeBackup, PurgedVersion, Purges};
-pub use rotations::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
+pub use rotations::{ExposedPlan, RotationPolicy, Rotations, Source};
 pub use source_keys::{SourceKeys, Versions};
-pub use uses::{Consumer, Use, Uses};
+pub use uses::{Consumer, Said, Uses};
 
 /// SHA-256 of a token; the token itself is never stored.
 pub type TokenHash = [u8; 32];
@@ -266,6 +266,19 @@ pub trait Registry:
     /// What connected edges said lately: (edge, last seen, acknowledged seq), many at once. A seq of 0 says nothing: what
     /// was acknowledged before stays.
     fn touch_edges(&self, seen: &[(ActorId, UnixMillis, u64)]) -> impl Future<Output = Answer<()>> + Send;
+    /// The same of edges that are connected to another region. What they acknowledged here was perhaps more than that
+    /// region knows, and stays.
+    fn touch_edges_elsewhere(
+        &self,
+        seen: &[(ActorId, UnixMillis, u64)],
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// The same of one edge, as a file of it says; unless it was heard later.
+    fn touch_edge_carried(
+        &self,
+        edge: ActorId,
+        seen_at: UnixMillis,
+        acked_seq: u64,
+    ) -> impl Future<Output = Answer<()>> + Send;
     /// Replaces the key that grants are sealed to.
     fn set_sealing_key(&self, edge: ActorId, sealing_key: &[u8]) -> impl Future<Output = Answer<()>> + Send;
 

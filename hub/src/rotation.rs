@@ -14,6 +14,7 @@ use llm_config_shared::name::EntryKey;
 use llm_config_shared::replication::admit::{
     ApiSubmission, NewSecret, OpAction, OpOutcome, OpRefused, Operation, RepeatKey, SetValue,
 };
+use llm_config_shared::rotation::{Found, Next, Rotation, Step};
 use llm_config_shared::secret::Told;
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::time::UnixMillis;
@@ -27,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::processes::Role;
 use crate::receipts;
-use crate::registry::{ExposedPlan, Registry, Rotation, RotationPolicy, Source, Step};
+use crate::registry::{ExposedPlan, Registry, RotationPolicy, Source};
 use crate::secrets::{SecretError, SecretStore, examined};
 use crate::sync::roster::Roster;
 use crate::writer::{RenderAnswer, WriteError, WriterHandle, Written};
@@ -42,8 +43,6 @@ use webhook::Webhook;
 /// Who writes, in every history.
 const AUTHOR: &str = "rotation";
 const DAY_MS: u64 = 86_400_000;
-/// From one attempt that failed to the next.
-const AGAIN_MS: u64 = 60_000;
 /// How often it is looked what is due and who uses what.
 pub const CHECK_EVERY: Duration = Duration::from_secs(10);
 
@@ -81,20 +80,7 @@ enum NotNow {
 
 /// A rotation of this entry, from this version on.
 pub fn begun(at: EntryKey, by: Arc<str>, old_version: u64, now: UnixMillis) -> Rotation {
-    Rotation {
-        id: Uuid::now_v7(),
-        at,
-        step: Step::Begun,
-        by,
-        old_version,
-        new_version: None,
-        began_at: now,
-        written_at: None,
-        retire_at: None,
-        retired_at: None,
-        why: None,
-        again_at: now,
-    }
+    Rotation::begun(Uuid::now_v7(), at, by, old_version, now)
 }
 
 /// When a plan rotates its secret: so many days after the current version was written, by whomever.
@@ -182,14 +168,20 @@ impl<S: Journal + Registry> Rotator<S> {
 
     async fn write(&self, rotation: &Rotation, now: UnixMillis) -> Result<(), NotNow> {
         let policy = self.store.rotation_policy(&rotation.at).await?;
-        if let Some(version) = self.written_before(rotation).await? {
-            return self.written(rotation, policy.as_ref(), version, now).await;
-        }
-        let Some(policy) = policy else { return self.fail(rotation, "there is no policy any more").await };
+        let wrote = self.written_before(rotation).await?;
         let current = self.row(&rotation.at).await?.map(|row| row.row);
-        let current = current.filter(|row| row.version == rotation.old_version);
-        let Some((row, Content::Secret(sealed))) = current.map(|row| (row.at, row.content)) else {
-            return self.fail(rotation, "somebody changed the secret meanwhile").await;
+        let current = current.and_then(|row| match row.content {
+            Content::Secret(sealed) => Some((row.at, row.version, sealed)),
+            Content::Plain(_) | Content::Deleted => None,
+        });
+        let version = current.as_ref().map(|(_, version, _)| *version);
+        match rotation.next(Found { wrote, planned: policy.is_some(), current: version }) {
+            Next::Note(version) => return self.written(rotation, policy.as_ref(), version, now).await,
+            Next::GiveUp(why) => return self.fail(rotation, why).await,
+            Next::Write => {}
+        }
+        let (Some(policy), Some((row, _, sealed))) = (policy, current) else {
+            return self.fail(rotation, Rotation::OVERTAKEN).await;
         };
         let old = self.secrets.open(&row, &sealed).await?;
         let secret_type = sealed.about.told.secret_type;
@@ -198,7 +190,7 @@ impl<S: Journal + Registry> Rotator<S> {
         let told = told.map_err(|invalid| NotProduced::Invalid(invalid.to_string()))?;
         match self.submit(rotation, &new, told).await? {
             Some(version) => self.written(rotation, Some(&policy), version, now).await,
-            None => self.fail(rotation, "somebody changed the secret meanwhile").await,
+            None => self.fail(rotation, Rotation::OVERTAKEN).await,
         }
     }
 
@@ -284,15 +276,7 @@ impl<S: Journal + Registry> Rotator<S> {
         version: u64,
         now: UnixMillis,
     ) -> Result<(), NotNow> {
-        let grace_ms = policy.map_or(0, |policy| policy.grace_ms);
-        let written = Rotation {
-            step: Step::Written,
-            new_version: Some(version),
-            written_at: Some(now),
-            retire_at: Some(UnixMillis(now.0.saturating_add(grace_ms))),
-            why: None,
-            ..rotation.clone()
-        };
+        let written = rotation.written(version, policy.map_or(0, |policy| policy.grace_ms), now);
         if self.store.step_rotation(&written, Step::Begun).await? {
             metrics::counter!("secret_rotations_total", "outcome" => "written").increment(1);
             tracing::info!(rotation = %rotation.id, entry = %rotation.at.id(), version, "a secret was rotated");
@@ -304,19 +288,13 @@ impl<S: Journal + Registry> Rotator<S> {
     async fn retire(&self, rotation: &Rotation, now: UnixMillis) -> Result<(), NotNow> {
         let tenant = &rotation.at.scope.tenant;
         let found = receipts::of_change(&*self.store, &self.roster, tenant, rotation.change()).await?;
-        let why = if found.is_some_and(|receipts| receipts.in_use()) {
-            "everything that uses the secret uses the new version"
-        } else if rotation.retire_at.is_none_or(|at| at <= now) {
-            "the grace period is over"
-        } else {
-            return Ok(());
-        };
+        let in_use = found.is_some_and(|receipts| receipts.in_use());
+        let Some(why) = rotation.over(in_use, now) else { return Ok(()) };
         Ok(retire(&*self.store, rotation, why, now).await.map(drop)?)
     }
 
     async fn fail(&self, rotation: &Rotation, why: &str) -> Result<(), NotNow> {
-        let failed = Rotation { step: Step::Failed, why: Some(why.into()), ..rotation.clone() };
-        if self.store.step_rotation(&failed, Step::Begun).await? {
+        if self.store.step_rotation(&rotation.failed(why), Step::Begun).await? {
             metrics::counter!("secret_rotations_total", "outcome" => "failed").increment(1);
             tracing::warn!(rotation = %rotation.id, entry = %rotation.at.id(), why, "a rotation was given up");
         }
@@ -328,8 +306,7 @@ impl<S: Journal + Registry> Rotator<S> {
         metrics::counter!("secret_rotations_total", "outcome" => "put_off").increment(1);
         tracing::warn!(rotation = %rotation.id, entry = %rotation.at.id(), %error, "a rotation has to wait");
         let step = rotation.step;
-        let again_at = UnixMillis(now.0.saturating_add(AGAIN_MS));
-        let later = Rotation { why: Some(error.to_string().into()), again_at, ..rotation };
+        let later = rotation.put_off(&error.to_string(), now);
         self.store.step_rotation(&later, step).await.map(drop)
     }
 }
@@ -344,9 +321,7 @@ pub async fn retire<R: Registry>(
     why: &str,
     now: UnixMillis,
 ) -> Result<bool, JournalError> {
-    let retired =
-        Rotation { step: Step::Retired, retired_at: Some(now), why: Some(why.into()), ..rotation.clone() };
-    let done = registry.step_rotation(&retired, Step::Written).await?;
+    let done = registry.step_rotation(&rotation.retired(why, now), Step::Written).await?;
     if done {
         metrics::counter!("secret_rotations_total", "outcome" => "retired").increment(1);
         tracing::info!(rotation = %rotation.id, entry = %rotation.at.id(), version = rotation.old_version, why,

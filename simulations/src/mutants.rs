@@ -127,6 +127,31 @@ pub const MUTANTS: &[Mutant] = &[
         rule: "2.10",
         setup: unguarded(SecretRules { ledger_first: false, ..SECRETS }),
     },
+    Mutant {
+        name: "rotation: once",
+        rule: "2.10",
+        setup: unguarded(SecretRules { written_once: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "rotation: overtaken",
+        rule: "2.10",
+        setup: unguarded(SecretRules { overtaken: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "in use: lost edges",
+        rule: "2.10",
+        setup: unguarded(SecretRules { lost_leave: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "in use: gathering",
+        rule: "2.10",
+        setup: unguarded(SecretRules { gathering: false, ..SECRETS }),
+    },
+    Mutant {
+        name: "in use: files",
+        rule: "2.10",
+        setup: unguarded(SecretRules { file_order: false, ..SECRETS }),
+    },
     Mutant { name: "continuity only", rule: "2.7 4", setup: without(Rules { continuity: false, ..ALL }) },
 ];
 

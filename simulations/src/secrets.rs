@@ -17,9 +17,11 @@ use crate::world::{Outcome, Setup};
 mod contact;
 mod hub;
 mod machine;
+mod rotations;
 
 use hub::Hub;
 use machine::{Image, Machine};
+use rotations::Rotations;
 
 pub(crate) const WALL_AT_START_MS: u64 = 1_795_000_000_000;
 const EDGES: usize = 3;
@@ -43,6 +45,16 @@ pub struct SecretRules {
     pub new_keys: bool,
     /// The ledger has a key before it leaves the hub.
     pub ledger_first: bool,
+    /// A rotation looks what it has written before it writes.
+    pub written_once: bool,
+    /// And writes over the version that it began from alone.
+    pub overtaken: bool,
+    /// Nobody waits for a lost edge.
+    pub lost_leave: bool,
+    /// Right after a start nobody is taken to have gone.
+    pub gathering: bool,
+    /// What a file says counts for nothing where the edge was heard while it was taken in.
+    pub file_order: bool,
 }
 
 impl SecretRules {
@@ -54,6 +66,11 @@ impl SecretRules {
         wiped: true,
         new_keys: true,
         ledger_first: true,
+        written_once: true,
+        overtaken: true,
+        lost_leave: true,
+        gathering: true,
+        file_order: true,
     };
 }
 
@@ -66,6 +83,7 @@ pub(crate) struct Secrets {
     hub: Hub,
     machines: Vec<Machine>,
     image: Option<Image>,
+    rotations: Rotations,
     stats: Stats,
     trace: Trace,
 }
@@ -104,6 +122,7 @@ impl Secrets {
             hub,
             machines,
             image: None,
+            rotations: Rotations::new(seed),
             stats: Stats::default(),
             trace: Trace::new(keep_lines),
         }
@@ -121,7 +140,9 @@ impl Secrets {
             for machine in 0..EDGES {
                 self.gate_holds(machine)?;
             }
+            self.rotations_go_on()?;
         }
+        self.rotations_end()?;
         for edge in 0..EDGES {
             self.receipt_is_exact(edge)?;
         }

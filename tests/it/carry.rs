@@ -23,6 +23,17 @@ fn at(key: &str) -> String {
     entry("app", key) + "?env=development&reveal=true"
 }
 
+/// A file in which a bit was flipped, all over it, or of which the end is missing.
+fn broken(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let flipped = (0..200).map(|n| {
+        let mut changed = whole.to_vec();
+        let at = (n * 7_919 + n * n * 31) % whole.len();
+        changed[at] ^= 1 << (n % 8);
+        changed
+    });
+    flipped.chain((0..50).map(|n| whole[..whole.len() * n / 50].to_vec()))
+}
+
 /// A hub and an edge that has been connected once and is cut off.
 struct World {
     scratch: Scratch,
@@ -176,26 +187,20 @@ async fn a_file_that_is_not_whole_or_not_for_this_edge_changes_nothing() {
     world.set("model", "b").await;
     let file = world.to_edge("file", &[]).await;
     let whole = std::fs::read(&file).unwrap();
-    let broken = world.scratch.path("broken");
     let client = world.edge.client();
     let post = async |bytes: Vec<u8>| {
         let answer = client.try_send_bytes("POST", "/api/v1/edge/apply", Some(bytes.into())).await.unwrap();
         assert!(matches!(answer.status, 400 | 409), "{}: {}", answer.status, answer.text());
     };
-    for n in 0..200 {
-        let mut changed = whole.clone();
-        let at = (n * 7_919 + n * n * 31) % whole.len();
-        changed[at] ^= 1 << (n % 8);
-        post(changed).await;
-    }
-    for n in 0..50 {
-        post(whole[..whole.len() * n / 50].to_vec()).await;
+    for broken in broken(&whole) {
+        post(broken).await;
     }
     post([&whole[..], b"x"].concat()).await;
     assert_eq!(world.value("model").await, "a");
 
-    std::fs::write(&broken, &whole[..whole.len() - 1]).unwrap();
-    let said = world.refused(&broken).await;
+    let cut = world.scratch.path("cut");
+    std::fs::write(&cut, &whole[..whole.len() - 1]).unwrap();
+    let said = world.refused(&cut).await;
     assert!(said.contains("cut off"), "{said}");
     let short = world.to_edge("short", &["--good-for", "1s"]).await;
     world.edge.client().until("/api/v1/edge/status", |_| true).await;
@@ -430,14 +435,8 @@ async fn a_hub_takes_no_file_that_is_not_whole_and_none_of_a_removed_edge() {
             client.try_send_bytes("POST", "/api/v1/fleet/carried", Some(bytes.into())).await.unwrap();
         assert_eq!(answer.status, 409, "{}", answer.text());
     };
-    for n in 0..200 {
-        let mut changed = whole.clone();
-        let at = (n * 7_919 + n * n * 31) % whole.len();
-        changed[at] ^= 1 << (n % 8);
-        post(changed).await;
-    }
-    for n in 0..50 {
-        post(whole[..whole.len() * n / 50].to_vec()).await;
+    for broken in broken(&whole) {
+        post(broken).await;
     }
     client.get(&at("own")).await.expect(404);
     world.hub.cli(&world.scratch, &["fleet", "remove", "e1"]).await.done();

@@ -21,6 +21,7 @@ mod refusals;
 mod registry;
 mod secrets;
 mod storage;
+mod uses;
 
 /// An empty journal on a SQLite file that goes with it.
 struct OnSqlite {
@@ -140,6 +141,9 @@ suite! {
         }
     }
     databases {
+        uses {
+            what_a_file_says_counts_unless_the_edge_was_heard_later,
+        }
         registry {
             tenants_are_created_once,
             environments_refuse_a_circle,

@@ -9,6 +9,7 @@ use llm_config_tests::scratch::Scratch;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+mod begin;
 mod fleet;
 
 /// The first region and the one that was begun with its backup, each reached by the other through a proxy.

@@ -160,7 +160,7 @@ async fn decide(
     let Decided { decided, undecided } = answer.parsed()?;
     if !json {
         let done = if how == "drop" { "dropped" } else { "released" };
-        output::line(format!("{done}: {} held writes", output::count(decided)))?;
+        output::line(format!("{done}: {}", output::counted(decided, "held write", "held writes")))?;
         let rows = undecided.iter().map(|Left { of, held_id, message }| {
             let entry = format!("{} {}", of.namespace, of.key);
             vec![held_id.clone(), entry, of.environment.clone(), message.clone()]
@@ -171,6 +171,7 @@ async fn decide(
     }
     match undecided.len() {
         0 => Ok(()),
+        1 => Err(Failure::failed("one write of the change is still held")),
         left => Err(Failure::failed(format!("{left} writes of the change are still held"))),
     }
 }

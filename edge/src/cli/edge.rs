@@ -298,7 +298,7 @@ fn leave(args: &LeaveArgs, json: bool) -> Result<(), Failure> {
             Ok(0) => {}
             Ok(waiting) => {
                 let message = format!(
-                    "{} writes of {name} have not reached the hub and would be lost; connect it first, or give --force",
+                    "writes of {name} that have not reached the hub would be lost: {}; connect it first, or give --force",
                     output::count(waiting as u64)
                 );
                 return Err(Failure::failed(message));

@@ -103,9 +103,20 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// So many of a thing, in words: `one` of them is called so, more or none `many`.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_not_called_many() {
+        let words = [0, 1, 2, 1_000].map(|number| counted(number, "entry", "entries"));
+        assert_eq!(words, ["0 entries", "1 entry", "2 entries", "1,000 entries"]);
+    }
 
     #[test]
     fn numbers_and_ages_read_well() {

@@ -110,8 +110,8 @@ async fn taken(service: &EdgeService, caller: &Caller, body: Body) -> Result<Out
     let (frames, receiver) = mpsc::channel(FRAMES_MAX);
     let feeding = tokio::task::spawn_blocking(move || reading.feed(&frames));
     let applied = service.handle.carry(carried, receiver).await;
-    // Where the loop took nothing, the channel is closed and it ends.
-    let _ = feeding.await;
+    // Where the loop took nothing, the channel is closed and it ends. What could not be read again is why nothing was taken.
+    feeding.await.map_err(|_| ApiError::internal("reading the file failed"))??;
     let applied = applied.map_err(|error| ApiError::unavailable(error.to_string(), 1))?;
     Ok(Outcome::Applied(Box::new(applied.map_err(|error| ApiError::conflict(error.to_string()))?)))
 }
@@ -192,19 +192,23 @@ impl Reading {
         Ok((label, beginning))
     }
 
-    /// Hands the frames behind the beginning to the loop. What was looked through once can be read again.
-    fn feed(&self, frames: &mpsc::Sender<HubFrame>) {
-        let Ok((_, mut pieces)) = self.open() else { return };
-        while let Ok(Some(piece)) = next(&mut pieces) {
+    /// Hands the frames behind the beginning to the loop, until that wants no more.
+    ///
+    /// # Errors
+    /// When what was looked through once cannot be read again; the loop then finds an end before the transfer's.
+    fn feed(&self, frames: &mpsc::Sender<HubFrame>) -> Result<(), ApiError> {
+        let (_, mut pieces) = self.open()?;
+        while let Some(piece) = next(&mut pieces)? {
             match piece {
                 Piece::FromHub(HubFrame::Welcome(_)) | Piece::FromEdge(_) | Piece::Removal(_) => {}
                 Piece::FromHub(frame) => {
                     if frames.blocking_send(frame).is_err() {
-                        return;
+                        break;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     fn open(&self) -> Result<(Label, Unpacker<BufReader<File>>), ApiError> {
@@ -234,4 +238,31 @@ fn senseless() -> ApiError {
 fn next(pieces: &mut Unpacker<BufReader<File>>) -> Result<Option<Piece>, ApiError> {
     let piece = pieces.next_piece().map_err(|error| ApiError::conflict(error.to_string()))?;
     piece.map(|piece| Piece::decode(&piece).map_err(|_| senseless())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use llm_config_shared::name::Tenant;
+    use llm_config_shared::stamp::ActorId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::keys::SealingKeys;
+
+    #[test]
+    fn what_cannot_be_read_again_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealing = Arc::new(SealingKeys::from_seed([9; 32]));
+        let receiver =
+            Receiver { tenant: Tenant::parse("t").unwrap(), edge: ActorId(Uuid::from_u128(7)), sealing };
+        let reading = Reading { path: folder.path().join(SPOOL), receiver, keys: VerificationKeys::new([]) };
+        let (frames, _taken) = mpsc::channel(FRAMES_MAX);
+        let error = reading.feed(&frames).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+        std::fs::write(&reading.path, b"cut").unwrap();
+        let error = reading.feed(&frames).unwrap_err();
+        assert!(!error.to_string().contains("No such file"), "{error}");
+    }
 }

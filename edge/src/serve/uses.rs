@@ -55,7 +55,10 @@ pub(super) async fn say(
 /// `GET`: everything that is known here.
 pub(super) async fn list(State(service): State<Arc<EdgeService>>) -> Response {
     service.uses.lapse(service.clock.now());
-    Json(service.uses.told()).into_response()
+    let told = service.uses.told().into_iter();
+    // What has gone and lasted is of interest to the hub alone.
+    let there = told.filter(|consumer| !consumer.lasting || !consumer.entries.is_empty());
+    Json(there.collect::<Vec<_>>()).into_response()
 }
 
 /// `DELETE`: the consumer has gone.

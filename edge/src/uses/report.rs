@@ -7,7 +7,7 @@ use llm_config_shared::replication::frame::Request;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{LAPSE_MS, Told, Uses};
+use super::{Told, Uses};
 use crate::clock::Clock;
 use crate::daemon::handle::Handle;
 use crate::view::View;
@@ -18,8 +18,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// From one attempt that failed to the next.
 const AGAIN_MS: u64 = 5_000;
-/// So long after a start nobody is taken to have gone: those who go on running have to say so again first.
-const GATHERING_MS: u64 = LAPSE_MS / 2;
 
 /// Tells on what is used.
 pub(crate) struct Teller {
@@ -65,13 +63,13 @@ impl Teller {
     }
 
     async fn keep(&self) {
-        let began = self.clock.now();
         let mut changes = self.uses.changes();
-        let (mut told, mut told_all, mut was_connected, mut again_at) = (None, false, false, began);
+        let (mut told, mut told_all, mut was_connected, mut again_at) =
+            (None, false, false, self.clock.now());
         loop {
             let now = self.clock.now();
             self.uses.lapse(now);
-            let complete = now - began >= GATHERING_MS;
+            let complete = self.uses.is_complete(now);
             let connected = self.view.is_connected();
             let current = *changes.borrow_and_update();
             let owed = told != Some(current) || !was_connected || told_all != complete;

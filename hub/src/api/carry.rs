@@ -2,7 +2,7 @@
 
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::losses::{CarriedFile, CarryWanted};
-use llm_config_proto::rest::receipts::{LifeService as _, UsesReport};
+use llm_config_proto::rest::receipts::UsesReport;
 use llm_config_proto::rest::service::Caller;
 use llm_config_shared::limits::{CARRIED_MS, OFFLINE_LIMIT_MS_MAX, OFFLINE_LIMIT_MS_MIN};
 use llm_config_shared::name::{EdgeName, Tenant};
@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::Api;
 use crate::guard::edge_caller;
-use crate::registry::Registry;
+use crate::registry::{Registry, Said};
 use crate::sync::carry::{Carrier, CarryError, TakenIn};
 
 impl From<CarryError> for ApiError {
@@ -43,8 +43,8 @@ impl<S: Journal + Registry> Api<S> {
     pub(super) async fn taken_in(&self, caller: &Caller, file: &[u8]) -> Result<Json, ApiError> {
         let taken = self.carrier().from_edge(&caller.tenant, file).await?;
         let TakenIn { edge, accepted, known, conflicts, held, denied, left, uses } = taken;
-        if let Some(uses) = &uses {
-            self.report_for(&caller.tenant, &EdgeName::parse(&edge)?, uses).await?;
+        if let Some((uses, said_at)) = &uses {
+            self.report_for(&caller.tenant, &EdgeName::parse(&edge)?, uses, Said::Carried(*said_at)).await?;
         }
         tracing::info!(
             caller = %caller.name, edge, accepted, known, conflicts, held, denied, left,
@@ -56,12 +56,18 @@ impl<S: Journal + Registry> Api<S> {
         }))
     }
 
-    /// As the edge itself would have told it.
-    async fn report_for(&self, tenant: &Tenant, name: &EdgeName, uses: &[u8]) -> Result<(), ApiError> {
+    /// As the edge itself would have told it then.
+    async fn report_for(
+        &self,
+        tenant: &Tenant,
+        name: &EdgeName,
+        uses: &[u8],
+        said: Said,
+    ) -> Result<(), ApiError> {
         let store = &self.parts.store;
         let Some(edge) = store.edge_named(tenant, name).await? else { return Ok(()) };
         let caller = edge_caller(&edge, &store.environments(tenant).await?, "daemon");
-        self.report_uses(&caller, UsesReport::parse(uses)?).await
+        self.note_uses(&caller, UsesReport::parse(uses)?, said).await
     }
 
     pub(super) async fn carried(

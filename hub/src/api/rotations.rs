@@ -11,11 +11,12 @@ use llm_config_proto::rest::service::{Caller, Target};
 use llm_config_shared::access::Permission;
 use llm_config_shared::entry::Row;
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::rotation::{Rotation, Step};
 use llm_config_shared::seal::Suite;
 use llm_config_shared::store::Journal;
 
 use super::Api;
-use crate::registry::{MadeBackup, PurgedVersion, Registry, Rotation, RotationPolicy, Source, Step};
+use crate::registry::{MadeBackup, PurgedVersion, Registry, RotationPolicy, Source};
 use crate::rotation::produce::{ALPHABET, LENGTH_MAX, LENGTH_MIN, is_alphabet};
 use crate::rotation::{self, begun};
 use crate::{clock, guard};

@@ -8,6 +8,7 @@ use super::encoding::to_metadata;
 use super::failure::corrupt;
 use super::registry::fleet::keep_home;
 use super::rows::{self, AFTER_HISTORY, HISTORY_ID, history_columns};
+use super::whole::REGION;
 use super::{Database, encoding, head};
 
 /// A number is given behind the head's lock, so a larger one was never visible before a smaller.
@@ -76,6 +77,8 @@ const MOVED: [Sql; 3] = [
                    WHERE seq IS NOT NULL",
     },
 ];
+/// Whoever takes the mark away begins the region, in the same transaction.
+const OWED: Sql = Sql::same("DELETE FROM restored WHERE newer = $1");
 const LAST: Sql = Sql::same("SELECT coalesce(max(id), 0) FROM history");
 /// Nothing was lost: the region that it was filled from goes on.
 const FORGET: [Sql; 4] = [
@@ -88,13 +91,16 @@ const BEGIN: Sql = Sql::same("UPDATE shard_head SET shard = $1, epoch = $2, foll
 const FIRST: Sql = Sql::same("INSERT INTO shard_epoch (shard, ord, epoch, start_seq) VALUES ($1, 1, $2, 0)");
 
 impl<D: Dialect> Database<D> {
-    /// Makes what was restored from another region's backup the database of a region of its own, `shard`, which follows
-    /// that one from there on. `epoch` is the leadership that everything counts to that is in it already.
+    /// Makes what was filled from another region's backup, to be one, the database of a region of its own, `shard`, which
+    /// follows that one from there on. `epoch` is the leadership that everything counts to that is in it already.
     ///
     /// # Errors
-    /// When the database cannot be used; then it is as it was, and still that other region's.
-    pub async fn begin_region(&self, shard: ShardId, epoch: u64) -> Answer<()> {
+    /// When the database cannot be used; then it is as it was, and the region is begun at the next start.
+    pub(super) async fn begin_region_if_owed(&self, shard: ShardId, epoch: u64) -> Answer<()> {
         let mut tx = self.dialect().begin_write().await?;
+        if tx.execute(OWED, vec![REGION.into()]).await? == 0 {
+            return tx.commit().await;
+        }
         let before = head::head(&mut tx).await?;
         keep_home(&mut tx).await?;
         let known = before.own_epochs();

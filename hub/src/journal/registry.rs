@@ -170,6 +170,18 @@ impl<D: Dialect> Registry for Database<D> {
         tx.commit().await
     }
 
+    async fn touch_edges_elsewhere(&self, seen: &[(ActorId, UnixMillis, u64)]) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        edges::touch_elsewhere(&mut tx, seen).await?;
+        tx.commit().await
+    }
+
+    async fn touch_edge_carried(&self, edge: ActorId, seen_at: UnixMillis, acked_seq: u64) -> Answer<()> {
+        let mut tx = self.dialect.begin_write().await?;
+        edges::touch_carried(&mut tx, edge, seen_at, acked_seq).await?;
+        tx.commit().await
+    }
+
     async fn set_sealing_key(&self, edge: ActorId, sealing_key: &[u8]) -> Answer<()> {
         let mut tx = self.dialect.begin_write().await?;
         edges::set_sealing_key(&mut tx, edge, sealing_key).await?;

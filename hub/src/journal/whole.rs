@@ -36,6 +36,8 @@ const MARK: Sql = Sql::same(
     "INSERT INTO restored (n, shard, epoch, cut, restored_at, newer)
      SELECT 1 + (SELECT count(*) FROM restored), shard, epoch, seq, $1, $2 FROM shard_head WHERE local = 1",
 );
+/// In the place of what becomes of newer writes, where the database is to be another region's.
+pub(super) const REGION: &str = "region";
 /// The step that says what becomes of newer writes: tables are brought up to it before a backup of before is put into them.
 const STEP_OF_RESTORED: i64 = 7;
 /// Rows, and about how many bytes of them, that go into the database at once.
@@ -252,6 +254,24 @@ impl<T: Transact> Snapshot<T> {
     }
 }
 
+/// What a database is once it was filled from a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilledAs {
+    /// The hub of the backup. So it is chosen what becomes of writes that edges have and the backup lacks.
+    Itself(Newer),
+    /// The hub of another region, from the next [`Database::migrate`] on: tables of an older step have no place for that.
+    Region,
+}
+
+impl FilledAs {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Itself(newer) => newer.as_str(),
+            Self::Region => REGION,
+        }
+    }
+}
+
 /// Empty tables that are being filled; dropped before the end, they are as empty as before.
 pub struct Filling<T> {
     tx: T,
@@ -301,17 +321,17 @@ impl<T: Transact> Filling<T> {
         if filled == rows.len() as u64 { Ok(()) } else { Err(corrupt("rows that were not taken")) }
     }
 
-    /// Marks that what was written after the backup is lost, and what becomes of it where edges have it. Gives what
-    /// [`Filled::commit`] makes durable.
+    /// Marks what the database is from now on: the hub of the backup, to which is lost what was written later, or another's
+    /// beginning. Gives what [`Filled::commit`] makes durable.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn finish(mut self, now: UnixMillis, newer: Newer) -> Answer<Filled<T>> {
+    pub async fn finish(mut self, now: UnixMillis, filled_as: FilledAs) -> Answer<Filled<T>> {
         self.flush().await?;
         for table in &self.tables {
             self.tx.renumber(table).await?;
         }
-        self.tx.execute(MARK, vec![now.0.into(), newer.as_str().into()]).await?;
+        self.tx.execute(MARK, vec![now.0.into(), filled_as.as_str().into()]).await?;
         Ok(Filled { tx: self.tx })
     }
 }

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use llm_config_proto::sync::{Dial, HubsClient, SyncError};
-use llm_config_proto::tls::Trust;
+use llm_config_proto::sync::{HubsClient, SyncError};
 use llm_config_shared::store::fleet::Heard;
 use llm_config_shared::store::{Journal, JournalError};
 use llm_config_shared::vector::ShardId;
@@ -15,11 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::pause;
+use super::peer::{self, Failures, NotConnected, Peer};
 use super::seats::Seats;
 use crate::clock;
 use crate::identity::Identity;
-use crate::identity::ca::CaError;
 use crate::processes::Role;
 use crate::registry::Registry;
 use crate::sync::roster::Roster;
@@ -34,9 +32,9 @@ const HEARD_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum NotCopied {
     #[error(transparent)]
-    Unreachable(#[from] SyncError),
+    Unconnected(#[from] NotConnected),
     #[error(transparent)]
-    Certificate(#[from] CaError),
+    Unreachable(#[from] SyncError),
     #[error(transparent)]
     Database(#[from] JournalError),
     #[error("it is this very region")]
@@ -55,21 +53,6 @@ pub(super) struct Copied {
     pub(super) changed: u64,
     /// That region is the home, and all that it has is here.
     pub(super) home: bool,
-}
-
-/// A connection to another hub of this certificate authority.
-pub(super) async fn connect(
-    identity: &Identity,
-    process: Uuid,
-    address: &str,
-) -> Result<HubsClient, NotCopied> {
-    let ca = identity.ca();
-    let dial = Dial {
-        address: address.trim_start_matches("https://").to_owned(),
-        trust: Trust::Ca { pem: ca.pem() },
-        identity: Some(ca.issue_process(process, clock::now())?),
-    };
-    Ok(HubsClient::connect(&dial).await?)
 }
 
 /// Reads all rows that there are behind `read`, and moves it.
@@ -140,57 +123,55 @@ pub struct Copier<S> {
 impl<S: Journal + Registry> Copier<S> {
     /// Copies until `stop`, while this process leads.
     pub async fn keep(self, stop: CancellationToken) {
-        let copying = async {
-            let (mut failures, mut contested) = (0_u32, false);
-            loop {
-                let mut roles = self.writer.roles();
-                drop(roles.wait_for(|role| *role == Role::Leading).await);
-                if let Err(error) = self.copy(&mut failures).await {
-                    let two_homes = matches!(error, NotCopied::TwoHomes);
-                    // Also where the region could not be reached before: somebody has to choose.
-                    if failures == 0 || two_homes != contested {
-                        self.tell(&error);
-                    }
-                    contested = two_homes;
-                    metrics::counter!("region_failures_total").increment(1);
-                    failures += 1;
-                }
-                tokio::time::sleep(pause(failures)).await;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = copying => {}
-        }
+        peer::keep(Copying { copier: self, contested: false }, stop).await;
+    }
+}
+
+/// A copier, and whether it found two homes when it failed last.
+struct Copying<S> {
+    copier: Copier<S>,
+    contested: bool,
+}
+
+impl<S: Journal + Registry> Peer for Copying<S> {
+    type Error = NotCopied;
+
+    fn writer(&self) -> &WriterHandle {
+        &self.copier.writer
     }
 
-    fn tell(&self, error: &NotCopied) {
-        let region = &self.address;
-        if matches!(error, NotCopied::TwoHomes) {
-            tracing::error!(region, %error, "two regions are not one fleet");
-        } else {
-            tracing::warn!(region, %error, "tokens, edges and policies of another region cannot be copied now");
-        }
-    }
-
-    /// Over one connection, until that fails or another process leads. Once it works, `failures` are over.
-    async fn copy(&self, failures: &mut u32) -> Result<(), NotCopied> {
-        let mut client = connect(&self.identity, self.process, &self.address).await?;
+    async fn keep_up(&mut self, failures: &mut Failures) -> Result<(), NotCopied> {
+        let Copier { address, store, identity, roster, writer, process } = &self.copier;
+        let mut client = peer::connect(identity, *process, address).await?;
         let (mut read, mut heard, mut seats) = (0, None::<Instant>, Seats::default());
-        while self.writer.role() == Role::Leading {
-            let copied = read_on(&mut client, &*self.store, &mut read).await?;
-            *failures = 0;
+        while writer.role() == Role::Leading {
+            let copied = read_on(&mut client, &**store, &mut read).await?;
+            failures.are_over();
             if copied.changed > 0 {
                 metrics::counter!("region_fleet_rows_total").increment(copied.changed);
-                self.roster.recheck();
+                roster.recheck();
             }
             if copied.home && heard.is_none_or(|at| at.elapsed() >= HEARD_EVERY) {
-                self.store.heard_home(&self.address, clock::now()).await?;
+                store.heard_home(address, clock::now()).await?;
                 heard = Some(Instant::now());
             }
-            seats.hear(&mut client, &*self.store, &self.roster, &self.address).await?;
+            seats.hear(&mut client, &**store, roster, address).await?;
             tokio::time::sleep(EVERY).await;
         }
         Ok(())
+    }
+
+    fn tell(&mut self, error: &NotCopied, first: bool) {
+        let two_homes = matches!(error, NotCopied::TwoHomes);
+        let region = &self.copier.address;
+        // Also where the region could not be reached before: somebody has to choose.
+        match (two_homes, first || two_homes != self.contested) {
+            (_, false) => {}
+            (true, true) => tracing::error!(region, %error, "two regions are not one fleet"),
+            (false, true) => {
+                tracing::warn!(region, %error, "tokens, edges and policies of another region cannot be copied now");
+            }
+        }
+        self.contested = two_homes;
     }
 }

@@ -19,7 +19,8 @@ use llm_config_shared::store::JournalError;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::fleet::{connect, read_on};
+use super::fleet::read_on;
+use super::peer::connect;
 use crate::identity::Identity;
 use crate::processes::line::LineError;
 use crate::processes::passing::{Through, passed};

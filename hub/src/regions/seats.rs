@@ -45,28 +45,10 @@ impl Seats {
             .into_iter()
             .map(|(edge, acknowledged)| (edge, self.marks.ours(acknowledged)))
             .collect();
-        self.write_down(&there, store).await?;
+        let now = clock::now();
+        let seen: Vec<_> = there.iter().map(|(edge, has)| (*edge, now, *has)).collect();
+        store.touch_edges_elsewhere(&seen).await?;
         roster.heard_in_region(address, there.into_keys().collect());
         Ok(())
-    }
-
-    /// An edge that came from here has perhaps acknowledged more than the other region knows: that stays.
-    async fn write_down<S: Journal + Registry>(
-        &self,
-        there: &BTreeMap<ActorId, u64>,
-        store: &S,
-    ) -> Result<(), NotCopied> {
-        if there.is_empty() {
-            return Ok(());
-        }
-        let (now, mut rows) = (clock::now(), Vec::with_capacity(there.len()));
-        for tenant in store.tenants().await? {
-            for edge in store.edges(&tenant.name).await? {
-                if let Some(has) = there.get(&edge.id) {
-                    rows.push((edge.id, now, if *has > edge.acked_seq { *has } else { 0 }));
-                }
-            }
-        }
-        Ok(store.touch_edges(&rows).await?)
     }
 }

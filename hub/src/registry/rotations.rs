@@ -3,11 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use llm_config_shared::entry::ChangeId;
 use llm_config_shared::name::{EdgeName, EntryKey, Tenant};
+use llm_config_shared::rotation::{Rotation, Step};
 use llm_config_shared::store::JournalError;
 use llm_config_shared::time::UnixMillis;
-use uuid::Uuid;
 
 /// Where a new value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,66 +37,6 @@ pub struct ExposedPlan {
     /// What the edge could read.
     pub version: u64,
     pub edge: EdgeName,
-}
-
-/// How far a rotation has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It has a name; nothing was written.
-    Begun,
-    /// The new version is the entry's; the old one may still be used.
-    Written,
-    /// Nobody needs the old version any more.
-    Retired,
-    /// Given up; nothing was written.
-    Failed,
-}
-
-impl Step {
-    /// As people and programs see it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Written => "written",
-            Self::Retired => "retired",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The inverse of [`Step::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Begun, Self::Written, Self::Retired, Self::Failed]
-            .into_iter()
-            .find(|step| step.as_str() == text)
-    }
-}
-
-/// One rotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotation {
-    /// The change that it writes, so that it can write only once.
-    pub id: Uuid,
-    pub at: EntryKey,
-    pub step: Step,
-    pub by: Arc<str>,
-    pub old_version: u64,
-    pub new_version: Option<u64>,
-    pub began_at: UnixMillis,
-    pub written_at: Option<UnixMillis>,
-    /// When the old version is not needed any more, whoever still uses it.
-    pub retire_at: Option<UnixMillis>,
-    pub retired_at: Option<UnixMillis>,
-    /// Why it retired or failed, or what went wrong last.
-    pub why: Option<Arc<str>>,
-    /// It is not tried again before.
-    pub again_at: UnixMillis,
-}
-
-impl Rotation {
-    /// The change that it writes.
-    pub fn change(&self) -> ChangeId {
-        ChangeId(self.id)
-    }
 }
 
 type Answer<T> = Result<T, JournalError>;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use llm_config_shared::in_use::Use;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
@@ -18,13 +19,22 @@ pub struct Consumer {
     pub uses: Vec<(EntryKey, u64)>,
 }
 
-/// One version in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Use {
-    pub edge: ActorId,
-    pub consumer: Arc<str>,
-    pub at: EntryKey,
-    pub version: u64,
+/// When an edge said something, and how it came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// In its session, now.
+    Now(UnixMillis),
+    /// In a file. Where the edge was heard later, also while the file was taken in, it counts for nothing.
+    Carried(UnixMillis),
+}
+
+impl Said {
+    /// When.
+    pub fn at(self) -> UnixMillis {
+        match self {
+            Self::Now(at) | Self::Carried(at) => at,
+        }
+    }
 }
 
 type Answer<T> = Result<T, JournalError>;
@@ -38,7 +48,7 @@ pub trait Uses: Send + Sync + 'static {
         edge: ActorId,
         complete: bool,
         consumers: &[Consumer],
-        now: UnixMillis,
+        said: Said,
     ) -> impl Future<Output = Answer<()>> + Send;
 
     /// Who uses these entries, at edges of their tenants, whatever the version.

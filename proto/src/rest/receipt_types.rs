@@ -1,5 +1,6 @@
 //! The JSON about who has a change, who uses it, and which secrets expire.
 
+use llm_config_shared::in_use::{ConsumerReceipt, EdgeReceipt, Receipts};
 use llm_config_shared::limits::{CONSUMER_BYTES_MAX, USES_MAX};
 use llm_config_shared::name::{Environment, Key, Namespace};
 use serde::{Deserialize, Serialize};
@@ -7,9 +8,7 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::extract::json;
-use super::receipts::{
-    ConsumerReceipt, ConsumerReport, EdgeReceipt, ExpiringSecret, Receipts, UsedEntry, UsesReport,
-};
+use super::receipts::{ConsumerReport, ExpiringSecret, UsedEntry, UsesReport};
 
 /// Who has a change and who uses it.
 #[derive(Serialize, ToSchema)]

@@ -219,3 +219,6 @@ impl Following {
         self.regions.get(shard).is_none_or(|claimed| place(position) > place(claimed))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,10 @@ fn root(epoch: u64) -> SubtreeKey {
     SubtreeKey::root(SealKey::new(seed))
 }
 
+fn plaintext_of(version: u64) -> Vec<u8> {
+    format!("secret {version}").into_bytes()
+}
+
 fn signed(draft: StatementDraft) -> Bytes {
     let signature = tag(&KEY, &draft.message());
     draft.signed(&signature)
@@ -114,15 +118,43 @@ impl Hub {
         }
     }
 
-    pub(super) fn write(&mut self, namespace: &Namespace, rng: &mut ChaCha8Rng) {
+    /// The secret of a namespace.
+    pub(super) fn entry(&self, namespace: &Namespace) -> EntryKey {
         let scope =
             Scope { tenant: tenant(), environment: Environment::base(), namespace: namespace.clone() };
-        let at = EntryKey { scope, key: Key::parse("password").expect("a literal name") };
-        let version = 1 + self.sealed.iter().filter(|(known, _)| known.at == at).count() as u64;
+        EntryKey { scope, key: Key::parse("password").expect("a literal name") }
+    }
+
+    /// Its version as of a place in the hub's order.
+    pub(super) fn version(&self, at: &EntryKey, seq: usize) -> Option<u64> {
+        let until = &self.sealed[..seq.min(self.sealed.len())];
+        let versions = until.iter().filter(|(known, _)| known.at == *at).count() as u64;
+        (versions > 0).then_some(versions)
+    }
+
+    /// The place of a version in the hub's order.
+    pub(super) fn seq(&self, at: &EntryKey, version: u64) -> Option<usize> {
+        let is_it = |(known, _): &(SecretVersion, SealedSecret)| known.at == *at && known.version == version;
+        self.sealed.iter().position(is_it).map(|at| at + 1)
+    }
+
+    /// Whether the hub opens a version, and finds what was written as that.
+    pub(super) fn opens(&self, at: &EntryKey, version: u64) -> bool {
+        let Some((known, sealed)) = self.seq(at, version).map(|seq| &self.sealed[seq - 1]) else {
+            return false;
+        };
+        let opened = open_secret(&root(known.key_epoch), at, sealed);
+        opened.is_ok_and(|plaintext| *plaintext == *plaintext_of(version))
+    }
+
+    pub(super) fn write(&mut self, namespace: &Namespace, rng: &mut ChaCha8Rng) {
+        let at = self.entry(namespace);
+        let version = self.version(&at, usize::MAX).unwrap_or_default() + 1;
         let key_epoch = self.epoch;
         let fresh = FreshSeal { data_key: rng.random(), body_nonce: rng.random(), wrap_nonce: rng.random() };
         let told = About::default();
-        let sealed = seal_secret(&root(key_epoch), key_epoch, &at, version, b"secret", told, &fresh);
+        let sealed =
+            seal_secret(&root(key_epoch), key_epoch, &at, version, &plaintext_of(version), told, &fresh);
         let sealed = sealed.expect("the root opens every namespace");
         self.sealed.push((SecretVersion { at, version, key_epoch }, sealed));
     }

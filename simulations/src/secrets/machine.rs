@@ -31,6 +31,8 @@ pub(super) struct Disk {
     pub(super) limit_keys: LimitKeys,
     pub(super) grants: Vec<KeyGrant>,
     pub(super) session: u64,
+    /// How far in the hub's order everything is here.
+    pub(super) has: usize,
     pub(super) wiped: bool,
 }
 
@@ -61,7 +63,7 @@ pub(super) struct Machine {
     pub(super) public: [u8; 32],
     /// `offline_restart = file`; otherwise `never`.
     file: bool,
-    boot: u64,
+    pub(super) boot: u64,
     since_boot: u64,
     wall: u64,
     stopped: bool,

@@ -8,6 +8,7 @@ use llm_config_hub::backup::{BackupError, RecoveryKey, back_up, check, restore};
 use llm_config_hub::config::Secrets;
 use llm_config_hub::journal::Database;
 use llm_config_hub::journal::dialect::Dialect;
+use llm_config_hub::journal::whole::FilledAs;
 use llm_config_hub::registry::Registry as _;
 use llm_config_hub::secrets::keyring_of;
 use llm_config_shared::entry::Content;
@@ -97,10 +98,10 @@ async fn comes_back(
     name: &str,
 ) {
     let keyring = backed.path(name);
-    restore(target, &keyring, &backed.file, &backed.key, Newer::Hold).await.unwrap();
+    restore(target, &keyring, &backed.file, &backed.key, FilledAs::Itself(Newer::Hold)).await.unwrap();
     are_equal(source, target).await;
     assert_eq!(fs::read(&keyring).unwrap(), fs::read(backed.path("keyring")).unwrap());
-    let again = restore(target, &keyring, &backed.file, &backed.key, Newer::Accept).await;
+    let again = restore(target, &keyring, &backed.file, &backed.key, FilledAs::Itself(Newer::Accept)).await;
     assert!(matches!(again, Err(BackupError::InUse)), "{again:?}");
     assert_eq!(target.losses().await.unwrap(), [], "nobody has led it yet");
 }
@@ -186,7 +187,8 @@ async fn what_edges_hand_in_is_counted(restored: &Database<impl Dialect>, backed
 
 async fn is_refused(file: &Path, key: &RecoveryKey, keyring: &Path) -> BackupError {
     let target = on_sqlite().await;
-    let refused = restore(&target.journal, keyring, file, key, Newer::Discard).await.unwrap_err();
+    let refused =
+        restore(&target.journal, keyring, file, key, FilledAs::Itself(Newer::Discard)).await.unwrap_err();
     assert!(check(file, key).is_err(), "{refused}");
     assert!(target.journal.is_unused().await.unwrap() && !keyring.exists(), "{refused}");
     refused

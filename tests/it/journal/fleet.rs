@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llm_config_hub::journal::dialect::Dialect;
-use llm_config_hub::journal::whole::Dumped;
+use llm_config_hub::journal::whole::{Dumped, FilledAs};
 use llm_config_hub::journal::{Database, PostgresJournal, SqliteJournal};
 use llm_config_hub::registry::{ApiToken, Fleet, GrantRow, HomeKnown, Losses, Registry, TakenOver};
 use llm_config_shared::access::Role;
@@ -259,7 +259,7 @@ async fn as_before<D: Dialect, E: Dialect>(journal: &Database<D>, target: &Datab
             filling.take(dumped).await.unwrap();
         }
     }
-    filling.finish(NOW, Newer::Discard).await.unwrap().commit().await.unwrap();
+    filling.finish(NOW, FilledAs::Itself(Newer::Discard)).await.unwrap().commit().await.unwrap();
     target.migrate().await.unwrap();
 }
 

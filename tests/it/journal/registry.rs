@@ -198,6 +198,16 @@ pub(super) async fn edges_are_listed_removed_and_touched(registry: &Arc<impl Reg
     registry.touch_edges(&[]).await.unwrap();
     let silent = [(kiosk.id, UnixMillis(NOW.0 + 1), 0)];
     registry.touch_edges(&silent).await.unwrap();
+    let elsewhere = [(kiosk.id, NOW, 4), (attic.id, NOW, 9), (unknown, NOW, 1)];
+    registry.touch_edges_elsewhere(&elsewhere).await.unwrap();
+    let both = async || (registry.edge(kiosk.id).await, registry.edge(attic.id).await);
+    let (one, other) = both().await;
+    assert_eq!(
+        (one.unwrap().unwrap().acked_seq, other.unwrap().unwrap().acked_seq),
+        (5, 9),
+        "it never shrinks"
+    );
+    registry.touch_edges(&silent).await.unwrap();
     registry.set_sealing_key(kiosk.id, &[7; 32]).await.unwrap();
     let touched = registry.edge(kiosk.id).await.unwrap().unwrap();
     assert_eq!((touched.last_seen_at, touched.acked_seq), (Some(UnixMillis(NOW.0 + 1)), 5));

@@ -36,7 +36,8 @@ pub(super) async fn carry(args: &CarryArgs, target: &TargetArgs, json: bool) -> 
     }
     let more = if left > 0 { format!(", {} more with the next", output::count(left)) } else { String::new() };
     let file = args.out.display();
-    output::line(format!("{} writes{more}; at the hub: llm-config fleet apply {file}", output::count(writes)))
+    let writes = output::counted(writes, "write", "writes");
+    output::line(format!("{writes}{more}; at the hub: llm-config fleet apply {file}"))
 }
 
 /// What came of a file.
@@ -62,14 +63,15 @@ impl Applied {
         let limit = self.offline_limit.as_deref();
         let mut lines = vec![match self.entries {
             0 if limit != Some("taken") => format!("nothing in the file is new{now}"),
-            entries => format!("{} entries changed{now}", output::count(entries)),
+            entries => format!("{} changed{now}", output::counted(entries, "entry", "entries")),
         }];
         lines.extend(
             limit.filter(|limit| *limit != "taken").map(|why| format!("offline limit not extended: {why}")),
         );
         lines.extend(self.secrets.map(|secrets| secrets.told()));
         if self.pending > 0 {
-            lines.push(format!("{} writes wait for the hub", output::count(self.pending)));
+            lines
+                .push(format!("{} for the hub", output::counted(self.pending, "write waits", "writes wait")));
         }
         lines
     }

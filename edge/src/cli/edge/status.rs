@@ -69,12 +69,13 @@ fn lines(status: &Status) -> Vec<String> {
         .age_ms
         .map_or_else(|| "never confirmed".to_owned(), |ms| format!("confirmed {} ago", output::age(ms)));
     let behind = match status.behind {
-        Some(behind) if behind > 0 => format!(", {} changes on their way", output::count(behind)),
+        Some(1) => ", 1 change on its way".to_owned(),
+        Some(behind) if behind > 1 => format!(", {} changes on their way", output::count(behind)),
         _ => String::new(),
     };
     let mut lines = vec![
         format!("{}: {reach} {}", status.name, status.hub),
-        format!("  holds {} entries, {age}{behind}", output::count(status.entries)),
+        format!("  holds {}, {age}{behind}", output::counted(status.entries, "entry", "entries")),
     ];
     if status.pending + status.held + status.denied > 0 {
         let (pending, held, denied) = (status.pending, status.held, status.denied);

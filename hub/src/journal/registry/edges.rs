@@ -44,6 +44,15 @@ const TOUCH: Sql = Sql {
     postgres: "UPDATE edge SET last_seen_at = s, acked_seq = CASE WHEN q = 0 THEN acked_seq ELSE q END
                FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (i, s, q) WHERE id = i",
 };
+const TOUCH_ELSEWHERE: Sql = Sql {
+    sqlite: "UPDATE edge SET last_seen_at = $2, acked_seq = max(acked_seq, $3) WHERE id = $1",
+    postgres: "UPDATE edge SET last_seen_at = s, acked_seq = greatest(acked_seq, q)
+               FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (i, s, q) WHERE id = i",
+};
+const TOUCH_CARRIED: Sql = Sql::same(
+    "UPDATE edge SET last_seen_at = $2, acked_seq = CASE WHEN $3 = 0 THEN acked_seq ELSE $3 END
+     WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at <= $2)",
+);
 const SET_SEALING_KEY: Sql = Sql::same("UPDATE edge SET sealing_key = $2 WHERE id = $1");
 
 pub(super) async fn of_tenant<T: Transact>(tx: &mut T, tenant: &Tenant) -> Answer<Vec<Edge>> {
@@ -119,8 +128,34 @@ pub(super) async fn bind<T: Transact>(
     Ok(())
 }
 
-/// Rows are locked in the order of ids, and of one edge the last word counts.
 pub(super) async fn touch<T: Transact>(tx: &mut T, seen: &[(ActorId, UnixMillis, u64)]) -> Answer<()> {
+    touch_by(tx, TOUCH, seen).await
+}
+
+pub(super) async fn touch_elsewhere<T: Transact>(
+    tx: &mut T,
+    seen: &[(ActorId, UnixMillis, u64)],
+) -> Answer<()> {
+    touch_by(tx, TOUCH_ELSEWHERE, seen).await
+}
+
+pub(super) async fn touch_carried<T: Transact>(
+    tx: &mut T,
+    edge: ActorId,
+    seen_at: UnixMillis,
+    acked_seq: u64,
+) -> Answer<()> {
+    let args = vec![edge.0.as_bytes().as_slice().into(), seen_at.0.into(), acked_seq.into()];
+    tx.execute(TOUCH_CARRIED, args).await?;
+    Ok(())
+}
+
+/// Rows are locked in the order of ids, and of one edge the last word counts.
+async fn touch_by<T: Transact>(
+    tx: &mut T,
+    statement: Sql,
+    seen: &[(ActorId, UnixMillis, u64)],
+) -> Answer<()> {
     let last: BTreeMap<ActorId, (UnixMillis, u64)> =
         seen.iter().map(|(id, at, seq)| (*id, (*at, *seq))).collect();
     let columns = vec![
@@ -128,7 +163,7 @@ pub(super) async fn touch<T: Transact>(tx: &mut T, seen: &[(ActorId, UnixMillis,
         Column::ints(last.values().map(|(at, _)| at.0)),
         Column::ints(last.values().map(|(_, seq)| *seq)),
     ];
-    tx.execute_each(TOUCH, columns).await?;
+    tx.execute_each(statement, columns).await?;
     Ok(())
 }
 

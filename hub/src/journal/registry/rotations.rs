@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use llm_config_shared::name::{EdgeName, EntryKey, Key, Tenant};
+use llm_config_shared::rotation::{Rotation, Step};
 use llm_config_shared::time::UnixMillis;
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use crate::journal::Database;
 use crate::journal::dialect::{Answer, Arg, Cells, Dialect, Sql, Transact, bound};
 use crate::journal::failure::corrupt;
 use crate::journal::rows::{self, name, uuid, written, written_or_null};
-use crate::registry::{ExposedPlan, Rotation, RotationPolicy, Rotations, Source, Step};
+use crate::registry::{ExposedPlan, RotationPolicy, Rotations, Source};
 
 macro_rules! policies {
     ($condition:literal) => {

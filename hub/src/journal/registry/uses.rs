@@ -1,16 +1,19 @@
 //! What at each edge uses which version of an entry.
 
+use llm_config_shared::in_use::Use;
 use llm_config_shared::name::{EntryKey, Key};
 use llm_config_shared::stamp::ActorId;
-use llm_config_shared::time::UnixMillis;
 
 use crate::journal::Database;
 use crate::journal::dialect::{Answer, Cells, Column, Dialect, Sql, Transact};
 use crate::journal::rows::{self, name, uuid};
-use crate::registry::{Consumer, Use, Uses};
+use crate::registry::{Consumer, Said, Uses};
 
 const FORGET: Sql = Sql::same("DELETE FROM in_use WHERE edge = $1 AND lasting = 0");
 const FORGET_ONE: Sql = Sql::same("DELETE FROM in_use WHERE edge = $1 AND consumer = $2");
+const HEARD: Sql = Sql::same(
+    "UPDATE edge SET last_seen_at = $2 WHERE id = $1 AND (last_seen_at IS NULL OR last_seen_at <= $2)",
+);
 /// An entry of a scope that does not exist was never written: nobody can use it.
 const PUT: Sql = Sql {
     sqlite: "INSERT INTO in_use (edge, consumer, lasting, scope, key, version, said_at)
@@ -42,10 +45,14 @@ impl<D: Dialect> Uses for Database<D> {
         edge: ActorId,
         complete: bool,
         consumers: &[Consumer],
-        now: UnixMillis,
+        said: Said,
     ) -> Answer<()> {
-        let id = edge.0.as_bytes().as_slice();
+        let (id, said_at) = (edge.0.as_bytes().as_slice(), said.at());
         let mut tx = self.dialect().begin_write().await?;
+        let is_news = tx.execute(HEARD, vec![id.into(), said_at.0.into()]).await? > 0;
+        if matches!(said, Said::Carried(_)) && !is_news {
+            return tx.commit().await;
+        }
         if complete {
             tx.execute(FORGET, vec![id.into()]).await?;
         }
@@ -65,7 +72,7 @@ impl<D: Dialect> Uses for Database<D> {
             Column::texts(rows.iter().map(|(_, at, _)| at.scope.namespace.as_str())),
             Column::texts(rows.iter().map(|(_, at, _)| at.key.as_str())),
             Column::ints(rows.iter().map(|(.., version)| *version)),
-            Column::ints(rows.iter().map(|_| now.0)),
+            Column::ints(rows.iter().map(|_| said_at.0)),
         ];
         tx.execute_each(PUT, columns).await?;
         tx.commit().await

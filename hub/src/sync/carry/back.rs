@@ -15,6 +15,7 @@ use llm_config_shared::replication::rules::Rules;
 use llm_config_shared::secret::open_file_key;
 use llm_config_shared::stamp::Hlc;
 use llm_config_shared::store::{Journal, JournalError};
+use llm_config_shared::time::UnixMillis;
 use llm_config_shared::write::{Answer, Verdict, Write};
 
 use super::super::service::profile;
@@ -48,8 +49,8 @@ pub struct TakenIn {
     pub denied: usize,
     /// The edge, which has been connected since, brings these itself.
     pub left: usize,
-    /// What it said of who uses what there, as `PUT /uses` takes it; none where the edge has been heard since.
-    pub uses: Option<Bytes>,
+    /// What it said of who uses what there, as `PUT /uses` takes it, and when; none where the edge has been heard since.
+    pub uses: Option<(Bytes, UnixMillis)>,
 }
 
 impl TakenIn {
@@ -93,7 +94,8 @@ impl<S: Journal + Registry> Carrier<S> {
         let mut taken = TakenIn { edge: edge.name.to_string(), ..TakenIn::default() };
         // Of an edge that was heard later, this is no news of what it has and of who uses it.
         let is_news = edge.last_seen_at <= Some(label.issued_at);
-        taken.uses = uses.filter(|_| is_news);
+        let said_at = label.issued_at.min(clock::now());
+        taken.uses = uses.filter(|_| is_news).map(|uses| (uses, said_at));
         let not_now = |refusal| refused(format!("the file cannot be taken in now: {refusal}"));
         let (report, now) = (self.head_report().await?, clock::instant());
         let mut back = Back::begin(frames, profile.clone(), Rules::ALL, report, now).map_err(not_now)?;
@@ -105,8 +107,7 @@ impl<S: Journal + Registry> Carrier<S> {
         let answers = encode(back.answers());
         self.store.put_carried(edge.id, label.issued_at, &answers).await?;
         if is_news {
-            let seen_at = label.issued_at.min(clock::now());
-            self.store.touch_edges(&[(edge.id, seen_at, back.held())]).await?;
+            self.store.touch_edge_carried(edge.id, said_at, back.held()).await?;
         }
         Ok(taken)
     }

@@ -128,17 +128,7 @@ impl Bench {
                 }
                 Output::Publish(shown) => published.push(shown),
                 Output::Alert(alert) => panic!("{alert:?}"),
-                Output::Connect
-                | Output::Disconnect
-                | Output::Recall
-                | Output::Send(_)
-                | Output::Queued { .. }
-                | Output::WriteRefused { .. }
-                | Output::Decided { .. }
-                | Output::Replied { .. }
-                | Output::Carried(_)
-                | Output::Exported(_)
-                | Output::CallFailed { .. } => {}
+                _ => {}
             }
         }
         (batches, published)

@@ -161,17 +161,7 @@ impl Bench {
                 }
                 Output::Recall => self.handle(Input::Recalled(self.disk.clone())),
                 Output::Send(frame) => sent.push(frame),
-                Output::Connect
-                | Output::Disconnect
-                | Output::Publish(_)
-                | Output::Alert(_)
-                | Output::Queued { .. }
-                | Output::WriteRefused { .. }
-                | Output::Decided { .. }
-                | Output::Replied { .. }
-                | Output::Carried(_)
-                | Output::Exported(_)
-                | Output::CallFailed { .. } => {}
+                _ => {}
             }
         }
         sent

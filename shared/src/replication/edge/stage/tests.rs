@@ -141,18 +141,7 @@ impl Machine {
                 }
                 Output::Send(EdgeFrame::Subscribe { held, .. }) => self.subscribed = held,
                 Output::Alert(alert) => self.alerts.push(alert),
-                Output::Connect
-                | Output::Disconnect
-                | Output::Recall
-                | Output::Publish(_)
-                | Output::Send(_)
-                | Output::Queued { .. }
-                | Output::WriteRefused { .. }
-                | Output::Decided { .. }
-                | Output::Replied { .. }
-                | Output::Carried(_)
-                | Output::Exported(_)
-                | Output::CallFailed { .. } => {}
+                _ => {}
             }
         }
     }
