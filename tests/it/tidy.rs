@@ -41,7 +41,7 @@ fn root() -> PathBuf {
 fn sources() -> Vec<Source> {
     let root = root();
     let mut files = Vec::new();
-    for part in ["shared", "proto", "hub", "edge", "simulations", "tests"] {
+    for part in ["shared", "proto", "keychain", "hub", "edge", "simulations", "tests"] {
         collect(&root.join(part), &mut files);
     }
     files.sort();
