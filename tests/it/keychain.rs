@@ -1,5 +1,6 @@
 //! The system's keychain on a real one: GNOME Keyring on a session of its own.
 
+mod hub;
 mod kills;
 mod theft;
 
