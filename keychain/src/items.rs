@@ -47,6 +47,16 @@ impl Items {
         Self { file, keychain }
     }
 
+    /// Makes, reads and deletes an item, to see whether the keychain works here. What is needed no more goes first.
+    ///
+    /// # Errors
+    /// Says why it does not work.
+    pub fn try_out(&self, used: Option<&ItemName>) -> Result<(), KeychainError> {
+        self.settle(used)?;
+        self.make("LLM Config: a trial, which may be deleted")?;
+        self.settle(used)
+    }
+
     /// A new item with a new key in it, which was read back once. `label` is what people see who look into the keychain.
     ///
     /// # Errors

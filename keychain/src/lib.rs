@@ -132,18 +132,6 @@ impl Keychain {
         Self { bus: Some(bus.to_owned()) }
     }
 
-    /// Stores, reads and deletes something, to see whether it works here.
-    ///
-    /// # Errors
-    /// Says why it does not.
-    pub fn probe(&self) -> Result<(), KeychainError> {
-        let (item, key) = (ItemName::fresh()?, fresh_key()?);
-        system::put(self, &item, "LLM Config: a trial, which may be deleted", key.expose())?;
-        let read = self.key(&item);
-        system::remove(self, &item)?;
-        if read? == key { Ok(()) } else { Err(another()) }
-    }
-
     /// The key in an item.
     ///
     /// # Errors
@@ -187,7 +175,7 @@ mod tests {
     #[cfg(not(feature = "system"))]
     #[test]
     fn a_program_without_it_says_how_to_get_it() {
-        let said = Keychain::default().probe().unwrap_err().to_string();
+        let said = Keychain::default().key(&ItemName::fresh().unwrap()).unwrap_err().to_string();
         assert!(said.contains("--features llm-config-edge/keychain"), "{said}");
     }
 
@@ -195,7 +183,7 @@ mod tests {
     #[test]
     fn without_a_bus_there_is_none_and_it_may_come() {
         let nowhere = Keychain::at("unix:path=/nowhere/at/all");
-        let error = nowhere.probe().unwrap_err();
+        let error = nowhere.key(&ItemName::fresh().unwrap()).unwrap_err();
         assert!(matches!(error, KeychainError::Away { .. }), "{error}");
         assert!(error.may_pass());
     }

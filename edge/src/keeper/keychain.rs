@@ -21,15 +21,15 @@ pub struct KeychainItem {
 }
 
 impl KeychainItem {
-    /// A new one for the edge in this directory. What an earlier attempt left goes first; what `used` needs stays.
+    /// A new one for the edge in this directory, once the keychain was tried out. What `used` needs stays.
     ///
     /// # Errors
     /// When the keychain does not work here.
     pub(super) fn make(directory: &Path, used: Option<&Keeper>) -> Result<Self, KeeperError> {
-        Keychain::default().probe()?;
-        settle(directory, used)?;
+        let items = items(directory);
+        items.try_out(item_of(used))?;
         let label = format!("LLM Config: what opens the keys of the edge in {}", directory.display());
-        let (item, _) = items(directory).make(&label)?;
+        let (item, _) = items.make(&label)?;
         Ok(Self { item })
     }
 
@@ -52,11 +52,14 @@ impl KeychainItem {
 
 /// Deletes what the keychain has for this directory, but for what `used` needs.
 pub(super) fn settle(directory: &Path, used: Option<&Keeper>) -> Result<(), KeeperError> {
-    let used = match used {
-        Some(Keeper::Keychain(item)) => Some(&item.item),
-        Some(Keeper::File | Keeper::SystemdCreds | Keeper::Tpm | Keeper::Vault(_)) | None => None,
-    };
-    Ok(items(directory).settle(used)?)
+    Ok(items(directory).settle(item_of(used))?)
+}
+
+fn item_of(keeper: Option<&Keeper>) -> Option<&ItemName> {
+    match keeper? {
+        Keeper::Keychain(item) => Some(&item.item),
+        Keeper::File | Keeper::SystemdCreds | Keeper::Tpm | Keeper::Vault(_) => None,
+    }
 }
 
 fn items(directory: &Path) -> Items {

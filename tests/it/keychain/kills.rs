@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::keeper::serves;
 
-/// Calls that change something on the disk, and those by which the keychain is asked.
+/// Calls that change something on the disk, between which the keychain is asked; and those by which the first question is asked.
 const CALLS: [&str; 5] = ["write", "fsync", "rename", "unlink,unlinkat", "sendmsg"];
 
 /// Killed at one call, of one thread; false when that call never came.
