@@ -90,7 +90,8 @@ async fn a_hub_moves_into_the_keychain_and_back_and_survives_a_kill_at_every_ste
     keys_in(&hub.environment, &config, "rewrap").await.done();
     all_open(&hub).await;
     assert!(fs::read_to_string(&keyring).unwrap().starts_with("llm-config-hub keyring 1\n"));
-    assert!(!keyring.with_extension("keychain").exists(), "its item is deleted");
+    assert!(!keyring.with_extension("keychain").exists(), "nothing is listed any more");
+    assert_eq!(user.items(), before, "its item is deleted");
     hub.kill();
     hub.environment.clear();
     hub.start().await;
