@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::{ItemName, Keychain, KeychainError};
 
-/// A keychain that takes so long waits for somebody.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Some ask on a screen whether this program may: who sits there has so long to say so, and nobody waits longer.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How D-Bus names that it is locked.
 const IS_LOCKED: &str = "org.freedesktop.Secret.Error.IsLocked";
 

@@ -27,7 +27,7 @@ pub async fn providers_of<R: Registry>(
     make: bool,
 ) -> Result<Providers, SecretError> {
     let mark = registry.wrapped_key(KEYRING_MARK).await?;
-    let local = local(settings, mark.as_deref())?;
+    let local = local_aside(settings, mark.clone()).await?;
     let vault = settings.vault.clone().map(Vault::new).transpose().map_err(super::ProviderError::from)?;
     if let Some(vault) = vault.as_ref().filter(|_| settings.provider == ProviderKind::Vault) {
         let may_make =
@@ -75,6 +75,13 @@ pub async fn existing_providers<R: Registry>(
 ) -> Result<Providers, SecretError> {
     registry.wrapped_key(KEYRING_MARK).await?.ok_or(SecretError::NoKeyring)?;
     providers_of(registry, settings, false).await
+}
+
+/// A passphrase costs time, and a keychain may not answer: nobody else shall wait for that.
+async fn local_aside(settings: &Secrets, mark: Option<Vec<u8>>) -> Result<Option<LocalKeyring>, SecretError> {
+    let settings = settings.clone();
+    let opened = tokio::task::spawn_blocking(move || local(&settings, mark.as_deref())).await;
+    opened.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 /// The keyring of the settings. It is made where it is wanted and nothing was ever wrapped by one: a new key would open

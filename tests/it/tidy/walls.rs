@@ -27,6 +27,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prost_types", &["proto/src"]),
     ("tonic_prost", &["proto/src"]),
     ("utoipa", &["proto/src"]),
+    ("secret_service", &["keychain/src"]),
     ("zbus", &["keychain/src"]),
     ("vaultrs", &["hub/src/secrets/vault"]),
     ("rustify", &["hub/src/secrets/vault"]),
