@@ -6,15 +6,18 @@ mod theft;
 
 use std::fs;
 
+use llm_config_edge::keys::EdgeKeys;
 use llm_config_tests::edge::{Edge, try_join_in};
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::Hub;
 use llm_config_tests::keychain::UserKeychain;
 use llm_config_tests::process::{Said, run_with};
 use llm_config_tests::scratch::{Scratch, copy_folder};
+use llm_config_tests::wait::eventually;
 use serde_json::{Value, json};
 
-use crate::keeper::cannot_start;
+use crate::keeper::{cannot_start, kept_by};
+use crate::sealing::age;
 
 fn model() -> String {
     entry("app", "model") + "?env=development"
@@ -208,6 +211,33 @@ async fn a_wipe_with_a_locked_keychain_is_not_told_as_done_before_it_is() {
     assert!(edge.process().wait().success(), "{}", edge.log());
     assert_eq!(user.items(), 0);
     assert!(!edge.data().join("wiped").exists(), "the hub was not told");
+}
+
+/// The sealing key is replaced every 30 days: the blob on the disk is another then, and the keychain has nothing new.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_replaced_under_the_same_item() {
+    let scratch = Scratch::new("keychain-renewed");
+    let user = UserKeychain::new(&scratch, "own").await;
+    let hub = hub(&scratch).await;
+    let token = hub.open_token("e1").await;
+    let mut edge = Edge::join_in(user.environment(), &scratch, "e1", &token, &["--key", "file"]).await;
+    edge.client().until_value(&model(), "a").await;
+    edge.stop();
+    let old = EdgeKeys::load(edge.data()).unwrap().sealing_pair();
+    age(edge.data());
+    edge.rekey("keychain").await.done();
+    let (before, blob) = (item(&edge), kept_by(edge.data(), "keychain"));
+    edge.start().await;
+    eventually("the keys are wrapped anew", async || match kept_by(edge.data(), "keychain") {
+        now if now == blob => Err(()),
+        _ => Ok(()),
+    })
+    .await;
+    edge.client().until_value(&model(), "a").await;
+    edge.stop();
+    assert_eq!((item(&edge), user.items()), (before, 1));
+    edge.rekey("file").await.done();
+    assert_ne!(EdgeKeys::load(edge.data()).unwrap().sealing_pair(), old);
 }
 
 /// What a copy of the folder is on another machine, or for another user, who has a keychain as well.
