@@ -36,7 +36,10 @@ pub async fn perform<D: Dialect>(
     match command {
         KeyCommand::Status => {
             let counts = secrets::count(database).await?;
-            tell(&providers.current().await?, &counts, say);
+            tell(&providers.current().await?, &counts, &say);
+            if let Some(keyring) = providers.local() {
+                say(&format!("the local keyring is {}", keyring.sealed_by()));
+            }
         }
         KeyCommand::Rotate => {
             let current = providers.rotate().await?;

@@ -53,6 +53,8 @@ async fn a_hub_moves_into_the_keychain_and_back_and_survives_a_kill_at_every_ste
     let before = user.items();
     let said = keys_in(&hub.environment, &config, "rewrap").await.done();
     assert!(said.contains("sealed by a key in the keychain"), "{said}");
+    let said = keys_in(&hub.environment, &config, "status").await.done();
+    assert!(said.contains("the local keyring is sealed by a key in the keychain"), "{said}");
     all_open(&hub).await;
     assert_eq!(
         keys_in(&hub.environment, &config, "forget").await.done().trim(),

@@ -40,7 +40,8 @@ pub(crate) async fn status_in(environment: &[(String, String)], config: &Path) -
         let key = rest.split("  <-").next()?.trim_end_matches(", which wraps from now on");
         Some((key.to_owned(), count.parse().ok()?))
     };
-    told.lines().map(|told| line(told).unwrap_or_else(|| panic!("{told}"))).collect()
+    let counts = told.lines().filter(|told| !told.starts_with("the local keyring is "));
+    counts.map(|told| line(told).unwrap_or_else(|| panic!("{told}"))).collect()
 }
 
 /// A hub on SQLite with a secret in every environment, and the settings of its commands.
