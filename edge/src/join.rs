@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::identity::{EdgeIdentity, IdentityError, StoredCredentials, UnreadableCertificate};
-use crate::keeper::{Keeper, KeyChoice};
+use crate::keeper::{self, Keeper, KeyChoice};
 use crate::keys::{self, EdgeKeys, KeyError};
 use crate::offline::{NeedsTpm, OfflineRestart};
 use crate::serve::unix::{DirectoryLock, SocketError};
@@ -94,6 +94,10 @@ pub enum JoinError {
     Running(#[from] SocketError),
     #[error(transparent)]
     NeedsTpm(#[from] NeedsTpm),
+    #[error(
+        "everything that the edge held here is destroyed, but what opened its keys is not; run this again, for {0}"
+    )]
+    Kept(Box<KeyError>),
     #[error("what this edge held is being destroyed; run: llm-config edge wipe --force")]
     Wiped,
 }
@@ -105,6 +109,7 @@ impl JoinError {
         let error = match self {
             Self::Hub(error) => error,
             Self::Keys(error) => return error.may_pass(),
+            Self::Kept(error) => return error.may_pass(),
             Self::AlreadyJoined { .. }
             | Self::File { .. }
             | Self::Token(_)
@@ -195,9 +200,14 @@ pub(crate) async fn join_locked(options: &JoinOptions) -> Result<Joined, JoinErr
 /// The edge's keys, with the keeper that was chosen; those of an attempt before that chose another move to it.
 fn kept(options: &JoinOptions) -> Result<EdgeKeys, JoinError> {
     let directory = &options.directory;
-    let keeper = options.key.keeper().map_err(KeyError::from)?;
-    options.offline_restart.check(&keeper)?;
     keys::settle(directory)?;
+    let before = keys::keeper(directory)?;
+    let keeper = match (options.key, &before) {
+        // Of an attempt before, with an item that is this edge's already.
+        (KeyChoice::Keychain, Some(keeper @ Keeper::Keychain(_))) => keeper.clone(),
+        (choice, before) => choice.keeper(directory, before.as_ref()).map_err(KeyError::from)?,
+    };
+    options.offline_restart.check(&keeper)?;
     let keys = EdgeKeys::load_or_keep(directory, &keeper)?;
     if keys.keeper == keeper { Ok(keys) } else { Ok(EdgeKeys::rekey(directory, &keeper)?) }
 }
@@ -309,6 +319,11 @@ pub(crate) fn dial(identity: &EdgeIdentity, keys: &EdgeKeys) -> Result<Dial, Joi
         trust: Trust::Ca { pem: credentials.ca_pem.clone() },
         identity: Some(Identity { chain_pem: credentials.certificate_pem.clone(), key_pem: keys.tls_pem() }),
     })
+}
+
+/// Whether an edge has left here whose keychain was locked: what opened its keys is still there.
+pub fn is_half_left(directory: &Path) -> bool {
+    !EdgeIdentity::exists(directory) && !wipe::is_pending(directory) && keeper::has_items(directory)
 }
 
 /// Forgets the hub: keys, identity and replica are destroyed, in an order that never leaves a replica that looks joined. Writes that

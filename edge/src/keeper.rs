@@ -1,16 +1,23 @@
 //! What keeps the edge's own keys while nobody runs: the disk alone, or something that is not on the disk.
 //!
 //! A keeper turns bytes into a blob that may lie on the disk, and back. Both name a purpose, and a blob of one purpose
-//! does not open as another. Nothing of a blob is kept elsewhere: to forget it is to destroy it.
+//! does not open as another. Nothing of a blob is kept elsewhere: to forget it is to destroy it. Of keepers only the keychain
+//! has something of its own for each edge, which [`Keeper::settle`] deletes when nothing needs it.
 
+use std::path::Path;
+
+use llm_config_keychain::KeychainError;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 mod choice;
+mod keychain;
 mod systemd_creds;
 mod vault;
 
 pub use choice::{InvalidKeyChoice, KeyChoice};
+pub use keychain::KeychainItem;
+pub(crate) use keychain::has_items;
 pub use vault::VaultKey;
 
 /// What a blob holds; part of what it is bound to.
@@ -42,6 +49,8 @@ pub enum Keeper {
     SystemdCreds,
     /// The TPM of this machine.
     Tpm,
+    /// The keychain of the user that the edge runs as.
+    Keychain(KeychainItem),
     /// Transit of Vault or OpenBao.
     Vault(VaultKey),
 }
@@ -54,6 +63,19 @@ pub enum KeeperError {
     Away { keeper: &'static str, why: String },
     #[error("{keeper} does not take or give the keys: {why}; {remedy}")]
     Refused { keeper: &'static str, why: String, remedy: &'static str },
+    #[error(transparent)]
+    Keychain(#[from] KeychainError),
+}
+
+impl KeeperError {
+    /// Whether the same may work later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Away { .. } => true,
+            Self::Keychain(error) => error.may_pass(),
+            Self::Refused { .. } => false,
+        }
+    }
 }
 
 impl Keeper {
@@ -63,6 +85,7 @@ impl Keeper {
             Self::File => "file",
             Self::SystemdCreds => "systemd-creds",
             Self::Tpm => "tpm",
+            Self::Keychain(_) => "keychain",
             Self::Vault(_) => "vault",
         }
     }
@@ -80,6 +103,10 @@ impl Keeper {
             }
             Self::Tpm => {
                 "the edge's keys are wrapped by this machine's TPM; a copy of the disk opens nothing elsewhere"
+            }
+            Self::Keychain(_) => {
+                "the edge's keys are wrapped with a key in this user's keychain; a copy of the disk opens nothing without the \
+                 keychain's password; each start waits until it is unlocked"
             }
             Self::Vault(_) => {
                 "the edge's keys are wrapped by Vault; the disk opens nothing without a token for it, so keep the token off \
@@ -102,6 +129,7 @@ impl Keeper {
             Self::File => Ok(plain.to_vec()),
             Self::SystemdCreds => systemd_creds::HOST.encrypt(purpose.name(), plain),
             Self::Tpm => systemd_creds::TPM.encrypt(purpose.name(), plain),
+            Self::Keychain(item) => item.wrap(purpose.name(), plain),
             Self::Vault(key) => vault::wrap(key, purpose.name(), plain),
         }
     }
@@ -115,6 +143,7 @@ impl Keeper {
             Self::File => Ok(Zeroizing::new(blob.to_vec())),
             Self::SystemdCreds => systemd_creds::HOST.decrypt(purpose.name(), blob),
             Self::Tpm => systemd_creds::TPM.decrypt(purpose.name(), blob),
+            Self::Keychain(item) => item.unwrap(purpose.name(), blob),
             Self::Vault(key) => vault::unwrap(key, purpose.name(), blob),
         }
     }
@@ -130,6 +159,14 @@ impl Keeper {
         }
         let why = "what was wrapped came back as something else".to_owned();
         Err(KeeperError::Refused { keeper: self.as_str(), why, remedy: "choose another place with --key" })
+    }
+
+    /// Deletes what a keychain still has of the edge in this directory, but for what this keeper needs; without one, all.
+    ///
+    /// # Errors
+    /// When the keychain cannot be asked: then it is left for the next time.
+    pub fn settle(used: Option<&Self>, directory: &Path) -> Result<(), KeeperError> {
+        keychain::settle(directory, used)
     }
 
     /// Whether it works here, found out by trying.

@@ -22,7 +22,7 @@ mod file;
 mod sealing;
 
 pub use disk::{read_private, write_private};
-pub use file::{FILE, OLD_FILE, settle};
+pub use file::{FILE, OLD_FILE, keeper, settle};
 pub use sealing::{PublicHalf, SealingKeys};
 
 /// Why the keys could not be made, read or written.
@@ -45,7 +45,7 @@ pub enum KeyError {
 impl KeyError {
     /// Whether the same may work later: nothing is wrong here.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Keeper(KeeperError::Away { .. }))
+        matches!(self, Self::Keeper(error) if error.may_pass())
     }
 }
 
@@ -125,14 +125,15 @@ impl EdgeKeys {
         file::store(self, directory)
     }
 
-    /// Gives the keys in `directory` to another keeper.
+    /// Gives the keys in `directory` to another keeper, and then takes from the one before what it kept for them alone.
     ///
     /// # Errors
-    /// As [`load`](Self::load) and [`store`](Self::store).
+    /// As [`load`](Self::load) and [`store`](Self::store); and when the keeper before cannot be reached, after the keys have moved.
     pub fn rekey(directory: &Path, keeper: &Keeper) -> Result<Self, KeyError> {
         settle(directory)?;
         let keys = Self { keeper: keeper.clone(), ..Self::load(directory)? };
         keys.store(directory)?;
+        Keeper::settle(Some(keeper), directory)?;
         Ok(keys)
     }
 

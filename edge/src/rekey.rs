@@ -29,8 +29,9 @@ pub fn rekey(directory: &Path, choice: KeyChoice) -> Result<Rekeyed, JoinError> 
     if wipe::is_pending(directory) {
         return Err(JoinError::Wiped);
     }
-    let now = choice.keeper().map_err(KeyError::from)?;
+    // Opened first: who keeps them now is not left for one that cannot be had.
     let before = EdgeKeys::load(directory)?.keeper;
+    let now = choice.keeper(directory, Some(&before)).map_err(KeyError::from)?;
     let restart_ended = OfflineRestart::load(directory)? == OfflineRestart::Tpm && now != Keeper::Tpm;
     if restart_ended {
         // First: what only the TPM opened must not outlive it, wherever this is cut off.

@@ -51,7 +51,7 @@ pub struct Status {
     pub certificate_expires_at: String,
     pub certificate_expires_in_ms: u64,
     pub secrets: SecretsStatus,
-    /// Who keeps the edge's own keys: `file`, `systemd-creds`, `tpm` or `vault`.
+    /// Who keeps the edge's own keys: `file`, `systemd-creds`, `tpm`, `keychain` or `vault`.
     pub keys_kept_by: &'static str,
     /// Whether all memory of the daemon is kept out of swap.
     pub memory_locked: bool,

@@ -12,6 +12,8 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Does nothing where a subscriber is set already.
 pub fn init_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // What speaks to the keychain has nothing to say, whatever it is asked to.
+    let filter = filter.add_directive("zbus=off".parse().expect("a directive"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     // An error says that somebody set one before: then theirs counts.
     let _ = if std::io::stdout().is_terminal() {

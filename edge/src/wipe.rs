@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::identity::{self, EdgeIdentity};
 use crate::join::{self, JoinError, REPLICA, address};
+use crate::keeper::Keeper;
 use crate::keys::{self, EdgeKeys, read_private, write_private};
 use crate::offline::{CONTACT, HUB_KEY, LIMIT_KEYS, LIMIT_SECRET, RESTART_FILE, destroy};
 
@@ -92,7 +93,9 @@ pub(crate) fn destroy_all(directory: &Path) -> Result<(), JoinError> {
         }
     }
     let synced = fs::File::open(directory).and_then(|opened| opened.sync_all());
-    synced.map_err(|source| join::file(directory, source))
+    synced.map_err(|source| join::file(directory, source))?;
+    // Last, for whoever has it may be away. What it opened is gone here, and copies of it elsewhere go with this.
+    Keeper::settle(None, directory).map_err(|error| JoinError::Kept(Box::new(error.into())))
 }
 
 /// Removes the file that says that a wipe was begun.

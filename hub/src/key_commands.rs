@@ -36,7 +36,10 @@ pub async fn perform<D: Dialect>(
     match command {
         KeyCommand::Status => {
             let counts = secrets::count(database).await?;
-            tell(&providers.current().await?, &counts, say);
+            tell(&providers.current().await?, &counts, &say);
+            if let Some(keyring) = providers.local() {
+                say(&format!("the local keyring is {}", keyring.sealed_by()));
+            }
         }
         KeyCommand::Rotate => {
             let current = providers.rotate().await?;
@@ -49,6 +52,7 @@ pub async fn perform<D: Dialect>(
             say("next: llm-config-hub keys rewrap");
         }
         KeyCommand::Rewrap => {
+            move_with_keychain(&providers, &say).await?;
             let changed = secrets::rewrap(database, &providers, |step| {
                 say(&format!("{} of {}: {} (was under {})", step.number, step.of, step.name, step.from));
             });
@@ -61,6 +65,18 @@ pub async fn perform<D: Dialect>(
             say(&format!("taken out of the keyring: {forgotten}"));
         }
     }
+    Ok(())
+}
+
+/// A keyring that goes into the keychain, or comes out of it, gets a key that was never where it was before. With a passphrase
+/// that is a step of its own (`rotate`): other machines have copies of such a keyring, and need the new key first.
+async fn move_with_keychain(providers: &Providers, say: impl Fn(&str)) -> Result<(), SecretError> {
+    let Some(keyring) = providers.local().filter(|keyring| keyring.is_to_move()) else { return Ok(()) };
+    if providers.current().await?.provider != ProviderKind::Local {
+        return Ok(());
+    }
+    keyring.add_key()?;
+    say(&format!("the keyring is {} now, and has a new key", keyring.sealed_by()));
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub mod vault;
 
 pub use aging::keep_young;
 use keys::Roots;
-pub use local::{KeyringError, LocalKeyring, NewKeyring, Passphrase};
+pub use local::{KeyringError, LocalKeyring, NewKeyring, Passphrase, Sealing};
 pub use open::{existing_providers, keyring_of, providers_of};
 pub use provider::{KeyProvider, KeyVersion, ProviderError, ProviderKind, Providers, wrapped_by};
 pub use rewrap::{Counts, Step, count, rewrap};

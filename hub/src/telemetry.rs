@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, Telemetry};
 
 /// What speaks to providers of keys with the hub's credentials and keys has nothing to say in the log, whatever it is asked to.
-const SILENT: &str = "vaultrs=off,rustify=off,reqwest=off,hyper_util=info,hyper=info,aws_config=off,aws_runtime=off,\
+const SILENT: &str = "zbus=off,vaultrs=off,rustify=off,reqwest=off,hyper_util=info,hyper=info,aws_config=off,aws_runtime=off,\
                       aws_sdk_kms=off,aws_sdk_sts=off,aws_sigv4=off,aws_smithy_http_client=off,aws_smithy_runtime=off,\
                       aws_smithy_runtime_api=off,aws_credential_types=off,azure_core=off,azure_identity=off,\
                       azure_security_keyvault_keys=off,typespec=off,typespec_client_core=off";

@@ -11,13 +11,19 @@ use llm_config_tests::bao::Bao;
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::entry;
 use llm_config_tests::hub::Hub;
+use llm_config_tests::keychain::UserKeychain;
 use llm_config_tests::machine::Machine;
 use llm_config_tests::process::{program, run_with};
 use llm_config_tests::scratch::Scratch;
 use llm_config_tests::strace::Injection;
 use serde_json::{Value, json};
 
-const KINDS: [&str; 4] = ["file", "systemd-creds", "tpm", "vault"];
+/// Whoever can be built in; the keychain is a feature.
+const KINDS: &[&str] = if cfg!(feature = "keychain") {
+    &["file", "systemd-creds", "tpm", "keychain", "vault"]
+} else {
+    &["file", "systemd-creds", "tpm", "vault"]
+};
 
 /// What an edge may do in Vault: wrap and unwrap its own keys, and nothing else.
 const EDGE_POLICY: &str = r#"
@@ -56,7 +62,7 @@ pub(crate) async fn cannot_start(edge: &Edge) -> String {
     said.err
 }
 
-async fn serves(edge: &mut Edge) {
+pub(crate) async fn serves(edge: &mut Edge) {
     edge.start().await;
     edge.client().until_value(&(entry("app", "model") + "?env=development"), "a").await;
     edge.stop();
@@ -67,6 +73,7 @@ struct World {
     hub: Hub,
     machine: Machine,
     _bao: Bao,
+    _keychain: Option<UserKeychain>,
     edge: Edge,
 }
 
@@ -76,12 +83,15 @@ async fn world(test: &str) -> World {
     let (machine, bao) = (Machine::with_tpm(&scratch, "own").await, Bao::start(&scratch).await);
     let hub = Hub::dev(&scratch).await;
     hub.client().put(&entry("app", "model"), json!({"value": "a", "env": "development"})).await.expect(200);
-    let environment = [machine.environment(), vault_for_edges(&bao).await].concat();
+    let keychain =
+        if cfg!(feature = "keychain") { Some(UserKeychain::new(&scratch, "own").await) } else { None };
+    let session = keychain.as_ref().map(UserKeychain::environment).unwrap_or_default();
+    let environment = [machine.environment(), vault_for_edges(&bao).await, session].concat();
     let token = hub.open_token("e1").await;
     let mut edge = Edge::join_in(environment, &scratch, "e1", &token, &[]).await;
     edge.stop();
     serves(&mut edge).await;
-    World { scratch, hub, machine, _bao: bao, edge }
+    World { scratch, hub, machine, _bao: bao, _keychain: keychain, edge }
 }
 
 /// Parts of the keys that must not lie on the disk where somebody keeps them.
@@ -97,10 +107,10 @@ fn holds(bytes: &[u8], part: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_keeper_gives_back_what_it_was_given_and_nothing_else() {
-    let World { scratch: _scratch, hub: _hub, machine, _bao, mut edge } = world("keeper").await;
+    let World { scratch: _scratch, hub: _hub, machine, _bao, _keychain, mut edge } = world("keeper").await;
     let plain = EdgeKeys::load(edge.data()).unwrap();
     let (parts, identity) = (parts(&plain), EdgeIdentity::load(edge.data()).unwrap());
-    for kind in KINDS.into_iter().skip(1).chain(["file"]) {
+    for kind in KINDS.iter().copied().skip(1).chain(["file"]) {
         let said = edge.rekey(kind).await.done();
         assert!(said.contains(&format!("kept by {kind}")), "{said}");
         serves(&mut edge).await;
@@ -159,7 +169,7 @@ fn put(edge: &Edge, blob: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rekeying_that_is_killed_anywhere_leaves_keys_that_open_and_no_others() {
-    let World { scratch, machine, mut edge, hub: _hub, _bao } = world("keeper-kills").await;
+    let World { scratch, machine, mut edge, hub: _hub, _bao, _keychain } = world("keeper-kills").await;
     let plain = EdgeKeys::load(edge.data()).unwrap();
     let (parts, data) = (parts(&plain), edge.data().to_owned());
     let (mut killed, mut moved) = (0, 0);

@@ -34,6 +34,8 @@ mod hostile_edge;
 mod hubs;
 mod journal;
 mod keeper;
+#[cfg(feature = "keychain")]
+mod keychain;
 mod kills;
 #[cfg(feature = "kms")]
 mod kms;

@@ -21,7 +21,7 @@ fn secret() -> String {
 }
 
 /// As if its sealing key had been made long ago.
-fn age(data: &Path) {
+pub(crate) fn age(data: &Path) {
     let path = data.join("keys");
     let mut file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(file["sealing_made_at"].as_u64().unwrap() > 0);

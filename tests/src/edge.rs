@@ -123,6 +123,11 @@ impl Edge {
         }
     }
 
+    /// The same in an environment.
+    pub fn at_in(environment: Vec<(String, String)>, scratch: &Scratch, name: &str) -> Self {
+        Self { environment, ..Self::at(scratch, name) }
+    }
+
     /// Starts it (again) and waits until it answers.
     ///
     /// # Panics

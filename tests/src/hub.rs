@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::http::Client;
 use crate::postgres;
-use crate::process::{Process, Said, free_address, limited, program, run};
+use crate::process::{Process, Said, free_address, limited, program, run, run_with};
 use crate::scratch::Scratch;
 use crate::strace::Injection;
 use crate::wait::eventually;
@@ -39,6 +39,8 @@ pub struct Hub {
     pub file_kib_max: Option<u32>,
     /// What goes wrong in the system calls of the next start.
     pub injection: Option<Injection>,
+    /// What is in its environment beside ours, from the next start on.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Hub {
@@ -65,8 +67,8 @@ impl Hub {
         tables: String,
         token: String,
     ) -> Self {
-        let (process, file_kib_max, injection) = (None, None, None);
-        Self { api, sync, data, config, tables, process, token, file_kib_max, injection }
+        let (process, file_kib_max, injection, environment) = (None, None, None, Vec::new());
+        Self { api, sync, data, config, tables, process, token, file_kib_max, injection, environment }
     }
 
     async fn started(mut self) -> Self {
@@ -98,6 +100,14 @@ impl Hub {
     /// # Panics
     /// When it does not start.
     pub async fn serve(scratch: &Scratch, tables: &str) -> Self {
+        Self::serve_in(Vec::new(), scratch, tables).await
+    }
+
+    /// The same in an environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn serve_in(environment: Vec<(String, String)>, scratch: &Scratch, tables: &str) -> Self {
         let (api, sync) = (free_address(), free_address());
         let data = scratch.path("hub");
         fs::create_dir_all(&data).unwrap();
@@ -106,6 +116,7 @@ impl Hub {
             .arg("init")
             .arg("--config")
             .arg(&config)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&data)
             .output();
         let told = told.expect("the hub's init runs");
@@ -113,7 +124,8 @@ impl Hub {
         assert!(told.status.success(), "init: {out}{}", String::from_utf8_lossy(&told.stderr));
         let token = token_file(&out, &data);
         let token = fs::read_to_string(&token).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
-        Self::of((api, sync), data, Some(config), tables.to_owned(), token).started().await
+        let hub = Self::of((api, sync), data, Some(config), tables.to_owned(), token);
+        Self { environment, ..hub }.started().await
     }
 
     /// Another process of the same hub: the same database and keyring, ports of its own.
@@ -159,6 +171,7 @@ impl Hub {
             token: self.token.clone(),
             file_kib_max: None,
             injection: None,
+            environment: Vec::new(),
         }
     }
 
@@ -180,7 +193,7 @@ impl Hub {
         let file = scratch.path("hub.backup");
         let mut args: Vec<OsString> = vec!["backup".into(), file.clone().into_os_string()];
         args.extend(self.which());
-        let said = run("llm-config-hub", args).await.done();
+        let said = run_with("llm-config-hub", args, &self.environment).await.done();
         let key = said.lines().find_map(|line| line.strip_prefix("recovery key: "));
         (file, scratch.file("recovery.key", key.expect("a first backup shows its key")))
     }
@@ -252,6 +265,7 @@ impl Hub {
                 &self.sync.to_string(),
             ]),
         };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(&mut command, "hub", &self.log_path()));
     }
 

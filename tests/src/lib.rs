@@ -6,6 +6,7 @@ pub mod edge;
 pub mod history;
 pub mod http;
 pub mod hub;
+pub mod keychain;
 #[cfg(feature = "kms")]
 pub mod kms;
 pub mod machine;

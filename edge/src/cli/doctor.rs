@@ -245,6 +245,7 @@ fn keys(edge: &AskedEdge) -> Finding {
             what + "; a copy of the disk has them",
             "stop it and run `llm-config edge rekey --key auto`, which takes the TPM where there is one",
         ),
+        "keychain" => Finding::good(what + "; each start waits until its user has logged in"),
         _ => Finding::good(what),
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct JoinArgs {
     /// What you expect to receive; joining fails where the token says otherwise
     #[arg(long, value_delimiter = ',', value_parser = |text: &str| Subtree::parse(text))]
     namespaces: Vec<Subtree>,
-    /// Who keeps the edge's keys: auto, tpm, systemd-creds, vault or file
+    /// Who keeps the edge's keys: auto, tpm, systemd-creds, keychain, vault or file
     #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = |text: &str| text.parse::<KeyChoice>())]
     key: KeyChoice,
     /// What becomes of secrets when the edge starts without its hub: never (they stay locked until it is reached), tpm or file
@@ -239,6 +239,7 @@ pub(super) fn not_joined(error: &JoinError) -> Failure {
         | JoinError::Removal(_)
         | JoinError::CaChanged
         | JoinError::Certificate(_)
+        | JoinError::Kept(_)
         | JoinError::Wiped
         | JoinError::Running(_) => Exit::Failed,
     };
@@ -292,6 +293,12 @@ async fn status(args: &StatusArgs, target: &TargetArgs, json: bool) -> Result<()
 
 fn leave(args: &LeaveArgs, json: bool) -> Result<(), Failure> {
     let directory = args.data.folder();
+    if join::is_half_left(&directory) {
+        join::leave(&directory).map_err(|error| Failure::failed(error.to_string()))?;
+        let said =
+            if json { json!({"left": null}).to_string() } else { "nothing is left of the edge".to_owned() };
+        return output::line(said);
+    }
     let name = EdgeIdentity::load(&directory).map_err(|error| Failure::usage(error.to_string()))?.name;
     if !args.force {
         match waiting(&directory) {

@@ -10,7 +10,7 @@ use super::output;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RekeyArgs {
-    /// Who shall keep them: auto, tpm, systemd-creds, vault or file
+    /// Who shall keep them: auto, tpm, systemd-creds, keychain, vault or file
     #[arg(long, value_name = "WHERE", value_parser = |text: &str| text.parse::<KeyChoice>())]
     key: KeyChoice,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Keeper, KeeperError, VaultKey};
+use super::{Keeper, KeeperError, KeychainItem, VaultKey};
 
 /// There where systemd runs the machine, and not in most containers: there its key of the host may be gone tomorrow.
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
@@ -16,18 +16,14 @@ pub enum KeyChoice {
     File,
     SystemdCreds,
     Tpm,
+    Keychain,
     Vault,
 }
 
 /// A `--key` that cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeyChoice {
-    #[error(
-        "keys in the system's keychain come in a later version: it opens only for a user who has logged in, and an edge \
-         starts before; use --key tpm, systemd-creds or file"
-    )]
-    Keychain,
-    #[error("unknown place for keys: {0}; use auto, tpm, systemd-creds, vault or file")]
+    #[error("unknown place for keys: {0}; use auto, tpm, systemd-creds, keychain, vault or file")]
     Unknown(String),
 }
 
@@ -41,23 +37,24 @@ impl std::str::FromStr for KeyChoice {
             "systemd-creds" => Ok(Self::SystemdCreds),
             "tpm" => Ok(Self::Tpm),
             "vault" => Ok(Self::Vault),
-            "keychain" => Err(InvalidKeyChoice::Keychain),
+            "keychain" => Ok(Self::Keychain),
             other => Err(InvalidKeyChoice::Unknown(other.to_owned())),
         }
     }
 }
 
 impl KeyChoice {
-    /// The keeper that this is here, tried out.
+    /// The keeper that this is here, for the edge in this directory, tried out. `before` is who keeps its keys now.
     ///
     /// # Errors
     /// When the one that was asked for does not work. `Auto` always finds one.
-    pub fn keeper(self) -> Result<Keeper, KeeperError> {
+    pub fn keeper(self, directory: &Path, before: Option<&Keeper>) -> Result<Keeper, KeeperError> {
         let keeper = match self {
             Self::Auto => return Ok(best(Path::new(SYSTEMD_RUNS).exists(), Keeper::probe)),
             Self::File => Keeper::File,
             Self::SystemdCreds => Keeper::SystemdCreds,
             Self::Tpm => Keeper::Tpm,
+            Self::Keychain => Keeper::Keychain(KeychainItem::make(directory, before)?),
             Self::Vault => Keeper::Vault(VaultKey::from_environment()?),
         };
         keeper.probe()?;
@@ -65,7 +62,8 @@ impl KeyChoice {
     }
 }
 
-/// Vault is never chosen by itself: an edge that needs it cannot start without a network.
+/// Vault is never chosen by itself: an edge that needs it cannot start without a network. Nor is the keychain: it opens only
+/// for who has logged in, and an edge starts before.
 fn best(systemd_runs: bool, probe: impl Fn(&Keeper) -> Result<(), KeeperError>) -> Keeper {
     let candidates = [(true, Keeper::Tpm), (systemd_runs, Keeper::SystemdCreds)];
     for (_, keeper) in candidates.into_iter().filter(|(sensible, _)| *sensible) {
@@ -104,7 +102,7 @@ mod tests {
     fn what_cannot_be_followed_says_what_to_write() {
         assert_eq!("auto".parse(), Ok(KeyChoice::Auto));
         assert_eq!("systemd-creds".parse(), Ok(KeyChoice::SystemdCreds));
-        assert_eq!("keychain".parse::<KeyChoice>(), Err(InvalidKeyChoice::Keychain));
+        assert_eq!("keychain".parse(), Ok(KeyChoice::Keychain));
         let refused = "usb".parse::<KeyChoice>().unwrap_err().to_string();
         assert!(refused.contains("auto, tpm, systemd-creds"), "{refused}");
     }

@@ -93,6 +93,25 @@ pub(super) fn load(directory: &Path) -> Result<EdgeKeys, KeyError> {
     }
 }
 
+/// Who keeps the keys in this directory, as their file says; none where there are no keys. Nobody is asked.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn keeper(directory: &Path) -> Result<Option<Keeper>, KeyError> {
+    let path = directory.join(FILE);
+    let text = match read_private(&path) {
+        Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
+    };
+    let damaged = |_| KeyError::Damaged { path: path.clone(), what: "not in its format" };
+    let head: Head = serde_json::from_slice(&text).map_err(damaged)?;
+    match head.format {
+        CLEAR => Ok(Some(Keeper::File)),
+        ENVELOPE => Ok(Some(serde_json::from_slice::<Envelope>(&text).map_err(damaged)?.keeper)),
+        format => Err(KeyError::Newer { path, format }),
+    }
+}
+
 fn read(text: &[u8], keeper: Keeper) -> Result<EdgeKeys, &'static str> {
     let file: Clear = serde_json::from_slice(text).map_err(|_| "not in its format")?;
     if file.format != CLEAR {

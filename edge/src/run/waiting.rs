@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{RunError, random_u64};
-use crate::keys::{self, EdgeKeys};
+use crate::keeper::Keeper;
+use crate::keys::{self, EdgeKeys, KeyError};
 use crate::serve::{serve_unix, unix};
 
 /// None when told to stop meanwhile.
@@ -28,7 +29,7 @@ pub(super) async fn keys(
     let mut window: Option<Window> = None;
     loop {
         let from = directory.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || EdgeKeys::load(&from)).await;
+        let loaded = tokio::task::spawn_blocking(move || load(&from)).await;
         let error = match loaded.map_err(std::io::Error::other)? {
             Ok(keys) => {
                 if let Some(window) = window {
@@ -49,6 +50,16 @@ pub(super) async fn keys(
             () = stop.cancelled() => return Ok(None),
         }
     }
+}
+
+/// Once the keys are open, what opened others before goes, now or at the next start; not sooner, for then the file may be wrong
+/// about what opens them.
+fn load(directory: &Path) -> Result<EdgeKeys, KeyError> {
+    let keys = EdgeKeys::load(directory)?;
+    if let Err(error) = Keeper::settle(Some(&keys.keeper), directory) {
+        tracing::warn!(%error, "what opened this edge's keys before cannot be deleted yet");
+    }
+    Ok(keys)
 }
 
 /// Answers everybody that there is nothing yet, and why.

@@ -34,6 +34,8 @@ pub struct Secrets {
     pub passphrase: Option<Passphrase>,
     /// The same in a file.
     pub passphrase_file: Option<PathBuf>,
+    /// Whether the keyring's file is sealed by a key in the keychain of the user that the hub runs as.
+    pub keychain: bool,
     pub vault: Option<VaultSettings>,
     pub aws_kms: Option<AwsSettings>,
     pub gcp_kms: Option<GcpSettings>,
@@ -50,6 +52,7 @@ impl Secrets {
             keyring,
             passphrase: None,
             passphrase_file: None,
+            keychain: false,
             vault: None,
             aws_kms: None,
             gcp_kms: None,
@@ -74,6 +77,7 @@ pub(super) fn read(
     let keyring = settings.text("secrets.local.keyring").map_or(beside, |path| directory.join(path));
     let passphrase_file = settings.text("secrets.local.passphrase_file").map(|path| directory.join(path));
     let passphrase = read_passphrase(settings, passphrase_file.is_some());
+    let keychain = settings.flag("secrets.local.keychain").unwrap_or(false);
     let wanted = provider == ProviderKind::Vault || settings.has_table("secrets.vault");
     let vault = wanted.then(|| read_vault(settings, directory, variables)).flatten();
     let Clouds { aws_kms, gcp_kms, azure_keyvault } = kms::read(settings, directory, provider, variables);
@@ -83,6 +87,7 @@ pub(super) fn read(
         keyring,
         passphrase,
         passphrase_file,
+        keychain,
         vault,
         aws_kms,
         gcp_kms,
@@ -415,5 +420,6 @@ mod tests {
         assert!(parse(file, &variable).is_err(), "not both");
         let error = parse("passphrase = \"hunter2\"", &[]).unwrap_err().to_string();
         assert!(error.contains("passphrase_file") && !error.contains("hunter2"), "{error}");
+        assert!(parse("keychain = true", &[]).unwrap().keychain && !parse("", &[]).unwrap().keychain);
     }
 }

@@ -1,7 +1,8 @@
 //! The key-encryption key in a file of this machine: readable by its owner alone, written whole or not at all.
 //!
 //! The file is text: a line that names its form, then one line per key, the current one last. What is wrapped names its
-//! key, so that a new key can be added without touching what older ones wrap. With a passphrase the keys in it are sealed.
+//! key, so that a new key can be added without touching what older ones wrap. With a passphrase, or a key in the system's
+//! keychain, the keys in it are sealed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -13,11 +14,13 @@ use zeroize::Zeroizing;
 use super::provider::{KeyProvider, KeyVersion, LOCAL_FORM, ProviderError, ProviderKind};
 
 mod file;
+mod lock;
 mod passphrase;
 mod text;
 
 pub use file::{KeyringError, NewKeyring};
-use passphrase::Lock;
+use lock::Lock;
+pub use lock::Sealing;
 pub use passphrase::Passphrase;
 
 const ID_BYTES: usize = 8;
@@ -26,7 +29,7 @@ type Keys = Vec<([u8; ID_BYTES], SealKey)>;
 /// The key-encryption key, and those before it.
 pub struct LocalKeyring {
     path: PathBuf,
-    passphrase: Option<Passphrase>,
+    sealing: Sealing,
     read: RwLock<Read>,
 }
 
@@ -39,27 +42,29 @@ struct Read {
 }
 
 impl LocalKeyring {
-    /// Reads a keyring without a passphrase.
+    /// Reads a keyring that is not sealed.
     ///
     /// # Errors
     /// As [`open_locked`](Self::open_locked).
     pub fn open(path: &Path) -> Result<Self, KeyringError> {
-        Self::open_locked(path, None)
+        Self::open_locked(path, Sealing::default())
     }
 
-    /// Reads the keyring. With a passphrase, one whose keys are not sealed yet is taken too: its next rotation seals it.
+    /// Reads the keyring. One whose keys are not sealed as wanted yet is taken too: its next rotation does that.
     ///
     /// # Errors
-    /// When it is missing, malformed, readable by others, or sealed under another passphrase.
-    pub fn open_locked(path: &Path, passphrase: Option<Passphrase>) -> Result<Self, KeyringError> {
-        let read = read(path, passphrase.as_ref())?;
-        if passphrase.is_some() && read.lock.is_none() {
+    /// When it is missing, malformed, readable by others, or sealed by what cannot be had.
+    pub fn open_locked(path: &Path, sealing: Sealing) -> Result<Self, KeyringError> {
+        let read = read(path, &sealing, None)?;
+        if !sealing.is_met_by(read.lock.as_ref()) {
             tracing::warn!(
                 keyring = %path.display(),
-                "the keyring is not sealed by its passphrase yet: `llm-config-hub keys rotate` and `keys rewrap` do it"
+                "the keyring is not sealed as the settings say yet: `llm-config-hub keys rotate` and `keys rewrap` do it"
             );
         }
-        Ok(Self { path: path.to_owned(), passphrase, read: RwLock::new(read) })
+        let keyring = Self { path: path.to_owned(), sealing, read: RwLock::new(read) };
+        keyring.settle_if_needed();
+        Ok(keyring)
     }
 
     /// Reads the keyring, and creates it with a random key where there is none. For a database whose keys were wrapped
@@ -68,21 +73,24 @@ impl LocalKeyring {
     /// # Errors
     /// As [`open`](Self::open), and when it cannot be written.
     pub fn open_or_create(path: &Path) -> Result<Self, KeyringError> {
-        Self::open_or_create_locked(path, None)
+        Self::open_or_create_locked(path, Sealing::default())
     }
 
-    /// The same, with a passphrase.
+    /// The same, sealed.
     ///
     /// # Errors
     /// As [`open_locked`](Self::open_locked), and when it cannot be written.
-    pub fn open_or_create_locked(path: &Path, passphrase: Option<Passphrase>) -> Result<Self, KeyringError> {
+    pub fn open_or_create_locked(path: &Path, sealing: Sealing) -> Result<Self, KeyringError> {
         if file::is_missing(path) {
             let key = fresh_key()?;
-            let lock = passphrase.as_ref().map(Lock::fresh).transpose()?;
+            // What a keychain has is listed beside the file, by one process at a time.
+            let alone = sealing.keychain.is_some().then(|| file::lock(path)).transpose()?;
+            let lock = sealing.fresh(path)?;
             // Of two processes that start at once one's file stays.
             file::put_whole(path, &text::write(&vec![(id_of(&key), key)], lock.as_ref())?)?;
+            drop(alone);
         }
-        Self::open_locked(path, passphrase)
+        Self::open_locked(path, sealing)
     }
 
     /// A keyring of a random key that is in no file; its text can be kept.
@@ -92,10 +100,10 @@ impl LocalKeyring {
     pub fn in_memory() -> Result<Self, KeyringError> {
         let key = fresh_key()?;
         let read = Read { keys: vec![(id_of(&key), key)], lock: None, file: file::Identity::default() };
-        Ok(Self { path: PathBuf::new(), passphrase: None, read: RwLock::new(read) })
+        Ok(Self { path: PathBuf::new(), sealing: Sealing::default(), read: RwLock::new(read) })
     }
 
-    /// The text of a keyring without a passphrase, to be kept elsewhere.
+    /// The text of a keyring that is not sealed, to be kept elsewhere.
     ///
     /// # Errors
     /// When the system has no randomness.
@@ -129,6 +137,18 @@ impl LocalKeyring {
             None => self.read_again().and_then(|()| self.key(id).ok_or(KeyringError::UnknownKey))?,
         };
         Ok(open(&key, &context(name), sealed)?)
+    }
+
+    /// Whether the settings want it in the keychain, where it is not yet, or out of it again.
+    pub fn is_to_move(&self) -> bool {
+        let read = self.read();
+        let in_keychain = read.lock.as_ref().is_some_and(|lock| lock.item().is_some());
+        in_keychain != self.sealing.keychain.is_some()
+    }
+
+    /// What the keys in the file are sealed by, in words.
+    pub fn sealed_by(&self) -> &'static str {
+        self.read().lock.as_ref().map_or("not sealed", Lock::told)
     }
 
     /// Adds a key, which wraps from now on.
@@ -167,25 +187,52 @@ impl LocalKeyring {
     /// On what lies in the file now, not on what was read some time ago: another process may have added to it.
     fn change(&self, edit: impl FnOnce(&mut Keys) -> Result<(), KeyringError>) -> Result<(), KeyringError> {
         let _alone = file::lock(&self.path)?;
-        let Read { mut keys, lock, .. } = read(&self.path, self.passphrase.as_ref())?;
+        let Read { mut keys, lock, .. } = self.read_file()?;
         edit(&mut keys)?;
-        let lock = match (&self.passphrase, lock) {
-            (Some(passphrase), None) => Some(Lock::fresh(passphrase)?),
-            (_, lock) => lock,
-        };
+        let lock =
+            if self.sealing.is_met_by(lock.as_ref()) { lock } else { self.sealing.fresh(&self.path)? };
         file::replace(&self.path, &text::write(&keys, lock.as_ref())?)?;
         let file = file::Identity::of(&self.path)?;
         *self.read.write().unwrap_or_else(PoisonError::into_inner) = Read { keys, lock, file };
+        self.settle();
         Ok(())
+    }
+
+    /// Deletes what the keychain has for this keyring and nothing needs, now or when it is opened the next time. Nobody else
+    /// changes the keyring meanwhile.
+    fn settle(&self) {
+        let item = self.read().lock.as_ref().and_then(Lock::item).cloned();
+        if let Err(error) = self.sealing.items(&self.path).settle(item.as_ref()) {
+            tracing::warn!(%error, "what opened the keyring before cannot be deleted from the keychain yet");
+        }
+    }
+
+    /// After a process that was killed while it changed the keyring.
+    fn settle_if_needed(&self) {
+        let item = self.read().lock.as_ref().and_then(Lock::item).cloned();
+        if self.sealing.items(&self.path).is_settled(item.as_ref()) {
+            return;
+        }
+        // Whoever changes it now settles it, too.
+        if let Ok(_alone) = file::lock(&self.path)
+            && self.read_again().is_ok()
+        {
+            self.settle();
+        }
     }
 
     /// Takes in a file that was replaced since; the same file is not read twice.
     fn read_again(&self) -> Result<(), KeyringError> {
         if file::Identity::of(&self.path)? != self.read().file {
-            let read = read(&self.path, self.passphrase.as_ref())?;
+            let read = self.read_file()?;
             *self.read.write().unwrap_or_else(PoisonError::into_inner) = read;
         }
         Ok(())
+    }
+
+    fn read_file(&self) -> Result<Read, KeyringError> {
+        let known = self.read().lock.clone();
+        read(&self.path, &self.sealing, known.as_ref())
     }
 
     fn key(&self, id: [u8; ID_BYTES]) -> Option<SealKey> {
@@ -218,9 +265,9 @@ impl KeyProvider for LocalKeyring {
     }
 }
 
-fn read(path: &Path, passphrase: Option<&Passphrase>) -> Result<Read, KeyringError> {
+fn read(path: &Path, sealing: &Sealing, known: Option<&Lock>) -> Result<Read, KeyringError> {
     let (text, file) = file::read(path)?;
-    let (keys, lock) = text::parse(path, &text, passphrase)?;
+    let (keys, lock) = text::parse(path, &text, sealing, known)?;
     Ok(Read { keys, lock, file })
 }
 

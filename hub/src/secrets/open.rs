@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use llm_config_keychain::Keychain;
+
 use super::cloud::{Cloud, CloudError};
-use super::local::{LocalKeyring, Passphrase};
+use super::local::{LocalKeyring, Passphrase, Sealing};
 use super::provider::{KeyProvider as _, ProviderKind, Providers, wrapped_by};
 use super::vault::Vault;
 use super::{KeyringError, SecretError};
@@ -25,7 +27,7 @@ pub async fn providers_of<R: Registry>(
     make: bool,
 ) -> Result<Providers, SecretError> {
     let mark = registry.wrapped_key(KEYRING_MARK).await?;
-    let local = local(settings, mark.as_deref())?;
+    let local = local_aside(settings, mark.clone()).await?;
     let vault = settings.vault.clone().map(Vault::new).transpose().map_err(super::ProviderError::from)?;
     if let Some(vault) = vault.as_ref().filter(|_| settings.provider == ProviderKind::Vault) {
         let may_make =
@@ -75,33 +77,41 @@ pub async fn existing_providers<R: Registry>(
     providers_of(registry, settings, false).await
 }
 
+/// A passphrase costs time, and a keychain may not answer: nobody else shall wait for that.
+async fn local_aside(settings: &Secrets, mark: Option<Vec<u8>>) -> Result<Option<LocalKeyring>, SecretError> {
+    let settings = settings.clone();
+    let opened = tokio::task::spawn_blocking(move || local(&settings, mark.as_deref())).await;
+    opened.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
 /// The keyring of the settings. It is made where it is wanted and nothing was ever wrapped by one: a new key would open
 /// nothing of what an older one wrapped.
 fn local(settings: &Secrets, mark: Option<&[u8]>) -> Result<Option<LocalKeyring>, SecretError> {
     let path = &settings.keyring;
-    let passphrase = settings.passphrase()?;
+    let sealing = settings.sealing()?;
     let wrapped_here = match mark {
         Some(mark) => wrapped_by(mark)?.provider == ProviderKind::Local,
         None => false,
     };
     let wanted = settings.provider == ProviderKind::Local;
     if wanted && !wrapped_here {
-        return Ok(Some(LocalKeyring::open_or_create_locked(path, passphrase)?));
+        return Ok(Some(LocalKeyring::open_or_create_locked(path, sealing)?));
     }
     // Beside another provider it only unwraps what is left of it.
     if wanted || wrapped_here || path.exists() {
-        return Ok(Some(LocalKeyring::open_locked(path, passphrase)?));
+        return Ok(Some(LocalKeyring::open_locked(path, sealing)?));
     }
     Ok(None)
 }
 
 impl Secrets {
-    fn passphrase(&self) -> Result<Option<Passphrase>, KeyringError> {
-        match (&self.passphrase, &self.passphrase_file) {
-            (Some(passphrase), _) => Ok(Some(passphrase.clone())),
-            (None, Some(path)) => Passphrase::read(path).map(Some),
-            (None, None) => Ok(None),
-        }
+    fn sealing(&self) -> Result<Sealing, KeyringError> {
+        let passphrase = match (&self.passphrase, &self.passphrase_file) {
+            (Some(passphrase), _) => Some(passphrase.clone()),
+            (None, Some(path)) => Some(Passphrase::read(path)?),
+            (None, None) => None,
+        };
+        Ok(Sealing { passphrase, keychain: self.keychain.then(Keychain::default) })
     }
 }
 

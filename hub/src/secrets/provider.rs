@@ -21,6 +21,9 @@ pub(super) const AWS_FORM: u8 = 3;
 pub(super) const GCP_FORM: u8 = 4;
 pub(super) const AZURE_FORM: u8 = 5;
 
+/// A keychain is looked at again after this: somebody may have logged in.
+const KEYCHAIN_AFTER_S: u32 = 2;
+
 /// What can hold the key-encryption key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProviderKind {
@@ -112,6 +115,7 @@ impl ProviderError {
         match self {
             Self::Vault(error) => error.retry_after_s(),
             Self::Cloud(error) => error.retry_after_s(),
+            Self::Local(KeyringError::Keychain(error)) if error.may_pass() => Some(KEYCHAIN_AFTER_S),
             Self::Local(_) | Self::NotTheSame(_) | Self::NotConfigured(_) | Self::NotWrapped => None,
         }
     }
@@ -125,6 +129,9 @@ impl ProviderError {
             }
             Self::Cloud(error @ CloudError::Away { retry_after_s, .. }) => {
                 Some((error.to_string(), *retry_after_s))
+            }
+            Self::Local(KeyringError::Keychain(error)) if error.may_pass() => {
+                Some((error.to_string(), KEYCHAIN_AFTER_S))
             }
             Self::Vault(_)
             | Self::Cloud(_)

@@ -23,10 +23,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shared", &[]),
     ("simulations", &["shared"]),
     ("proto", &["shared"]),
-    ("hub", &["proto", "shared"]),
-    ("edge", &["proto", "shared"]),
+    ("shared/keychain", &["shared"]),
+    ("hub", &["keychain", "proto", "shared"]),
+    ("edge", &["keychain", "proto", "shared"]),
     ("simulations/live", &["proto", "shared"]),
-    ("tests", &["edge", "hub", "proto", "shared", "simulations"]),
+    ("tests", &["edge", "hub", "keychain", "proto", "shared", "simulations"]),
 ];
 /// A crate, and the only places that may name it. Tests see everything.
 const ONLY_IN: &[(&str, &[&str])] = &[
@@ -36,6 +37,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prost_types", &["proto/src"]),
     ("tonic_prost", &["proto/src"]),
     ("utoipa", &["proto/src"]),
+    ("secret_service", &["shared/keychain/src"]),
+    ("zbus", &["shared/keychain/src"]),
     ("vaultrs", &["hub/src/secrets/vault"]),
     ("rustify", &["hub/src/secrets/vault"]),
     ("reqwest", &["hub/src/rotation", "hub/src/secrets/cloud"]),

@@ -62,7 +62,7 @@ async fn a_local_keyring_conforms() {
     let folder = tempfile::tempdir().unwrap();
     conforms(&LocalKeyring::open_or_create(&folder.path().join("keyring")).unwrap()).await;
     let (path, passphrase) = (folder.path().join("sealed"), Passphrase::new("correct horse"));
-    conforms(&LocalKeyring::open_or_create_locked(&path, passphrase).unwrap()).await;
+    conforms(&LocalKeyring::open_or_create_locked(&path, passphrase.into()).unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use llm_config_tests::bao::Bao;
 use llm_config_tests::edge::Edge;
 use llm_config_tests::http::Answer;
 use llm_config_tests::hub::Hub;
-use llm_config_tests::process::{Said, program, run};
+use llm_config_tests::process::{Said, program, run_with};
 use llm_config_tests::scratch::{Scratch, copy_folder};
 use llm_config_tests::strace::Injection;
 use serde_json::json;
@@ -18,19 +18,30 @@ use super::{at, revealed, set_secret};
 
 /// `keys COMMAND` of a hub with these settings.
 pub(crate) async fn keys(config: &Path, command: &str) -> Said {
+    keys_in(&[], config, command).await
+}
+
+/// The same in an environment.
+pub(crate) async fn keys_in(environment: &[(String, String)], config: &Path, command: &str) -> Said {
     let args: [OsString; 4] = ["keys".into(), command.into(), "--config".into(), config.into()];
-    run("llm-config-hub", args).await
+    run_with("llm-config-hub", args, environment).await
 }
 
 /// How many keys each version wraps, as `keys status` says it.
 pub(crate) async fn status(config: &Path) -> BTreeMap<String, u64> {
-    let told = keys(config, "status").await.done();
+    status_in(&[], config).await
+}
+
+/// The same in an environment.
+pub(crate) async fn status_in(environment: &[(String, String)], config: &Path) -> BTreeMap<String, u64> {
+    let told = keys_in(environment, config, "status").await.done();
     let line = |line: &str| {
         let (count, rest) = line.trim().split_once(" under ")?;
         let key = rest.split("  <-").next()?.trim_end_matches(", which wraps from now on");
         Some((key.to_owned(), count.parse().ok()?))
     };
-    told.lines().map(|told| line(told).unwrap_or_else(|| panic!("{told}"))).collect()
+    let counts = told.lines().filter(|told| !told.starts_with("the local keyring is "));
+    counts.map(|told| line(told).unwrap_or_else(|| panic!("{told}"))).collect()
 }
 
 /// A hub on SQLite with a secret in every environment, and the settings of its commands.
@@ -155,7 +166,8 @@ async fn a_hub_moves_from_its_keyring_to_vault_and_back_and_survives_a_kill_at_e
 /// `keys rewrap` on copies of a stopped hub's database, each time killed at another of its writes to the disk; the next
 /// run goes on from what the last one left. Gives what wraps everything then.
 pub(crate) async fn rewrap_killed_at_every_step(scratch: &Scratch, hub: &Hub, config: &Path) -> String {
-    let total: u64 = status(config).await.values().sum();
+    let environment = &hub.environment;
+    let total: u64 = status_in(environment, config).await.values().sum();
     for nth in 1_u16.. {
         let copy = scratch.path("copy");
         copy_folder(hub.data(), &copy);
@@ -163,11 +175,11 @@ pub(crate) async fn rewrap_killed_at_every_step(scratch: &Scratch, hub: &Hub, co
         let text = std::fs::read_to_string(config).unwrap();
         let text = text.replace(original.to_str().unwrap(), database.to_str().unwrap());
         let config = scratch.file("copy.toml", &text);
-        let ended = rewrap_killed_at(&config, nth, &copy.join("trace")).await;
-        let left = status(&config).await;
+        let ended = rewrap_killed_at(environment, &config, nth, &copy.join("trace")).await;
+        let left = status_in(environment, &config).await;
         assert_eq!(left.values().sum::<u64>(), total, "nothing is lost: {left:?}");
-        keys(&config, "rewrap").await.done();
-        let after = status(&config).await;
+        keys_in(environment, &config, "rewrap").await.done();
+        let after = status_in(environment, &config).await;
         assert_eq!(after.len(), 1, "{after:?}");
         std::fs::remove_dir_all(&copy).unwrap();
         if ended {
@@ -180,10 +192,11 @@ pub(crate) async fn rewrap_killed_at_every_step(scratch: &Scratch, hub: &Hub, co
 }
 
 /// Whether it came to its end, because it makes fewer such calls.
-async fn rewrap_killed_at(config: &Path, nth: u16, trace: &Path) -> bool {
+async fn rewrap_killed_at(environment: &[(String, String)], config: &Path, nth: u16, trace: &Path) -> bool {
     let injection = Injection::kill("fdatasync,fsync,pwrite64", nth);
     let mut command: Command = injection.command(&program("llm-config-hub"), trace);
     command.args(["keys", "rewrap", "--config"]).arg(config);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let told = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     told.status.success()
 }

@@ -5,10 +5,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use llm_config_keychain::KeychainError;
 use llm_config_shared::seal::CannotOpen;
 use zeroize::Zeroizing;
 
-use super::{LocalKeyring, random, text};
+use super::{LocalKeyring, Sealing, random, text};
 
 /// A keyring is some lines; anything longer is another file.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -37,6 +38,12 @@ pub enum KeyringError {
     NeedsPassphrase { path: PathBuf },
     #[error("the passphrase does not open the keyring {path}")]
     WrongPassphrase { path: PathBuf },
+    #[error(
+        "the keyring {path} does not open with its key in the keychain: was it changed, or is it another's?"
+    )]
+    OtherItem { path: PathBuf },
+    #[error(transparent)]
+    Keychain(#[from] KeychainError),
     #[error("another process is changing the keyring {path}; run this again when it is done")]
     Busy { path: PathBuf },
     #[error("the system has no randomness")]
@@ -149,7 +156,7 @@ impl NewKeyring {
     /// # Errors
     /// When another keyring is there, or the text is none.
     pub fn write(path: &Path, text: &str) -> Result<Self, KeyringError> {
-        text::parse(path, text, None)?;
+        text::parse(path, text, &Sealing::default(), None)?;
         if put_whole(path, text)? {
             return Ok(Self { written: Some(path.to_owned()) });
         }

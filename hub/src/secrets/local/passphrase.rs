@@ -47,22 +47,21 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// The key from a passphrase, and how it came about. Its text is the latter alone.
-pub(super) struct Lock {
-    pub(super) key: SealKey,
+/// How a key comes from a passphrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Derivation {
     salt: [u8; SALT_BYTES],
     memory_kib: u32,
     passes: u32,
 }
 
-impl Lock {
-    pub(super) fn fresh(passphrase: &Passphrase) -> Result<Self, KeyringError> {
-        let salt = random()?;
-        Self::derive(passphrase, salt, MEMORY_KIB, PASSES).ok_or(KeyringError::NoRandomness)
+impl Derivation {
+    pub(super) fn fresh() -> Result<Self, KeyringError> {
+        Ok(Self { salt: random()?, memory_kib: MEMORY_KIB, passes: PASSES })
     }
 
     /// None when it is not of the form that [`fmt::Display`] gives.
-    pub(super) fn parse(text: &str, passphrase: &Passphrase) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         if words.next() != Some("argon2id") {
             return None;
@@ -74,20 +73,21 @@ impl Lock {
         let memory_kib = number("m=", MEMORY_KIB_MAX)?;
         let passes = number("t=", PASSES_MAX)?;
         let salt = STANDARD_NO_PAD.decode(words.next()?).ok()?.try_into().ok()?;
-        if words.next().is_some() { None } else { Self::derive(passphrase, salt, memory_kib, passes) }
+        words.next().is_none().then_some(Self { salt, memory_kib, passes })
     }
 
-    fn derive(passphrase: &Passphrase, salt: [u8; SALT_BYTES], memory_kib: u32, passes: u32) -> Option<Self> {
-        let params = Params::new(memory_kib, passes, 1, Some(32)).ok()?;
+    /// None when its costs are none that Argon2 takes.
+    pub(super) fn key(&self, passphrase: &Passphrase) -> Option<SealKey> {
+        let params = Params::new(self.memory_kib, self.passes, 1, Some(32)).ok()?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(passphrase.0.as_bytes(), &salt, key.as_mut_slice())
+            .hash_password_into(passphrase.0.as_bytes(), &self.salt, key.as_mut_slice())
             .ok()?;
-        Some(Self { key: SealKey::new(*key), salt, memory_kib, passes })
+        Some(SealKey::new(*key))
     }
 }
 
-impl fmt::Display for Lock {
+impl fmt::Display for Derivation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let salt = STANDARD_NO_PAD.encode(self.salt);
         write!(f, "argon2id m={} t={} {salt}", self.memory_kib, self.passes)

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use llm_config_keychain::{Keychain, KeychainError};
 
 use super::*;
 
@@ -116,7 +117,7 @@ fn a_key_that_is_added_wraps_and_another_process_finds_it() {
 fn a_passphrase_seals_the_file_and_nothing_else_opens_it() {
     let folder = folder();
     let path = folder.path().join("keyring");
-    let passphrase = |text: &str| Some(Passphrase::new(text).unwrap());
+    let passphrase = |text: &str| Sealing::from(Passphrase::new(text));
     let made = LocalKeyring::open_or_create_locked(&path, passphrase("correct horse\n")).unwrap();
     let wrapped = made.wrap("ca", b"a key").unwrap();
     let key = STANDARD_NO_PAD.encode(made.read().keys[0].1.expose());
@@ -138,10 +139,31 @@ fn a_keyring_of_before_is_sealed_when_a_key_is_added() {
     let folder = folder();
     let path = folder.path().join("keyring");
     let wrapped = LocalKeyring::open_or_create(&path).unwrap().wrap("ca", b"a key").unwrap();
-    let passphrase = || Passphrase::new("correct horse");
+    let passphrase = || Sealing::from(Passphrase::new("correct horse"));
     let keyring = LocalKeyring::open_locked(&path, passphrase()).unwrap();
     keyring.add_key().unwrap();
     assert!(matches!(LocalKeyring::open(&path), Err(KeyringError::NeedsPassphrase { .. })));
     let again = LocalKeyring::open_locked(&path, passphrase()).unwrap();
     assert_eq!(again.unwrap("ca", &wrapped).unwrap().as_slice(), b"a key");
+}
+
+#[test]
+fn a_keyring_whose_key_is_in_a_keychain_is_waited_for_and_only_that() {
+    let folder = folder();
+    let path = folder.path().join("keyring");
+    let nowhere = || Sealing::from(Keychain::at("unix:path=/nowhere/at/all"));
+    let put = |lock: &str| {
+        fs::write(&path, format!("llm-config-hub keyring 2 {lock}\nAAAA\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    put("keychain 00112233445566778899aabbccddeeff");
+    let error = LocalKeyring::open_locked(&path, nowhere()).err().unwrap();
+    assert!(matches!(error, KeyringError::Keychain(_)), "{error}");
+    put("keychain ../../etc/passwd");
+    let error = LocalKeyring::open_locked(&path, nowhere()).err().unwrap();
+    assert!(matches!(error, KeyringError::Malformed { line: 1, .. }), "{error}");
+
+    let away = |error: KeychainError| ProviderError::from(KeyringError::from(error)).away();
+    assert!(away(KeychainError::Locked).is_some_and(|(reason, _)| reason.contains("locked")));
+    assert_eq!(away(KeychainError::NotBuilt), None, "nobody waits for what never comes");
 }

@@ -1,7 +1,7 @@
 //! What is in the keyring's file, line by line.
 //!
 //! `llm-config-hub keyring 1` is followed by keys as they are; `llm-config-hub keyring 2 LOCK` by keys that are sealed,
-//! where LOCK says how the sealing key comes from the passphrase.
+//! where LOCK says where the sealing key comes from: a passphrase, or the system's keychain.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use llm_config_shared::seal::{NONCE_BYTES, SealKey, open, seal};
 use zeroize::Zeroizing;
 
 use super::file::KeyringError;
-use super::passphrase::{Lock, Passphrase};
+use super::lock::{Lock, Sealing};
 use super::{Keys, id_of, random};
 
 const PLAIN: &str = "llm-config-hub keyring 1";
@@ -19,21 +19,18 @@ const SEALED: &str = "llm-config-hub keyring 2 ";
 /// What a key in the file is bound to.
 const CONTEXT: &[u8] = b"llm-config keyring key 2";
 
-/// The keys, and how they were sealed.
+/// The keys, and how they were sealed. `known` is a lock that was opened before.
 pub(super) fn parse(
     path: &Path,
     text: &str,
-    passphrase: Option<&Passphrase>,
+    sealing: &Sealing,
+    known: Option<&Lock>,
 ) -> Result<(Keys, Option<Lock>), KeyringError> {
     let malformed = |line| KeyringError::Malformed { path: path.to_owned(), line };
     let mut lines = text.lines().enumerate();
     let (_, first) = lines.next().ok_or_else(|| malformed(1))?;
     let lock = match first.strip_prefix(SEALED) {
-        Some(said) => {
-            let passphrase =
-                passphrase.ok_or_else(|| KeyringError::NeedsPassphrase { path: path.to_owned() })?;
-            Some(Lock::parse(said, passphrase).ok_or_else(|| malformed(1))?)
-        }
+        Some(said) => Some(Lock::parse(path, said, sealing, known)?.ok_or_else(|| malformed(1))?),
         None if first == PLAIN => None,
         None => return Err(malformed(1)),
     };
@@ -42,8 +39,7 @@ pub(super) fn parse(
         let wrong = || malformed(line + 1);
         let bytes = Zeroizing::new(STANDARD_NO_PAD.decode(encoded).map_err(|_| wrong())?);
         let bytes = match &lock {
-            Some(lock) => open(&lock.key, CONTEXT, &bytes)
-                .map_err(|_| KeyringError::WrongPassphrase { path: path.to_owned() })?,
+            Some(lock) => open(&lock.key, CONTEXT, &bytes).map_err(|_| lock.refused(path))?,
             None => bytes,
         };
         let key = SealKey::from_slice(&bytes).map_err(|_| wrong())?;
