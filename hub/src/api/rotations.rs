@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use llm_config_proto::rest::error::ApiError;
 use llm_config_proto::rest::rotations::{
-    Answer, HoldingBackup, NewValueSource, PlannedSecret, RotationInfo, RotationPlan, RotationService,
-    RotationState,
+    Answer, HoldingBackup, NewValueSource, PlannedSecret, RotationPlan, RotationService, RotationState,
 };
 use llm_config_proto::rest::service::{Caller, Target};
 use llm_config_shared::access::Permission;
@@ -35,7 +34,7 @@ impl<S: Journal + Registry> RotationService for Api<S> {
         let rows = store.entries(&places).await?.value;
         let planned = policies.into_iter().zip(rows).map(|((policy, last), row)| {
             let due_at = row.and_then(|row| rotation::due_at(&policy, &row.row));
-            PlannedSecret { at: policy.at.clone(), plan: plan(policy), due_at, last: last.map(info) }
+            PlannedSecret { at: policy.at.clone(), plan: plan(policy), due_at, last }
         });
         let mut planned: Vec<PlannedSecret> = planned.collect();
         planned.sort_by_key(|secret| (secret.due_at.is_none(), secret.due_at));
@@ -90,7 +89,7 @@ impl<S: Journal + Registry> RotationService for Api<S> {
         if self.parts.store.remove_rotation_policy(&at).await? { Ok(()) } else { Err(no_plan(&at, false)) }
     }
 
-    async fn rotate(&self, caller: &Caller, target: Target) -> Answer<RotationInfo> {
+    async fn rotate(&self, caller: &Caller, target: Target) -> Answer<Rotation> {
         let at = self.writable(caller, &target).await?;
         let row = self.secret(&at).await?;
         if self.parts.store.rotation_policy(&at).await?.is_none() {
@@ -103,7 +102,7 @@ impl<S: Journal + Registry> RotationService for Api<S> {
             ));
         }
         self.parts.rotate.notify_one();
-        Ok(info(rotation))
+        Ok(rotation)
     }
 
     async fn purge(&self, caller: &Caller, target: Target, version: u64) -> Answer<Vec<HoldingBackup>> {
@@ -145,7 +144,7 @@ impl<S: Journal + Registry> RotationService for Api<S> {
         Ok(suite)
     }
 
-    async fn retire(&self, caller: &Caller, target: Target) -> Answer<RotationInfo> {
+    async fn retire(&self, caller: &Caller, target: Target) -> Answer<Rotation> {
         let at = self.writable(caller, &target).await?;
         let last = self.parts.store.rotations(&at, 1).await?.into_iter().next();
         let last = last.filter(|rotation| rotation.step == Step::Written);
@@ -156,7 +155,7 @@ impl<S: Journal + Registry> RotationService for Api<S> {
             return Err(nothing());
         }
         let done = self.parts.store.rotations(&at, 1).await?.into_iter().next();
-        done.map(info).ok_or_else(nothing)
+        done.ok_or_else(nothing)
     }
 }
 
@@ -178,7 +177,7 @@ impl<S: Journal + Registry> Api<S> {
     async fn rotation_state(&self, at: &EntryKey) -> Answer<RotationState> {
         let plan = self.parts.store.rotation_policy(at).await?.map(plan);
         let rotations = self.parts.store.rotations(at, SHOWN_MAX).await?;
-        Ok(RotationState { plan, rotations: rotations.into_iter().map(info).collect() })
+        Ok(RotationState { plan, rotations })
     }
 }
 
@@ -204,21 +203,6 @@ fn plan(policy: RotationPolicy) -> RotationPlan {
         Source::Command { name, old_value } => NewValueSource::Command { name, old_value },
     };
     RotationPlan { source, every_days: policy.every_days, grace_ms: policy.grace_ms }
-}
-
-fn info(rotation: Rotation) -> RotationInfo {
-    RotationInfo {
-        id: rotation.id,
-        step: rotation.step.as_str(),
-        by: rotation.by,
-        old_version: rotation.old_version,
-        new_version: rotation.new_version,
-        began_at: rotation.began_at,
-        written_at: rotation.written_at,
-        retire_at: rotation.retire_at,
-        retired_at: rotation.retired_at,
-        why: rotation.why,
-    }
 }
 
 fn no_plan(at: &EntryKey, needed: bool) -> ApiError {

@@ -1,15 +1,14 @@
 //! The JSON about the rotation of secrets.
 
 use llm_config_shared::limits::NAME_BYTES_MAX;
+use llm_config_shared::rotation::Rotation;
 use llm_config_shared::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::duration;
 use super::error::ApiError;
-use super::rotations::{
-    HoldingBackup, NewValueSource, PlannedSecret, RotationInfo, RotationPlan, RotationState,
-};
+use super::rotations::{HoldingBackup, NewValueSource, PlannedSecret, RotationPlan, RotationState};
 
 /// A day, unless another time is said.
 const GRACE_MS: u64 = 86_400_000;
@@ -197,20 +196,20 @@ impl From<RotationState> for RotationStateBody {
     }
 }
 
-impl From<RotationInfo> for RotationBody {
-    fn from(info: RotationInfo) -> Self {
+impl From<Rotation> for RotationBody {
+    fn from(rotation: Rotation) -> Self {
         let time = |at: Option<UnixMillis>| at.map(UnixMillis::to_rfc3339);
         Self {
-            id: info.id.to_string(),
-            step: info.step,
-            by: info.by.to_string(),
-            old_version: info.old_version,
-            new_version: info.new_version,
-            began_at: info.began_at.to_rfc3339(),
-            written_at: time(info.written_at),
-            retire_at: time(info.retire_at),
-            retired_at: time(info.retired_at),
-            why: info.why.map(|why| why.to_string()),
+            id: rotation.id.to_string(),
+            step: rotation.step.as_str(),
+            by: rotation.by.to_string(),
+            old_version: rotation.old_version,
+            new_version: rotation.new_version,
+            began_at: rotation.began_at.to_rfc3339(),
+            written_at: time(rotation.written_at),
+            retire_at: time(rotation.retire_at),
+            retired_at: time(rotation.retired_at),
+            why: rotation.why.map(|why| why.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use llm_config_shared::name::EntryKey;
+use llm_config_shared::rotation::Rotation;
 use llm_config_shared::seal::Suite;
 use llm_config_shared::time::UnixMillis;
 use uuid::Uuid;
@@ -30,28 +31,11 @@ pub enum NewValueSource {
     Command { name: Arc<str>, old_value: bool },
 }
 
-/// One rotation and how far it has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationInfo {
-    /// Also the change that it writes.
-    pub id: Uuid,
-    /// `begun`, `written`, `retired` or `failed`.
-    pub step: &'static str,
-    pub by: Arc<str>,
-    pub old_version: u64,
-    pub new_version: Option<u64>,
-    pub began_at: UnixMillis,
-    pub written_at: Option<UnixMillis>,
-    pub retire_at: Option<UnixMillis>,
-    pub retired_at: Option<UnixMillis>,
-    pub why: Option<Arc<str>>,
-}
-
 /// How a secret is rotated, and its rotations, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RotationState {
     pub plan: Option<RotationPlan>,
-    pub rotations: Vec<RotationInfo>,
+    pub rotations: Vec<Rotation>,
 }
 
 /// A secret with a plan.
@@ -62,7 +46,7 @@ pub struct PlannedSecret {
     /// When its plan rotates it next; none for plans by hand, and for secrets that are gone.
     pub due_at: Option<UnixMillis>,
     /// Its newest rotation.
-    pub last: Option<RotationInfo>,
+    pub last: Option<Rotation>,
 }
 
 /// A backup that still holds a value that was removed.
@@ -93,7 +77,7 @@ pub trait RotationService: Send + Sync + 'static {
     /// Not at all any more; 404 when it was not.
     fn remove_rotation(&self, caller: &Caller, target: Target) -> impl Future<Output = Answer<()>> + Send;
     /// Begins a rotation now; 409 when there is no plan, or one is under way.
-    fn rotate(&self, caller: &Caller, target: Target) -> impl Future<Output = Answer<RotationInfo>> + Send;
+    fn rotate(&self, caller: &Caller, target: Target) -> impl Future<Output = Answer<Rotation>> + Send;
     /// Removes the value of one version for good; which backups still hold it. 409 for the current version.
     fn purge(
         &self,
@@ -106,5 +90,5 @@ pub trait RotationService: Send + Sync + 'static {
     /// How they are sealed from now on. What was sealed stays as it is.
     fn set_suite(&self, caller: &Caller, suite: Suite) -> impl Future<Output = Answer<Suite>> + Send;
     /// The old version of the last rotation is not needed any more; 409 when that was known or nothing is written yet.
-    fn retire(&self, caller: &Caller, target: Target) -> impl Future<Output = Answer<RotationInfo>> + Send;
+    fn retire(&self, caller: &Caller, target: Target) -> impl Future<Output = Answer<Rotation>> + Send;
 }

@@ -23,7 +23,7 @@ pub struct Rules {
     pub durable_first: bool,
     /// The hybrid clock takes in what it sees.
     pub clock_receive: bool,
-    /// A stamp that is ahead of the hub is replaced from the hub's hybrid clock, not from its physical one.
+    /// A stamp that is ahead of the hub is replaced from the later of the hub's clocks, not from its physical one alone.
     pub restamp_hybrid: bool,
     /// Each feed has a vector of its own.
     pub vector_per_feed: bool,
