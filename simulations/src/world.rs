@@ -146,6 +146,7 @@ enum Event {
     OpenFailed {
         edge: usize,
         life: u32,
+        attempt: u64,
     },
     Arrives {
         stream: StreamId,
@@ -398,7 +399,7 @@ impl World {
         match event {
             Event::Act => self.act(),
             Event::Opened { stream } => self.opened(stream),
-            Event::OpenFailed { edge, life } => self.open_failed(edge, life),
+            Event::OpenFailed { edge, life, attempt } => self.open_failed(edge, life, attempt),
             Event::Arrives { stream, parcel } => self.arrives(stream, parcel),
             Event::Synced { edge, life } => self.synced(edge, life),
             Event::Recalled { edge, life } => self.recalled(edge, life),

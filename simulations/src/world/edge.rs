@@ -38,6 +38,8 @@ pub(super) struct EdgeHost {
     pub(super) disk: SimDisk,
     pub(super) view: View,
     pub(super) stream: Option<StreamId>,
+    /// How often it began, or gave up, to connect.
+    attempts: u64,
     /// Names of its writes by their numbers.
     pub(super) numbered: BTreeMap<u64, WriteId>,
     /// When this life began, and how fast its clock runs, in millionths too fast.
@@ -85,6 +87,7 @@ impl EdgeHost {
             disk: SimDisk::default(),
             view: View::default(),
             stream: None,
+            attempts: 0,
             numbered: BTreeMap::new(),
             booted_at: 0,
             drift_ppm: random_drift(rng),

@@ -11,6 +11,7 @@ use crate::world::{Event, World};
 impl World {
     /// The edge gives its stream up. A crash says nothing to the other end.
     pub(super) fn drop_stream(&mut self, edge: usize, silent: bool) {
+        self.edges[edge].attempts += 1;
         let Some(stream) = self.edges[edge].stream.take() else { return };
         if let Some(open) = self.network.stream_mut(stream) {
             open.edge_open = false;
@@ -30,10 +31,12 @@ impl World {
             Some(leader) if self.rng.random_range(0..100) < 40 => leader,
             Some(_) | None => self.rng.random_range(0..self.hubs.len()),
         };
+        self.edges[edge].attempts += 1;
+        let attempt = self.edges[edge].attempts;
         let (edge_life, hub_life) = (self.edges[edge].life, self.hubs[hub].life);
         let after = self.latency();
         if !self.hubs[hub].up || !self.network.reaches(edge, hub) {
-            return self.schedule(after + 50, Event::OpenFailed { edge, life: edge_life });
+            return self.schedule(after + 50, Event::OpenFailed { edge, life: edge_life, attempt });
         }
         if !self.is_astray(edge) {
             self.was_told_what_it_shows(edge);
@@ -43,8 +46,11 @@ impl World {
         self.schedule(after, Event::Opened { stream });
     }
 
-    pub(in crate::world) fn open_failed(&mut self, edge: usize, life: u32) -> Check {
-        if self.edges[edge].life != life { Ok(()) } else { self.edge_input(edge, Input::Disconnected) }
+    /// An attempt that was given up meanwhile, for a file or another attempt, is nobody's any more.
+    pub(in crate::world) fn open_failed(&mut self, edge: usize, life: u32, attempt: u64) -> Check {
+        let host = &self.edges[edge];
+        let current = host.life == life && host.attempts == attempt;
+        if current { self.edge_input(edge, Input::Disconnected) } else { Ok(()) }
     }
 
     pub(in crate::world) fn opened(&mut self, id: StreamId) -> Check {
