@@ -245,7 +245,10 @@ pub struct HistoryRow {
     /// What the author said about this change.
     pub message: Option<Arc<str>>,
     pub change_type: ChangeType,
+    /// The change that its author made it in.
     pub change: ChangeId,
+    /// The change of the loss, where an edge brought it back after the hub was restored.
+    pub returned_in: Option<ChangeId>,
     pub status: Status,
     /// Why it is held or denied.
     pub reason: Option<Arc<str>>,
@@ -257,4 +260,11 @@ pub struct HistoryRow {
     pub settled: Option<Settled>,
     /// Where it was admitted first, if that was in another region.
     pub origin: Option<Dot>,
+}
+
+impl HistoryRow {
+    /// The change that people find it in. Before its own was kept beside it, what was brought back had that of the loss.
+    pub fn found_in(&self) -> ChangeId {
+        self.returned_in.unwrap_or(self.change)
+    }
 }

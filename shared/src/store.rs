@@ -167,6 +167,21 @@ pub struct ChangeRow {
     pub writes: u64,
 }
 
+impl ChangeRow {
+    /// A change that is known by its writes alone: the hub lost it, and edges brought them back. None where there are none.
+    pub fn of_writes(id: ChangeId, writes: &[HistoryRow]) -> Option<Self> {
+        let first = writes.first()?;
+        Some(Self {
+            id,
+            tenant: first.at.scope.tenant.clone(),
+            created_at: first.created_at,
+            author: first.author.name.clone(),
+            message: first.message.clone(),
+            writes: writes.len() as u64,
+        })
+    }
+}
+
 /// What a change says of itself from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retold {

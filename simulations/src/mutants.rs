@@ -44,6 +44,11 @@ pub const MUTANTS: &[Mutant] = &[
         rule: "2.7 3",
         setup: Setup { held_horizon: false, ..Setup::REAL },
     },
+    Mutant {
+        name: "returned change",
+        rule: "2.7 5",
+        setup: without(Rules { returned_change: false, ..ALL }),
+    },
     Mutant { name: "held fits", rule: "2.12", setup: without(Rules { held_fits: false, ..ALL }) },
     Mutant { name: "held last", rule: "2.12", setup: without(Rules { held_last: false, ..ALL }) },
     Mutant { name: "stubs", rule: "2.8", setup: Setup { stubs: false, ..Setup::REAL } },

@@ -110,8 +110,6 @@ pub struct Truth {
     pub copied: BTreeSet<ActorId>,
     /// What namespaces do with concurrent writes.
     pub policies: Policies,
-    /// Writes that edges brought back after a loss, by the number that they have and the change that the loss is.
-    pub back: BTreeMap<(WriteId, ChangeId), WriteId>,
     /// The changes of losses, and where each cut the history.
     pub losses: BTreeMap<ChangeId, u64>,
     /// Writes whose authors' machines have to bring them back.
@@ -159,8 +157,7 @@ impl Truth {
 
     /// As which write the simulator knows what bears this number and is part of this change.
     pub fn identity(&self, number: WriteId, change: ChangeId) -> WriteId {
-        let name = self.names.get(&change).or_else(|| self.back.get(&(number, change)));
-        name.copied().unwrap_or(number)
+        self.names.get(&change).copied().unwrap_or(number)
     }
 
     /// An edge's write, as it leaves the state machine: its author knew what readers there knew, and its own writes.

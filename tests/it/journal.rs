@@ -121,6 +121,7 @@ suite! {
             a_version_is_found_once_admitted,
             a_write_that_lost_later_says_so,
             changes_hold_their_writes,
+            what_was_brought_back_is_found_in_its_own_change_and_in_that_of_the_loss,
             conflicts_and_held_writes_are_of_their_tenant,
             events_follow_the_order_of_commits,
         }

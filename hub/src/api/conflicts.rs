@@ -105,7 +105,8 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
         let row = self.visible_held(caller, id).await?;
         guard::may_write(caller, &row.at.scope.namespace)?;
         let terms = Terms { if_version: options.if_version, over_secret: options.over_secret };
-        let by_its_time = terms.if_version.is_none() && self.was_brought_back(row.change).await?;
+        let by_its_time =
+            terms.if_version.is_none() && self.changes_of_losses().await?.contains(&row.found_in());
         let secret = row.content.is_secret();
         let decision = Decision::Release { held: row.stamp.id, terms, by_its_time, secret };
         let told = format!("releases a write by {} that was held", row.author.name);

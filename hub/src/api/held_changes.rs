@@ -1,5 +1,6 @@
 //! All held writes of one change, decided as one: mostly what edges brought back after the hub was restored.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use llm_config_proto::rest::conflicts::{Answer, ChangeDecided, DecideOptions, Undecided as Left};
@@ -8,7 +9,7 @@ use llm_config_proto::rest::service::Caller;
 use llm_config_shared::entry::{Author, ChangeId, HistoryRow, Status};
 use llm_config_shared::replication::admit::{Decision, SettleSubmission, SettledNow, Terms};
 use llm_config_shared::settled::held_id;
-use llm_config_shared::store::Journal;
+use llm_config_shared::store::{Journal, Loss};
 use uuid::Uuid;
 
 use super::Api;
@@ -41,14 +42,20 @@ impl<S: Journal + Registry> Api<S> {
         let before = rows.iter().filter(|row| row.status == wanted).count() as u64;
         let mut done = ChangeDecided { change: id, wrote: None, decided: before, undecided: Vec::new() };
         let wrote = ChangeId(Uuid::now_v7());
-        let by_its_time = self.was_brought_back(id).await?;
+        let losses = self.changes_of_losses().await?;
         rows.retain(|row| row.status == Status::Held);
         for rows in rows.chunks(AT_ONCE) {
             let (mut mine, mut submissions) = (Vec::new(), Vec::new());
             for row in rows {
                 match guard::may_write(caller, &row.at.scope.namespace) {
                     Ok(()) => {
-                        submissions.push(submission(caller, row, wrote, by_its_time, options.as_ref()));
+                        submissions.push(submission(
+                            caller,
+                            row,
+                            wrote,
+                            losses.contains(&row.found_in()),
+                            options.as_ref(),
+                        ));
                         mine.push(row);
                     }
                     Err(error) => done.undecided.push(left(row, &error)),
@@ -70,10 +77,9 @@ impl<S: Journal + Registry> Api<S> {
         Ok(done)
     }
 
-    /// Whether edges brought it back after a loss: then its own time says where each write belongs.
-    pub(super) async fn was_brought_back(&self, change: ChangeId) -> Result<bool, ApiError> {
-        let losses = self.parts.store.losses().await?;
-        Ok(losses.iter().any(|loss| loss.change() == change))
+    /// The changes of what edges brought back after each loss: there the time of each write says where it belongs.
+    pub(super) async fn changes_of_losses(&self) -> Result<BTreeSet<ChangeId>, ApiError> {
+        Ok(self.parts.store.losses().await?.iter().map(Loss::change).collect())
     }
 }
 
@@ -92,7 +98,7 @@ fn submission(
         }
         None => Decision::Drop { held },
     };
-    let told = || Arc::from(format!("releases what was held in change {}", row.change.0));
+    let told = || Arc::from(format!("releases what was held in change {}", row.found_in().0));
     SettleSubmission {
         at: row.at.clone(),
         author: Author {

@@ -164,6 +164,9 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
                 .map(|row| (row.status == Status::Held).then(|| held_id(row.stamp.id).as_bytes().to_vec())),
         ),
         Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
+        Column::blobs_or_null(
+            rows.iter().map(|row| row.returned_in.map(|change| change.0.as_bytes().to_vec())),
+        ),
     ];
     expect("writes of the history", rows.len(), tx.execute_each(statements::HISTORY, columns).await?)
 }
@@ -171,6 +174,7 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
 /// Before the history, which has each write once.
 async fn withdraw<T: Transact>(tx: &mut T, withdrawn: &[WriteId]) -> Answer<()> {
     let ids: BTreeSet<&WriteId> = withdrawn.iter().collect();
+    tx.execute_each(statements::UNCOUNT, write_ids(&ids)).await?;
     expect("writes withdrawn", ids.len(), tx.execute_each(statements::WITHDRAW, write_ids(&ids)).await?)
 }
 

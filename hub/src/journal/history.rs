@@ -28,7 +28,8 @@ const OF_VERSION: Sql = Sql::same(concat!(
 const OF_CHANGE: Sql = Sql::same(concat!(
     "SELECT ",
     history_columns!(),
-    " FROM history h JOIN scope s ON s.id = h.scope WHERE h.change_id = $1 AND s.tenant = $2 ORDER BY h.id"
+    " FROM history h JOIN scope s ON s.id = h.scope
+      WHERE (h.change_id = $1 OR h.returned_in = $1) AND s.tenant = $2 ORDER BY h.id"
 ));
 const HELD: Sql = Sql::same(concat!(
     "SELECT ",
@@ -118,12 +119,11 @@ pub(super) async fn change<T: Transact>(
 ) -> Answer<Option<(ChangeRow, Vec<HistoryRow>)>> {
     let id = change.0.as_bytes().as_slice();
     let found = tx.fetch(CHANGE, vec![tenant.as_str().into(), id.into()]).await?;
-    let Some(row) = found.first() else {
-        return Ok(None);
-    };
     let writes = tx.fetch(OF_CHANGE, vec![id.into(), tenant.as_str().into()]).await?;
-    let writes = writes.iter().map(rows::history).collect::<Answer<_>>()?;
-    Ok(Some((change_row(row, tenant)?, writes)))
+    let writes: Vec<HistoryRow> = writes.iter().map(rows::history).collect::<Answer<_>>()?;
+    let known = found.first().map(|row| change_row(row, tenant)).transpose()?;
+    let row = known.or_else(|| ChangeRow::of_writes(change, &writes));
+    Ok(row.map(|row| (row, writes)))
 }
 
 fn change_row(row: &impl Cells, tenant: &Tenant) -> Answer<ChangeRow> {

@@ -32,11 +32,11 @@ macro_rules! history_columns {
         "h.key, h.version, h.hlc, h.actor, h.inc, h.ctr, h.claimed_hlc, h.kind, h.value, h.content_hash, h.author, \
          h.claimed_author, h.created_at, h.message, h.change_type, h.change_id, h.status, h.reason, h.seq, h.context, \
          h.base, s.tenant, s.environment, s.namespace, h.id, h.settled_by, h.settled_at, h.settled_change, \
-         h.settled_version, h.origin"
+         h.settled_version, h.origin, h.returned_in"
     };
 }
 /// The first column behind [`history_columns`].
-pub(super) const AFTER_HISTORY: usize = 30;
+pub(super) const AFTER_HISTORY: usize = 31;
 /// Where [`history_columns`] has the row's number for paging.
 pub(super) const HISTORY_ID: usize = 24;
 
@@ -143,6 +143,7 @@ pub(super) fn history(row: &impl Cells) -> Answer<HistoryRow> {
         message: written_or_null(row, 13)?,
         change_type: ChangeType::parse(word(14)?).ok_or_else(|| unknown(row.text(14).unwrap_or_default()))?,
         change: ChangeId(uuid(row, 15)?),
+        returned_in: row.blob_or_null(30)?.map(|_| uuid(row, 30).map(ChangeId)).transpose()?,
         status: Status::parse(word(16)?).ok_or_else(|| unknown(row.text(16).unwrap_or_default()))?,
         reason: written_or_null(row, 17)?,
         seq: row.int_or_null(18)?,

@@ -116,6 +116,10 @@ pub(super) fn page(part: wire::FollowReply, after: Option<Bookmark>) -> Parsed<R
     })
 }
 
+fn returned_in(bytes: &[u8]) -> Parsed<Option<ChangeId>> {
+    (!bytes.is_empty()).then(|| uuid("change of a loss", bytes).map(ChangeId)).transpose()
+}
+
 impl From<RegionWrite> for wire::RegionWrite {
     fn from(write: RegionWrite) -> Self {
         let RegionWrite { row, origin, metadata } = write;
@@ -145,6 +149,7 @@ impl From<RegionWrite> for wire::RegionWrite {
             message: row.message.as_deref().map(str::to_owned),
             change_type: row.change_type.as_str().to_owned(),
             change: uuid_bytes(row.change.0),
+            returned_in: row.returned_in.map_or_else(bytes::Bytes::new, |change| uuid_bytes(change.0)),
             context: Some((&row.context).into()),
             base: row.base.map(|base| base.stamp.into()),
             base_change: base_change(row.base),
@@ -187,6 +192,7 @@ impl TryFrom<wire::RegionWrite> for RegionWrite {
             message: optional_text("message", part.message)?,
             change_type: required("sort of change", ChangeType::parse(&part.change_type))?,
             change: ChangeId(uuid("change", &part.change)?),
+            returned_in: returned_in(&part.returned_in)?,
             // What became of it is judged anew where it is read.
             status: Status::Applied,
             reason: None,

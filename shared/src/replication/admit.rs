@@ -174,6 +174,7 @@ struct Entering {
     made_at: UnixMillis,
     message: Option<Arc<str>>,
     change: ChangeId,
+    returned_in: Option<ChangeId>,
     tags: Option<Vec<Arc<str>>>,
     description: Option<Arc<str>>,
     rollback: bool,
@@ -384,6 +385,7 @@ impl Planner {
             message: entering.message.clone(),
             change_type,
             change: entering.change,
+            returned_in: entering.returned_in,
             status,
             reason,
             seq,
@@ -392,22 +394,32 @@ impl Planner {
             settled: None,
             origin: entering.origin(),
         });
-        let tenant = &entering.at.scope.tenant;
-        let change = self.changes.entry((tenant.clone(), entering.change)).or_insert_with(|| ChangeRow {
-            id: entering.change,
-            tenant: tenant.clone(),
-            created_at: entering.made_at,
-            author: entering.author.name.clone(),
-            message: entering.message.clone(),
-            writes: 0,
-        });
-        change.writes += 1;
+        let (tenant, id) = (&entering.at.scope.tenant, entering.returned_in.unwrap_or(entering.change));
+        let place = (tenant.clone(), id);
+        self.changes.entry(place).or_insert_with(|| entering.begin_change()).writes += 1;
     }
 }
 
 impl Entering {
     fn origin(&self) -> Option<Dot> {
         self.known.as_ref().and_then(|known| known.origin)
+    }
+
+    /// The change that people find it in, still without writes. That of a loss is begun where the hub was restored; another
+    /// region only hears of it.
+    fn begin_change(&self) -> ChangeRow {
+        let tenant = self.at.scope.tenant.clone();
+        match self.returned_in {
+            Some(id) => newer::begin_change(tenant, id, self.made_at, newer::ELSEWHERE.into()),
+            None => ChangeRow {
+                id: self.change,
+                tenant,
+                created_at: self.made_at,
+                author: self.author.name.clone(),
+                message: self.message.clone(),
+                writes: 0,
+            },
+        }
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Rules {
     pub held_last: bool,
     /// Own writes that the hub admitted are kept for a while, for a hub that comes back from a backup of before.
     pub grace: bool,
+    /// What an edge brings back after a loss keeps the change that its author made it in.
+    pub returned_change: bool,
     /// A file from the hub is taken only if its hub had seen all that this edge was told of.
     pub carried_age: bool,
     /// A file from the hub is taken only if this edge holds what the file goes on from.
@@ -100,6 +102,7 @@ impl Rules {
         held_fits: true,
         held_last: true,
         grace: true,
+        returned_change: true,
         carried_age: true,
         carried_gap: true,
     };

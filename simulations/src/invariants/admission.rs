@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::ConflictPolicy;
-use llm_config_shared::settled::Waited;
 use llm_config_shared::stamp::{Stamp, WriteId};
 use llm_config_shared::store::Commit;
 use llm_config_shared::time::UnixMillis;
@@ -29,15 +28,18 @@ pub fn committed(truth: &mut Truth, stats: &mut Stats, commit: &Commit, wall: Un
         return Err(Violation::new("order", detail));
     }
     truth.commits += 1;
-    let_in(truth, commit);
     let mut whole: BTreeMap<ChangeId, Vec<(u64, EntryKey)>> = BTreeMap::new();
     for row in &commit.history {
+        decided(truth, stats, commit, row, wall)?;
+        if row.returned_in.is_some() {
+            // Edges bring back what they have, one by one.
+            continue;
+        }
         let other = truth.commit_of.insert(row.change, truth.commits);
-        let again = truth.copied.contains(&row.stamp.id.actor) || truth.losses.contains_key(&row.change);
+        let again = truth.copied.contains(&row.stamp.id.actor);
         if other.is_some_and(|other| other != truth.commits && !again) {
             return Err(Violation::new("order", format!("change {:?} was made twice", row.change)));
         }
-        decided(truth, stats, commit, row, wall)?;
         if let (true, Some(seq)) = (truth.atomic_changes.contains(&row.change), row.seq) {
             whole.entry(row.change).or_default().push((seq, row.at.clone()));
         }
@@ -60,7 +62,7 @@ fn decided(
     let id = truth.identity(row.stamp.id, row.change);
     let current = truth.current.get(&row.at).copied();
     let by_hub = id.actor.0 == commit.fence.shard.0;
-    let back = truth.losses.contains_key(&row.change);
+    let back = row.returned_in.is_some();
     if by_hub && !back {
         let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
         let made = Made {
@@ -102,24 +104,6 @@ fn decided(
     if row.status == Status::Applied { wins(truth, row, id) } else { Ok(()) }
 }
 
-/// What waited because of who brought it is let in under a name of the hub's once somebody else does.
-fn let_in(truth: &mut Truth, commit: &Commit) {
-    for settlement in &commit.settled {
-        let (Waited::Held(held), Some((change, version))) = (settlement.what, &settlement.settled.wrote)
-        else {
-            continue;
-        };
-        let before = truth.back.get(&(held, *change)).copied();
-        let at = before.and_then(|before| Some(truth.writes.get(&before)?.at.clone()));
-        let is_it = |row: &&HistoryRow| {
-            row.change == *change && row.version == *version && Some(&row.at) == at.as_ref()
-        };
-        if let (Some(before), Some(row)) = (before, commit.history.iter().find(is_it)) {
-            truth.back.insert((row.stamp.id, *change), before);
-        }
-    }
-}
-
 /// Every admitted write takes its entry's next version, whatever was purged in between.
 fn next_version(truth: &mut Truth, row: &HistoryRow) -> Check {
     let last = truth.versions.entry(row.at.clone()).or_default();
@@ -153,7 +137,7 @@ fn conflict(
     let Some(current) = current else { return Ok(()) };
     let (mine, theirs) = (row.stamp, current.stamp);
     let seen = truth.is_past(current.id, id);
-    let back = truth.losses.contains_key(&row.change);
+    let back = row.returned_in.is_some();
     if back && truth.is_past(id, current.id) {
         return came_late(truth, stats, row, id);
     }
@@ -169,7 +153,7 @@ fn conflict(
     }
     // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
     let renamed = mine.id.actor == theirs.id.actor && mine.id.incarnation != theirs.id.incarnation;
-    let before_cut = back && truth.is_before_cut(row.change, current.seq);
+    let before_cut = row.returned_in.is_some_and(|loss| truth.is_before_cut(loss, current.seq));
     // What had won over one of them, and what its author had seen instead, may be missing.
     let lacking = back && (truth.saw_what_is_missing(id) || truth.saw_what_is_missing(current.id));
     // What came between the two writes of one leadership met the earlier one then, and that was told.

@@ -214,11 +214,14 @@ impl State {
         change: ChangeId,
         version: usize,
     ) -> Option<(ChangeRow, Vec<HistoryRow>)> {
-        let stored = &self.changes[*self.by_change.get(&(tenant.clone(), change))?];
-        let writes = *stored.writes.at(version)?;
-        let mine = |row: &HistoryRow| row.change == change && row.at.scope.tenant == *tenant;
-        let rows = self.whole_history(version).into_iter().filter(mine).collect();
-        Some((ChangeRow { writes, ..stored.row.clone() }, rows))
+        let found = |row: &HistoryRow| row.change == change || row.returned_in == Some(change);
+        let mine = |row: &HistoryRow| found(row) && row.at.scope.tenant == *tenant;
+        let rows: Vec<HistoryRow> = self.whole_history(version).into_iter().filter(mine).collect();
+        let stored = self.by_change.get(&(tenant.clone(), change)).map(|number| &self.changes[*number]);
+        let known = stored.and_then(|stored| {
+            stored.writes.at(version).map(|writes| ChangeRow { writes: *writes, ..stored.row.clone() })
+        });
+        Some((known.or_else(|| ChangeRow::of_writes(change, &rows))?, rows))
     }
 
     /// Conflicts of a tenant, oldest first, with their numbers.

@@ -266,7 +266,12 @@ impl State {
 
     fn put_history(&mut self, commit: &Commit, version: usize) {
         for id in &commit.withdrawn {
-            self.history[self.by_write[id]].withdrawn = true;
+            let stored = &mut self.history[self.by_write[id]];
+            stored.withdrawn = true;
+            let place = (stored.row.at.scope.tenant.clone(), stored.row.found_in());
+            let writes = &mut self.changes[self.by_change[&place]].writes;
+            let before = writes.newest().copied().unwrap_or(0);
+            writes.put(version, before.saturating_sub(1));
         }
         for row in &commit.history {
             self.by_write.insert(row.stamp.id, self.history.len());

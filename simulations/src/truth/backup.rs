@@ -10,7 +10,6 @@ use llm_config_shared::name::EntryKey;
 use llm_config_shared::stamp::{ActorId, Hlc, WriteId};
 use llm_config_shared::store::Loss;
 use llm_config_shared::vector::{EpochTable, Position};
-use llm_config_shared::write::Write;
 
 use super::{Atomic, Current, Made, Truth, Winner, is_set_aside};
 
@@ -83,13 +82,9 @@ impl Truth {
         undone
     }
 
-    /// What an edge brings back belongs to the change of the loss from now on.
-    pub fn brought_back(&mut self, loss: Loss, writes: &[Write]) {
+    /// An edge brings back of this loss.
+    pub fn brought_back(&mut self, loss: Loss) {
         self.losses.insert(loss.change(), loss.cut);
-        for write in writes {
-            let name = self.identity(write.id, write.change);
-            self.back.insert((write.id, loss.change()), name);
-        }
     }
 
     /// Whether a place lies before the cut of the loss that this is the change of.

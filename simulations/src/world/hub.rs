@@ -498,7 +498,7 @@ impl World {
         }
         let Some(host) = self.hubs[hub].sessions.get(&stream) else { return Ok(()) };
         let edge = host.edge;
-        self.truth.brought_back(loss, &writes);
+        self.truth.brought_back(loss);
         let profile = self.profile(edge);
         let hand_in = HandIn {
             edge: self.actor(edge),

@@ -137,6 +137,7 @@ impl Book {
             message: odd.then(|| "why\0 not".into()),
             change_type: kind,
             change: ChangeId(Uuid::from_u128(1_000 + u128::from(self.position.seq / 3))),
+            returned_in: odd.then(|| ChangeId(Uuid::from_u128(2_000))),
             status,
             reason: None,
             seq: None,

@@ -250,10 +250,15 @@ async fn as_before<D: Dialect, E: Dialect>(journal: &Database<D>, target: &Datab
     };
     journal.snapshot().await.unwrap().read(keep).await.unwrap();
     let mut filling = target.begin_filling(23).await.unwrap();
-    let mut newer = false;
-    for dumped in all {
-        if let Dumped::Table(table) = &dumped {
-            newer = table.name.starts_with("fleet_");
+    let (mut newer, mut later_column) = (false, None);
+    for mut dumped in all {
+        match &mut dumped {
+            Dumped::Table(table) => {
+                newer = table.name.starts_with("fleet_");
+                later_column = table.columns.iter().position(|column| column.name == "returned_in");
+                later_column.map(|at| table.columns.remove(at));
+            }
+            Dumped::Row(cells) => drop(later_column.map(|at| cells.remove(at))),
         }
         if !newer {
             filling.take(dumped).await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use llm_config_shared::entry::{ChangeId, Content, Status};
 use llm_config_shared::name::{EntryKey, Key};
-use llm_config_shared::store::{Journal, Page};
+use llm_config_shared::store::{Commit, Journal, Page};
 use llm_config_shared::vector::Vector;
 use uuid::Uuid;
 
@@ -123,6 +123,39 @@ pub(super) async fn changes_hold_their_writes(journal: &Arc<impl Journal>) {
     assert!(journal.change(&acme, unknown).await.unwrap().is_none());
     let foreign = journal.change(&tenant("third"), book.history[0].change).await.unwrap();
     assert!(foreign.is_none(), "a change's id does not open another tenant's");
+}
+
+pub(super) async fn what_was_brought_back_is_found_in_its_own_change_and_in_that_of_the_loss(
+    journal: &Arc<impl Journal>,
+) {
+    let mut book = Book::begin(&**journal).await;
+    let (acme, loss) = (tenant("acme"), ChangeId(Uuid::from_u128(3_000)));
+    let brought_back = |mut commit: Commit| {
+        commit.history.iter_mut().for_each(|write| write.returned_in = Some(loss));
+        let writes = commit.history.len() as u64;
+        commit.changes.iter_mut().for_each(|change| (change.id, change.writes) = (loss, writes));
+        commit
+    };
+    let held = book.set_aside(&at("app", "a"), plain("1"), Status::Held, "lost");
+    book.put(&at("app", "b"), plain("1"));
+    let commit = brought_back(book.close());
+    journal.append(&commit).await.unwrap();
+    let (row, writes) = journal.change(&acme, loss).await.unwrap().unwrap();
+    assert_eq!((row, &writes), (commit.changes[0].clone(), &commit.history));
+    let own = commit.history[0].change;
+    let (row, found) = journal.change(&acme, own).await.unwrap().unwrap();
+    assert_eq!((row.id, row.writes, row.author), (own, 2, writes[0].author.name.clone()));
+    assert_eq!(found, writes, "the hub has lost the change itself");
+
+    // Somebody comes through whom it may be admitted.
+    book.put(&at("app", "a"), plain("1"));
+    let mut commit = brought_back(book.close());
+    (commit.history[0].stamp.id, commit.rows[0].row.stamp.id) = (held, held);
+    commit.withdrawn = vec![held];
+    journal.append(&commit).await.unwrap();
+    let (row, writes) = journal.change(&acme, loss).await.unwrap().unwrap();
+    assert_eq!((row.writes, writes.len()), (2, 2), "it counts once");
+    assert!(writes.iter().all(|write| write.status == Status::Applied));
 }
 
 pub(super) async fn conflicts_and_held_writes_are_of_their_tenant(journal: &Arc<impl Journal>) {

@@ -32,7 +32,8 @@ async fn lasts<D: Dialect>(open: impl AsyncFn() -> Database<D>) {
             "0018 rotation",
             "0020 carried",
             "0023 source",
-            "0025 fleet"
+            "0025 fleet",
+            "0026 returned"
         ]
     );
     let missing = journal.head().await.unwrap_err();

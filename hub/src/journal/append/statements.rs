@@ -54,24 +54,38 @@ pub(super) const RAISE: Sql = Sql {
 pub(super) const HISTORY: Sql = Sql {
     sqlite: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                  content_hash, author, claimed_author, created_at, message,
-                 change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin)
+                 change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin,
+                 returned_in)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                 $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+                 $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
     postgres: "INSERT INTO history (scope, key, version, hlc, actor, inc, ctr, claimed_hlc, kind, value,
                    content_hash, author, claimed_author, created_at, message,
-                   change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin)
+                   change_type, change_id, status, reason, epoch, seq, context, base, held_id, origin,
+                   returned_in)
                SELECT * FROM unnest(
                    $1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[],
                    $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[], $11::bytea[],
                    $12::bytea[], $13::bytea[], $14::bigint[], $15::bytea[], $16::text[],
                    $17::bytea[], $18::text[], $19::bytea[], $20::bigint[], $21::bigint[],
-                   $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[])",
+                   $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[])",
 };
 /// A write that is admitted after all stands in the history as that.
 pub(super) const WITHDRAW: Sql = Sql {
     sqlite: "DELETE FROM history WHERE actor = $1 AND inc = $2 AND ctr = $3 AND seq IS NULL",
     postgres: "DELETE FROM history USING unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (x, i, c)
                WHERE actor = x AND inc = i AND ctr = c AND seq IS NULL",
+};
+/// Before it goes, it is one less of the change that people find it in.
+pub(super) const UNCOUNT: Sql = Sql {
+    sqlite: "UPDATE change SET writes = writes - 1 FROM history h JOIN scope s ON s.id = h.scope
+             WHERE h.actor = $1 AND h.inc = $2 AND h.ctr = $3 AND change.tenant = s.tenant
+               AND change.id = coalesce(h.returned_in, h.change_id)",
+    postgres: "UPDATE change SET writes = writes - gone
+               FROM (SELECT s.tenant AS t, coalesce(h.returned_in, h.change_id) AS d, count(*) AS gone
+                     FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS a (x, i, c)
+                     JOIN history h ON h.actor = x AND h.inc = i AND h.ctr = c JOIN scope s ON s.id = h.scope
+                     GROUP BY 1, 2) AS w
+               WHERE tenant = t AND id = d",
 };
 pub(super) const FOLLOWING: Sql = Sql::same("UPDATE shard_head SET following = $2 WHERE shard = $1");
 pub(super) const SUPERSEDE: Sql = Sql {

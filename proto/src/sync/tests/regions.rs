@@ -35,6 +35,7 @@ pub(super) fn a_page() -> RegionPage {
         message: write.message.clone(),
         change_type,
         change: write.change,
+        returned_in: (change_type == ChangeType::Delete).then(|| ChangeId(Uuid::from_u128(77))),
         status: Status::Applied,
         reason: None,
         seq: None,

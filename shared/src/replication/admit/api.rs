@@ -238,6 +238,7 @@ impl Planner {
             made_at: self.physical,
             message: message.cloned(),
             change,
+            returned_in: None,
             tags,
             description,
             rollback,

@@ -10,20 +10,22 @@ use std::sync::Arc;
 use super::contest::Rival;
 use super::upload::{content_hash, denial, entering};
 use super::{Entering, Planner, Sealer};
-use crate::entry::{ChangeId, HistoryRow, HubRow, Status};
+use crate::entry::{ChangeId, HubRow, Status};
 use crate::feed::{Environments, Feed};
 use crate::limits::{HANDED_IN_BYTES_MAX, HANDED_IN_WRITES_MAX};
 use crate::name::{EntryKey, Environment, Subtree, Tenant};
 use crate::newer::{self, Newer, Restored, Taken, Tally};
 use crate::policy::ConflictPolicy;
-use crate::settled::{Settled, Waited};
 use crate::stamp::{ActorId, Stamp, WriteId};
 use crate::store::{ChangeRow, Frontier, PlanningRequest, Retold};
+use crate::time::UnixMillis;
 use crate::vector::{Position, Vector};
 use crate::write::{Action, HeldReason, Verdict, Write};
 
 /// Who brings changes back, to people.
 const AUTHOR: &str = "hub:restore";
+/// What such a change says of itself in other regions.
+pub(super) const ELSEWHERE: &str = "brought back by edges after the hub of another region was restored";
 
 /// One batch of writes that an edge hands in, with what the hub knows of that edge.
 #[derive(Clone, Debug)]
@@ -150,15 +152,12 @@ impl Planner {
         if let Some(known) = self.known_past.get(&write.id) {
             // Two copies of a replica may have given one number to two writes: then the first counts.
             let same = known.at == write.at && known.content == content;
-            let waits = same && restored.newer == Newer::Accept && known.change == restored.loss.change();
-            let waits = waits && known.status == Status::Held && !content.is_secret();
-            return match waits && hand_in.may_write(write) {
-                true => self.let_in(hand_in, restored, write),
-                false if same => Fate::Known,
-                false => Fate::Refused,
-            };
-        }
-        if self.known_writes.has(write.id, hash) {
+            if !same || !self.may_be_let_in(hand_in, restored, write.id) {
+                return if same { Fate::Known } else { Fate::Refused };
+            }
+            self.known_past.remove(&write.id);
+            self.withdrawn.push(write.id);
+        } else if self.known_writes.has(write.id, hash) {
             return Fate::Known;
         }
         if restored.newer == Newer::Discard {
@@ -176,7 +175,9 @@ impl Planner {
         self.name_author(restored, write.id);
         let change = restored.loss.change();
         self.begin_change(&hand_in.tenant, change, restored);
-        let mut entering = Entering { change, ..entering(write, content, hash, self.physical) };
+        let said = entering(write, content, hash, self.physical);
+        let own_change = if self.rules.returned_change { said.change } else { change };
+        let mut entering = Entering { change: own_change, returned_in: Some(change), ..said };
         let own = write.id.actor == hand_in.edge;
         if !own {
             // Whatever the hub had at the cut, this had replaced it already.
@@ -191,78 +192,20 @@ impl Planner {
         Fate::Judged(self.enter_late(&hand_in.feeds, entering, write.without_secrets, own))
     }
 
-    /// Somebody brought it who might not have written it, so it waits for a person; now comes somebody who might.
-    fn let_in(&mut self, hand_in: &HandIn, restored: &Restored, write: &Write) -> Fate {
-        let change = restored.loss.change();
-        let held = self.known_past[&write.id].clone();
-        if self.covers_secret(&held.at) || held.stamp.hlc > self.latest() {
-            return Fate::Known;
-        }
-        self.begin_change(&hand_in.tenant, change, restored);
-        let version = self.next_version(&held.at);
-        let content = held.content.clone();
-        let said = entering(write, content, held.content_hash, self.physical);
-        let entering = Entering {
-            author: said.author,
-            tags: said.tags,
-            description: said.description,
-            ..self.under_a_new_name(&held)
-        };
-        self.enter_by_its_time(entering, write.id);
-        let by = format!("edge:{}", hand_in.name).into();
-        let settled = Settled { by, at: self.physical, wrote: Some((change, version)) };
-        self.settle_waited(Waited::Held(write.id), settled);
-        Fate::Judged(Verdict::Admitted { version })
+    /// Somebody brought it who might not have written it, so it waits for a person; now comes somebody who might. It gets
+    /// its place in the history as if it had not been brought before: under another name, a hub that is restored once more
+    /// would know the same write twice.
+    fn may_be_let_in(&self, hand_in: &HandIn, restored: &Restored, id: WriteId) -> bool {
+        let Some(known) = self.known_past.get(&id) else { return false };
+        let waits = known.status == Status::Held && known.found_in() == restored.loss.change();
+        let accepted = waits && restored.newer == Newer::Accept && !known.content.is_secret();
+        let guarded = self.covers_secret(&known.at) || known.stamp.hlc > self.latest();
+        accepted && !guarded && denial(&hand_in.write, &hand_in.environments, &known.at).is_none()
     }
 
     /// Whether the entry holds a secret now.
     pub(super) fn covers_secret(&self, at: &EntryKey) -> bool {
         self.rows.get(at).is_some_and(|row| row.row.content.is_secret())
-    }
-
-    /// A held write as one of the hub's, with its own time.
-    pub(super) fn under_a_new_name(&mut self, held: &HistoryRow) -> Entering {
-        Entering {
-            at: held.at.clone(),
-            stamp: Stamp { hlc: held.stamp.hlc, id: self.hub_write_id() },
-            claimed_hlc: held.claimed_hlc,
-            content_hash: held.content.hash(),
-            content: held.content.clone(),
-            author: held.author.clone(),
-            made_at: held.created_at,
-            message: held.message.clone(),
-            change: held.change,
-            tags: None,
-            description: None,
-            rollback: false,
-            context: held.context.clone(),
-            base: held.base,
-            known: None,
-        }
-    }
-
-    /// Judges a write that was held, and now has another name, by its time. Whether it is the entry's value now.
-    pub(super) fn enter_by_its_time(&mut self, write: Entering, before: WriteId) -> bool {
-        let version = self.next_version(&write.at);
-        let Some(current) = self.rows.get(&write.at) else {
-            self.win(write, version);
-            return true;
-        };
-        let rival = Rival::of(current);
-        let late = Stamp { hlc: write.stamp.hlc, id: before };
-        let passed = has_been_seen(late, write.change, current);
-        let row = &current.row;
-        let follows = write.context.covers_dot(row.dot)
-            || write.base.is_some_and(|base| base.is(row.stamp, row.change))
-            || has_counted_past(row.stamp.id, before);
-        let wins = !passed && late > row.stamp;
-        match (wins, passed || follows) {
-            (true, true) => drop(self.win(write, version)),
-            (true, false) => drop(self.replace(write, version, rival)),
-            (false, true) => self.lose(&write, version),
-            (false, false) => drop(self.give_way(&write, version, rival)),
-        }
-        wins
     }
 
     /// A write that may come behind those that had seen it. That its author had seen the current row puts it behind that, but
@@ -296,13 +239,13 @@ impl Planner {
 
     fn begin_change(&mut self, tenant: &Tenant, id: ChangeId, restored: &Restored) {
         let created_at = self.physical;
-        self.changes.entry((tenant.clone(), id)).or_insert_with(|| ChangeRow {
-            id,
-            tenant: tenant.clone(),
-            created_at,
-            author: AUTHOR.into(),
-            message: Some(newer::message(restored.restored_at, &restored.tallies)),
-            writes: 0,
+        self.changes.entry((tenant.clone(), id)).or_insert_with(|| {
+            begin_change(
+                tenant.clone(),
+                id,
+                created_at,
+                newer::message(restored.restored_at, &restored.tallies),
+            )
         });
     }
 
@@ -330,6 +273,16 @@ impl Planner {
     }
 }
 
+/// The change of a loss, still without writes.
+pub(super) fn begin_change(
+    tenant: Tenant,
+    id: ChangeId,
+    created_at: UnixMillis,
+    message: Arc<str>,
+) -> ChangeRow {
+    ChangeRow { id, tenant, created_at, author: AUTHOR.into(), message: Some(message), writes: 0 }
+}
+
 /// Whether a write of that name can have been lost: of the hub's own only those of a leadership that is over or unknown. The
 /// names of one that goes on are still to be given.
 fn may_be_lost(restored: &Restored, id: WriteId) -> bool {
@@ -339,14 +292,14 @@ fn may_be_lost(restored: &Restored, id: WriteId) -> bool {
 }
 
 /// Whether the author of the current row is known to have seen this write.
-fn has_been_seen(late: Stamp, change: ChangeId, current: &HubRow) -> bool {
+pub(super) fn has_been_seen(late: Stamp, change: ChangeId, current: &HubRow) -> bool {
     let row = current.row.stamp;
     let followed = current.base.is_some_and(|base| base.is(late, change));
     row > late && (has_counted_past(late.id, row.id) || followed)
 }
 
 /// Whether the second is a later write of whoever made the first.
-fn has_counted_past(first: WriteId, second: WriteId) -> bool {
+pub(super) fn has_counted_past(first: WriteId, second: WriteId) -> bool {
     let same = first.actor == second.actor && first.incarnation == second.incarnation;
     same && first.counter < second.counter
 }

@@ -146,6 +146,7 @@ fn entering(write: RegionWrite) -> Entering {
         made_at: row.created_at,
         message: row.message,
         change: row.change,
+        returned_in: row.returned_in,
         tags: None,
         description: None,
         rollback: row.change_type == ChangeType::Rollback,

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::contest::Rival;
+use super::newer::{has_been_seen, has_counted_past};
 use super::{Entering, OpAction, OpRefused, Operation, Planner, Sealer, SetValue};
 use crate::entry::{Author, ChangeId, Content, HistoryRow, HubRow, Status};
 use crate::name::{EntryKey, Environment, Tenant};
 use crate::settled::{Settled, Settlement, Waited};
-use crate::stamp::WriteId;
+use crate::stamp::{Stamp, WriteId};
 use crate::store::PlanningRequest;
 
 /// One decision of one person.
@@ -209,9 +211,54 @@ impl Planner {
             change: *change,
             ..self.under_a_new_name(&row)
         };
-        let won = self.enter_by_its_time(entering, held);
+        let won = self.enter_by_its_time(entering, &row);
         let now = won.then(|| self.rows[&row.at].clone());
         Ok(self.settled_as(submission, Waited::Held(held), Some(version), now))
+    }
+
+    /// A held write as one of the hub's, with its own time.
+    fn under_a_new_name(&mut self, held: &HistoryRow) -> Entering {
+        Entering {
+            at: held.at.clone(),
+            stamp: Stamp { hlc: held.stamp.hlc, id: self.hub_write_id() },
+            claimed_hlc: held.claimed_hlc,
+            content_hash: held.content.hash(),
+            content: held.content.clone(),
+            author: held.author.clone(),
+            made_at: held.created_at,
+            message: held.message.clone(),
+            change: held.change,
+            returned_in: None,
+            tags: None,
+            description: None,
+            rollback: false,
+            context: held.context.clone(),
+            base: held.base,
+            known: None,
+        }
+    }
+
+    /// Judges a write that was held, and now has another name, by its time. Whether it is the entry's value now.
+    fn enter_by_its_time(&mut self, write: Entering, held: &HistoryRow) -> bool {
+        let version = self.next_version(&write.at);
+        let Some(current) = self.rows.get(&write.at) else {
+            self.win(write, version);
+            return true;
+        };
+        let rival = Rival::of(current);
+        let passed = has_been_seen(held.stamp, held.change, current);
+        let row = &current.row;
+        let follows = write.context.covers_dot(row.dot)
+            || write.base.is_some_and(|base| base.is(row.stamp, row.change))
+            || has_counted_past(row.stamp.id, held.stamp.id);
+        let wins = !passed && held.stamp > row.stamp;
+        match (wins, passed || follows) {
+            (true, true) => drop(self.win(write, version)),
+            (true, false) => drop(self.replace(write, version, rival)),
+            (false, true) => self.lose(&write, version),
+            (false, false) => drop(self.give_way(&write, version, rival)),
+        }
+        wins
     }
 
     fn drop_held(&mut self, submission: &SettleSubmission, held: WriteId) -> SettleOutcome {

@@ -217,6 +217,7 @@ pub(super) fn entering(
         made_at: write.made_at.min(physical),
         message: write.message.clone(),
         change: write.change,
+        returned_in: None,
         tags,
         description,
         rollback: false,

@@ -63,6 +63,7 @@ fn row(status: Status, value: &str) -> HistoryRow {
         message: None,
         change_type: ChangeType::Create,
         change: ChangeId(Uuid::nil()),
+        returned_in: None,
         status,
         reason: None,
         seq: None,

@@ -3,7 +3,6 @@
 use super::*;
 use crate::limits::HANDED_IN_WRITES_MAX;
 use crate::newer::{Newer, Restored, Taken, Tally};
-use crate::settled::Waited;
 use crate::store::Loss;
 use crate::vector::{Epoch, EpochTable};
 
@@ -101,7 +100,9 @@ fn what_is_held_is_one_change_that_says_whose_it_is() {
     let taken = give(&mut planner, &hand_in(vec![own(1, "a"), own(2, "a"), by_hub(8, 3, "b")]));
     assert_eq!(taken, Taken { held: 3, ..Taken::default() });
     let (commit, leader) = planner.finish().unwrap();
-    assert!(commit.history.iter().all(|row| row.status == Status::Held && row.change == LOSS.change()));
+    assert!(
+        commit.history.iter().all(|row| row.status == Status::Held && row.returned_in == Some(LOSS.change()))
+    );
     assert_eq!((commit.rows.len(), commit.changes.len(), commit.changes[0].writes), (0, 1, 3));
     assert!(commit.retold[0].message.ends_with("3 by e1"), "{:?}", commit.retold);
     let named: Vec<_> =
@@ -163,10 +164,42 @@ fn of_others_nothing_is_admitted_through_who_may_not_write_it_until_somebody_may
     let mut planner = after(&commit, &leader, restored(Newer::Accept));
     assert_eq!(give(&mut planner, &hand_in(brought)), Taken { admitted: 2, ..Taken::default() });
     let (commit, _) = planner.finish().unwrap();
-    let released: Vec<_> = commit.settled.iter().map(|settlement| settlement.what).collect();
-    assert_eq!(released, [own(1, "k").id, by_hub(8, 2, "k").id].map(Waited::Held));
+    let waited = [own(1, "k"), by_hub(8, 2, "k")];
+    assert_eq!(commit.withdrawn, waited.clone().map(|write| write.id), "as if they had never waited");
     let row = &commit.rows[0].row;
-    assert_eq!((row.version, row.stamp.hlc), (2, Hlc(102)), "with their own times, under names of the hub's");
+    assert_eq!((row.version, row.stamp, row.change), (2, waited[1].stamp(), waited[1].change));
+    assert!(commit.history.iter().all(|row| row.returned_in == Some(LOSS.change())));
+}
+
+/// What a reader's row of `of` says, as it comes back from there.
+fn as_brought(commit: &Commit, of: &Write) -> Write {
+    let rows = commit.rows.iter().map(|row| &row.row);
+    let row = rows.into_iter().find(|row| row.at == of.at).expect("it is the entry's value");
+    Write { id: row.stamp.id, hlc: row.stamp.hlc, change: row.change, ..of.clone() }
+}
+
+#[test]
+fn what_is_lost_a_second_time_is_still_the_write_that_its_author_made() {
+    let author_is_late = |first: &Commit, write: &Write| {
+        let mut planner = lacking(restored(Newer::Accept));
+        let brought = hand_in(vec![as_brought(first, write)]);
+        assert_eq!(give(&mut planner, &brought), Taken { admitted: 1, ..Taken::default() });
+        let (commit, leader) = planner.finish().unwrap();
+        let mut planner = after(&commit, &leader, restored(Newer::Accept));
+        assert_eq!(verdicts(&mut planner, vec![write.clone()]), [Verdict::Duplicate]);
+    };
+    let write = own(3, "k");
+    let mut planner = lacking(restored(Newer::Accept));
+    give(&mut planner, &hand_in(vec![write.clone()]));
+    author_is_late(&planner.finish().unwrap().0, &write);
+
+    // It waited first, because a reader brought it.
+    let mut planner = lacking(restored(Newer::Accept));
+    give(&mut planner, &of_reader(vec![write.clone()]));
+    let (commit, leader) = planner.finish().unwrap();
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    give(&mut planner, &hand_in(vec![write.clone()]));
+    author_is_late(&planner.finish().unwrap().0, &write);
 }
 
 #[test]
