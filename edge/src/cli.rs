@@ -11,6 +11,7 @@ mod edge;
 mod entries;
 mod exec;
 mod exit;
+mod explain;
 mod export;
 mod exposure;
 mod fleet;
@@ -78,6 +79,8 @@ enum Command {
     Rollback(versions::RollbackArgs),
     /// What differs between two versions
     Diff(versions::DiffArgs),
+    /// Why a value is what it is: every place that a reader looks in
+    Explain(explain::ExplainArgs),
     /// Changes as they happen
     Watch(watch::WatchArgs),
     /// Entries from a JSON, YAML, TOML or dotenv file, as one change
@@ -187,6 +190,7 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::History(args) => versions::history(connection, args, json).await,
         Command::Rollback(args) => versions::rollback(connection, args, json).await,
         Command::Diff(args) => versions::diff(connection, args, json).await,
+        Command::Explain(args) => explain::explain(connection, args, json).await,
         Command::Watch(args) => watch::watch(connection, args, json).await,
         Command::Import(args) => import::import(connection, args, json).await,
         Command::Export(args) => export::export(connection, args).await,
@@ -261,6 +265,7 @@ mod tests {
             "llm-config rollback app/llm model 3",
             "llm-config diff app/llm model --from 1 --to 2",
             "llm-config watch app --env prod",
+            "llm-config explain app/llm model --env prod --edge kiosk-7 --max-staleness 30s",
             "llm-config import f.json --namespace app --env prod --prune --dry-run",
             "llm-config export --namespace app --env prod --format dotenv",
             "llm-config exec --namespace app --env prod -- env -i --json",
@@ -270,6 +275,7 @@ mod tests {
             "llm-config render a.tmpl=a.conf b.tmpl=b.conf",
             "llm-config completions zsh",
             "llm-config changes",
+            "llm-config change undo 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --dry-run",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",
             "llm-config change wait 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --in-use --timeout 5m",
             "llm-config secrets expiring --within 7d",

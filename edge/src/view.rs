@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clock::Clock;
 
+mod explain;
 mod read;
 mod secrets;
 mod told;

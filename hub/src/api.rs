@@ -38,6 +38,7 @@ mod conflicts;
 mod edges;
 mod environments;
 mod events;
+mod explain;
 mod held_changes;
 mod history;
 mod list;
@@ -51,6 +52,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod undo;
 mod unsealed;
 mod write;
 

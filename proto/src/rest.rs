@@ -12,6 +12,7 @@ pub mod diff;
 pub mod duration;
 pub mod error;
 mod events;
+pub mod explain;
 pub mod extract;
 mod likely;
 mod loss_routes;
@@ -31,6 +32,7 @@ mod secret_values;
 pub mod service;
 mod sse;
 pub mod types;
+pub mod undo;
 mod value_routes;
 
 pub use sse::{EventReader, ServerEvent};

@@ -34,6 +34,16 @@ impl ChangeId {
     }
 }
 
+const UNDOINGS: Uuid = uuid::uuid!("2b7c1b52-6d0a-5a0e-8f6b-0c0a7c3e9d14");
+
+impl ChangeId {
+    /// The change that undoes this one: it follows from it (UUIDv5), so that asked twice it is one.
+    #[must_use]
+    pub fn undoing(self) -> Self {
+        Self(Uuid::new_v5(&UNDOINGS, self.0.as_bytes()))
+    }
+}
+
 /// What an entry holds at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {

@@ -65,6 +65,37 @@ pub fn first<T>(
     })
 }
 
+/// What became of a place where a reader looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// Its value is what the reader gets.
+    Used,
+    /// It has a value, and a more specific place has one too.
+    Covered,
+    /// It has a secret, which readers of this environment do not get from there.
+    SecretOfAnother,
+    Empty,
+}
+
+/// What became of each place, in order, with what it holds. `found` as for [`first`].
+pub fn explain<T>(
+    candidates: &[Candidate],
+    mut found: impl FnMut(&EntryKey) -> Option<(T, bool)>,
+) -> Vec<(Looked, Option<T>)> {
+    let mut used = false;
+    let look = |candidate: &Candidate| {
+        let Some((held, secret)) = found(&candidate.at) else { return (Looked::Empty, None) };
+        let looked = match (secret && !candidate.secrets, used) {
+            (true, _) => Looked::SecretOfAnother,
+            (false, true) => Looked::Covered,
+            (false, false) => Looked::Used,
+        };
+        used |= looked == Looked::Used;
+        (looked, Some(held))
+    };
+    candidates.iter().map(look).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,17 @@ pub(crate) enum ChangeCommand {
     },
     /// Wait until every edge has it, or until everything that uses its entries uses what it wrote
     Wait(WaitArgs),
+    /// Bring back what its entries held before, as another change; nothing, where one has another value since
+    Undo {
+        /// Its id, as `changes` and every write print it
+        id: uuid::Uuid,
+        /// Only show what would be written
+        #[arg(long)]
+        dry_run: bool,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT")]
+        message: Option<String>,
+    },
     /// Write all that is held in it, each write where its own time puts it
     Release {
         /// Its id, as `changes` prints it
@@ -101,6 +112,9 @@ pub(crate) async fn change(
             let body = release_body(*over_secret, message.as_deref());
             return decide(connection, id, "release", Some(body), json).await;
         }
+        ChangeCommand::Undo { id, dry_run, message } => {
+            return undo(connection, id, *dry_run, message.as_deref(), json).await;
+        }
         ChangeCommand::Drop { id } => return decide(connection, id, "drop", None, json).await,
     };
     let answer = connection.ask(Method::GET, &Address::new(&["changes", &id.to_string()]), None).await?;
@@ -119,6 +133,49 @@ pub(crate) async fn change(
         answer.parsed::<Receipts>()?.summary().iter().try_for_each(output::line)?;
     }
     Ok(())
+}
+
+/// Undoes a change, or shows what that would write.
+async fn undo(
+    connection: &Connection,
+    id: &uuid::Uuid,
+    dry_run: bool,
+    message: Option<&str>,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut body = serde_json::json!({ "dry_run": dry_run });
+    if let Some(message) = message {
+        body["change_description"] = message.into();
+    }
+    let address = Address::new(&["changes", &id.to_string(), "undo"]);
+    let answer = connection.ask(Method::POST, &address, Some(body.to_string())).await?;
+    if json {
+        return output::line(answer.text());
+    }
+    #[derive(Deserialize)]
+    struct Undone {
+        wrote: String,
+        entries: Vec<Back>,
+    }
+    #[derive(Deserialize)]
+    struct Back {
+        #[serde(flatten)]
+        of: Of,
+        version: Option<u64>,
+        back_to: Option<u64>,
+    }
+    let Undone { wrote, entries } = answer.parsed()?;
+    let count = output::counted(entries.len() as u64, "entry", "entries");
+    let rows = entries.into_iter().map(|Back { of, version, back_to }| {
+        let now = version.map_or_else(String::new, |version| version.to_string());
+        let holds = back_to.map_or_else(|| "no entry".to_owned(), |back_to| format!("as version {back_to}"));
+        vec![format!("{} {}", of.namespace, of.key), of.environment, now, holds]
+    });
+    output::table(&["entry", "environment", "version", "holds again"], rows)?;
+    match dry_run {
+        true => output::line(format!("would bring back {count}; nothing was written")),
+        false => output::line(format!("brought back {count} (change {wrote})")),
+    }
 }
 
 fn release_body(over_secret: bool, message: Option<&str>) -> String {

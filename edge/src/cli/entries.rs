@@ -74,7 +74,7 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    fn ask(&self, address: Address) -> Address {
+    pub(crate) fn ask(&self, address: Address) -> Address {
         address
             .with_some("max_staleness", self.max_staleness.as_deref())
             .with_some("at_least", self.at_least.as_deref())

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_config_proto::rest::error::ApiError;
+use llm_config_proto::rest::explain::{ExplainEntry, Explained};
 use llm_config_proto::rest::service::{
     Answer, Bulk, BulkResult, Call, ConfigService, DeleteEntry, Deleted, Demand, Entry, EntryPage, Events,
     Follow, GetDiff, GetEntry, GetHistory, Health, HealthStatus, ListEntries, NewValue, Past, RollbackEntry,
-    Served, SetEntry, Shown, TwoVersions, Written,
+    Served, SetEntry, Shown, Target, TwoVersions, Written,
 };
 use llm_config_shared::name::{Environment, Namespace};
 use llm_config_shared::store::Paged;
@@ -123,6 +124,19 @@ impl ConfigService for EdgeService {
             metrics::counter!("secret_access_total", "outcome" => "shown").increment(1);
         }
         Ok(found.into())
+    }
+
+    async fn explain(&self, _: &Call, request: ExplainEntry) -> Answer<Explained> {
+        if request.edge.is_some_and(|edge| edge != *self.view.edge()) {
+            let told = "an edge explains what its own readers get; ask the hub about another edge's";
+            return Err(ApiError::unprocessable(told).detail("field", "edge"));
+        }
+        let Target { namespace, key, environment } = &request.target;
+        let environment = self.environment(environment.as_ref())?;
+        self.satisfy(&request.demand, &environment, namespace).await?;
+        let explained = self.view.explain(&environment, namespace, key);
+        count("explain", explained.is_err());
+        Ok(explained?.into())
     }
 
     async fn list(&self, call: &Call, request: ListEntries) -> Answer<EntryPage> {

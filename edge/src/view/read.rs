@@ -58,13 +58,13 @@ pub enum Missing {
 }
 
 /// What stands under one key.
-enum Standing<'a> {
+pub(super) enum Standing<'a> {
     Row(&'a Arc<Row>),
     Pending { write: &'a Write, set: NewContent<'a>, under: Option<&'a Arc<Row>> },
 }
 
 /// What a pending write sets.
-struct NewContent<'a> {
+pub(super) struct NewContent<'a> {
     value: &'a Value,
     tags: Option<&'a Vec<Arc<str>>>,
     description: Option<&'a Arc<str>>,
@@ -139,7 +139,7 @@ impl View {
         Ok(answered)
     }
 
-    fn place(&self, environment: &Environment, namespace: &Namespace, key: &Key) -> EntryKey {
+    pub(super) fn place(&self, environment: &Environment, namespace: &Namespace, key: &Key) -> EntryKey {
         let scope = Scope {
             tenant: self.tenant.clone(),
             environment: environment.clone(),
@@ -167,7 +167,7 @@ impl View {
         found.map(|(at, standing)| (at.clone(), standing))
     }
 
-    fn candidates(&self, state: &State, asked: &EntryKey) -> Vec<Candidate> {
+    pub(super) fn candidates(&self, state: &State, asked: &EntryKey) -> Vec<Candidate> {
         let scope = &asked.scope;
         let layers = layers(&scope.environment, &state.environments);
         candidates(&scope.tenant, &scope.namespace, &asked.key, &layers, Some(&self.edge))
@@ -178,19 +178,15 @@ impl View {
         if state.doubted.is_empty() {
             return false;
         }
-        let lost = |at: &EntryKey| {
-            !state.rows.contains_key(at)
-                && !state.pending.contains_key(at)
-                && state.doubted.iter().any(|feed| feed.contains(at))
-        };
         if !resolve {
-            return found.is_none() && lost(asked);
+            return found.is_none() && state.may_have_lost(asked);
         }
         let places = self.candidates(state, asked);
-        places.iter().map(|place| &place.at).take_while(|at| Some(*at) != found).any(lost)
+        let before = places.iter().map(|place| &place.at).take_while(|at| Some(*at) != found);
+        before.into_iter().any(|at| state.may_have_lost(at))
     }
 
-    fn damaged(&self, state: &State) -> Missing {
+    pub(super) fn damaged(&self, state: &State) -> Missing {
         Missing::Damaged { age_ms: state.age_ms(self.clock.wall()) }
     }
 
@@ -242,7 +238,14 @@ fn without(namespace: &Namespace, top: &Namespace) -> Option<Namespace> {
 }
 
 impl State {
-    fn standing(&self, at: &EntryKey) -> Option<Standing<'_>> {
+    /// Whether there is nothing in this place, and may have been something before the replica was damaged.
+    pub(super) fn may_have_lost(&self, at: &EntryKey) -> bool {
+        !self.rows.contains_key(at)
+            && !self.pending.contains_key(at)
+            && self.doubted.iter().any(|feed| feed.contains(at))
+    }
+
+    pub(super) fn standing(&self, at: &EntryKey) -> Option<Standing<'_>> {
         let under = self.rows.get(at);
         let Some(write) = self.pending.get(at) else { return under.map(Standing::Row) };
         match &write.action {
@@ -288,7 +291,7 @@ impl State {
         rows.chain(pending.take_while(within).filter(wanted))
     }
 
-    fn entry(
+    pub(super) fn entry(
         &self,
         asked: &EntryKey,
         origin: Option<Scope>,
@@ -332,7 +335,7 @@ fn pending_metadata(write: &Write, set: &NewContent<'_>, under: Option<&Arc<Row>
 }
 
 impl Standing<'_> {
-    fn is_secret(&self) -> bool {
+    pub(super) fn is_secret(&self) -> bool {
         match self {
             Self::Row(row) => row.content.is_secret(),
             Self::Pending { .. } => false,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use llm_config_proto::rest::error::ApiError;
+use llm_config_proto::rest::explain::{ExplainEntry, Explained};
 use llm_config_proto::rest::service::{
     Answer, Bulk, BulkResult, Call, ConfigService, DeleteEntry, Deleted, Entry, EntryPage, Events, Follow,
     GetDiff, GetEntry, GetHistory, Health, HealthStatus, HubRole, ListEntries, Past, RollbackEntry, SetEntry,
@@ -22,6 +23,10 @@ const HEALTH_TIME_MAX: Duration = Duration::from_secs(2);
 impl<S: Journal + Registry> ConfigService for Api<S> {
     async fn get(&self, call: &Call, request: GetEntry) -> Answer<Entry> {
         counted("get", self.read_one(&call.caller, request).await)
+    }
+
+    async fn explain(&self, call: &Call, request: ExplainEntry) -> Answer<Explained> {
+        counted("explain", self.explain_one(&call.caller, request).await)
     }
 
     async fn list(&self, call: &Call, request: ListEntries) -> Answer<EntryPage> {

@@ -8,6 +8,7 @@ use llm_config_proto::rest::conflicts::{
 };
 use llm_config_proto::rest::error::{ApiError, ErrorKind};
 use llm_config_proto::rest::service::{Answered, Caller};
+use llm_config_proto::rest::undo::{ChangeUndone, UndoOptions};
 use llm_config_shared::entry::{Author, ChangeId, HistoryRow};
 use llm_config_shared::name::{EntryKey, Namespace};
 use llm_config_shared::policy::ConflictPolicy;
@@ -136,6 +137,15 @@ impl<S: Journal + Registry> ConflictService for Api<S> {
 
     async fn drop_change(&self, caller: &Caller, id: ChangeId) -> Answer<ChangeDecided> {
         self.decide_change(caller, id, None).await
+    }
+
+    async fn undo_change(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        options: UndoOptions,
+    ) -> Answer<Answered<ChangeUndone>> {
+        self.undo(caller, id, options).await
     }
 
     async fn policy(&self, caller: &Caller, namespace: Namespace) -> Answer<PolicyInfo> {

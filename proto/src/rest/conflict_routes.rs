@@ -22,6 +22,7 @@ use super::extract::{Names, json};
 use super::query::Query;
 use super::router::routed;
 use super::service::{Answered, Call, Caller};
+use super::undo::{ChangeUndoneBody, UndoBody};
 
 type Result<T> = std::result::Result<T, ApiError>;
 type Service<A> = State<Arc<A>>;
@@ -38,6 +39,7 @@ pub fn conflict_routes<A: ConflictService>() -> Router<Arc<A>> {
         .merge(routed::<__path_drop_held, _, Arc<A>>(drop_held::<A>))
         .merge(routed::<__path_release_change, _, Arc<A>>(release_change::<A>))
         .merge(routed::<__path_drop_change, _, Arc<A>>(drop_change::<A>))
+        .merge(routed::<__path_undo_change, _, Arc<A>>(undo_change::<A>))
         .merge(routed::<__path_get_policy, _, Arc<A>>(get_policy::<A>))
         .merge(routed::<__path_put_policy, _, Arc<A>>(put_policy::<A>))
         .merge(routed::<__path_remove_policy, _, Arc<A>>(remove_policy::<A>))
@@ -202,6 +204,24 @@ async fn drop_change<A: ConflictService>(
     caller: Caller,
 ) -> Result<Json<ChangeDecidedBody>> {
     Ok(Json(service.drop_change(&caller, ChangeId(uuid(&id)?)).await?.into()))
+}
+
+#[utoipa::path(post, path = "/api/v1/changes/{id}/undo", operation_id = "undoChange", tag = "changes",
+    params(("id" = String, Path)), request_body(content = Option<UndoBody>),
+    responses((status = 200, body = ChangeUndoneBody,
+            description = "Its entries hold again what they held before, as another change; the same again when asked again"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "Entries have another value since: nothing was undone"),
+        (status = 422, body = ErrorBody, description = "Nothing of it is any entry's value"), (status = 503, body = ErrorBody)))]
+async fn undo_change<A: ConflictService>(
+    State(service): Service<A>,
+    Names(id): Names<String>,
+    call: Call,
+) -> Result<Response> {
+    let body = &call.original.body;
+    let options = if body.is_empty() { UndoBody::default() } else { json::<UndoBody>(body)? }.parse()?;
+    let undone = service.undo_change(&call.caller, ChangeId(uuid(&id)?), options).await?;
+    Ok(told::<_, ChangeUndoneBody>(undone))
 }
 
 #[utoipa::path(get, path = "/api/v1/namespaces/{namespace}/policy", operation_id = "getPolicy", tag = "changes",

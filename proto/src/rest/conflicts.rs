@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::admin::PastOf;
 use super::error::ApiError;
 use super::service::{Answered, Caller, Past};
+use super::undo::{ChangeUndone, UndoOptions};
 
 /// Two concurrent writes of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +193,14 @@ pub trait ConflictService: Send + Sync + 'static {
         caller: &Caller,
         id: ChangeId,
     ) -> impl Future<Output = Answer<ChangeDecided>> + Send;
+
+    /// Every entry whose value the change is holds again what it held before; 409 where one has another value since, 404.
+    fn undo_change(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        options: UndoOptions,
+    ) -> impl Future<Output = Answer<Answered<ChangeUndone>>> + Send;
 
     /// What holds in a namespace.
     fn policy(

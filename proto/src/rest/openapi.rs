@@ -14,7 +14,7 @@ use super::{
     paths(
         router::health,
         value_routes::get_entry, value_routes::put_entry, value_routes::post_entry, value_routes::delete_entry,
-        value_routes::list_entries, value_routes::history, value_routes::rollback, value_routes::diff,
+        value_routes::list_entries, value_routes::explain, value_routes::history, value_routes::rollback, value_routes::diff,
         value_routes::bulk, value_routes::events, value_routes::metrics,
     ),
     components(schemas(types::ClashBody, types::HeldEventBody, types::ExpiryEventBody)),
@@ -59,6 +59,7 @@ struct Values;
     conflict_routes::drop_held,
     conflict_routes::release_change,
     conflict_routes::drop_change,
+    conflict_routes::undo_change,
     conflict_routes::get_policy,
     conflict_routes::put_policy,
     conflict_routes::remove_policy,

@@ -18,6 +18,7 @@ use tokio_stream::Stream;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::explain::{ExplainEntry, Explained};
 use super::receipts::ExpiringSecret;
 
 mod bulk;
@@ -382,6 +383,8 @@ pub type Answer<T> = Result<Served<T>, ApiError>;
 pub trait ConfigService: Send + Sync + 'static {
     /// One entry; 404 says when an inherited value exists.
     fn get(&self, call: &Call, request: GetEntry) -> impl Future<Output = Answer<Entry>> + Send;
+    /// Every place where a reader looks for the entry, and what it holds.
+    fn explain(&self, call: &Call, request: ExplainEntry) -> impl Future<Output = Answer<Explained>> + Send;
     /// Entries of a namespace, in the order of (namespace, key).
     fn list(&self, call: &Call, request: ListEntries) -> impl Future<Output = Answer<EntryPage>> + Send;
     /// Creates or replaces.

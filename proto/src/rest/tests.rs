@@ -12,6 +12,7 @@ use llm_config_shared::entry::{Author, ChangeId, ChangeType, Metadata, Status};
 use llm_config_shared::limits::VALUE_BYTES_MAX;
 use llm_config_shared::name::{EntryKey, Environment, Tenant};
 use llm_config_shared::replication::frame::Response;
+use llm_config_shared::resolve::Looked;
 use llm_config_shared::store::{Event, Paged};
 use llm_config_shared::time::UnixMillis;
 use llm_config_shared::value::Value;
@@ -21,6 +22,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::explain::{ExplainEntry, Explained, Found, Place};
 use super::service::*;
 use super::*;
 
@@ -92,6 +94,16 @@ impl ConfigService for OneEntry {
         let value = held.as_ref().ok_or_else(|| ApiError::not_found("no such entry"))?;
         let freshness = Freshness { age_ms: 12, source: Source::Replica };
         Ok(Answered::new(entry(at, value, request.reveal)).at(vector()).fresh(freshness).into())
+    }
+
+    async fn explain(&self, call: &Call, request: ExplainEntry) -> Answer<Explained> {
+        let at = at(call, &request.target)?;
+        let held = self.0.lock().unwrap();
+        let held = held.as_ref().map(|value| entry(at.clone(), value, false));
+        let place = |found: Found, entry| Place { at: at.clone(), found, entry };
+        let looked = if held.is_some() { Looked::Used } else { Looked::Empty };
+        let places = vec![place(Found::NotReceived, None), place(Found::Looked(looked), held)];
+        Ok(Answered::new(Explained { at, edge: request.edge, places }).into())
     }
 
     async fn list(&self, call: &Call, request: ListEntries) -> Answer<EntryPage> {

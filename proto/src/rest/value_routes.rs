@@ -9,13 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
-use llm_config_shared::name::{Key, Namespace, Subtree};
+use llm_config_shared::name::{EdgeName, Key, Namespace, Subtree};
 use llm_config_shared::store::Page;
 
 use super::answer::{ErrorBody, json_text, more, respond, tagged};
 use super::diff::PatchOperation;
 use super::error::{ApiError, ErrorKind};
 use super::events::event_stream;
+use super::explain::{ExplainEntry, ExplainedBody};
 use super::extract::{Names, json};
 use super::likely::looks_like_a_secret;
 use super::position;
@@ -48,6 +49,7 @@ pub fn value_routes<S: ConfigService>() -> Router<Arc<S>> {
         .merge(routed::<__path_post_entry, _, Arc<S>>(put_entry::<S>))
         .merge(routed::<__path_delete_entry, _, Arc<S>>(delete_entry::<S>))
         .merge(routed::<__path_list_entries, _, Arc<S>>(list_entries::<S>))
+        .merge(routed::<__path_explain, _, Arc<S>>(explain::<S>))
         .merge(routed::<__path_history, _, Arc<S>>(history::<S>))
         .merge(routed::<__path_rollback, _, Arc<S>>(rollback::<S>))
         .merge(routed::<__path_diff, _, Arc<S>>(diff::<S>))
@@ -285,6 +287,28 @@ fn parse_cursor(cursor: &str) -> Result<(Namespace, Key)> {
     let parsed = (Namespace::parse(namespace), Key::parse(key));
     let (Ok(namespace), Ok(key)) = parsed else { return Err(invalid()) };
     Ok((namespace, key))
+}
+
+#[utoipa::path(get, path = "/api/v1/configs/{namespace}/{key}/explain", operation_id = "explainEntry", tag = "values",
+    params(("namespace" = String, Path), ("key" = String, Path), ("env" = Option<String>, Query),
+        ("edge" = Option<String>, Query, description = "As readers at this edge get it; a hub knows of all"),
+        ("at_least" = Option<String>, Query), ("max_staleness" = Option<String>, Query)),
+    responses((status = 200, body = ExplainedBody, description = "Where a reader looks, whether or not there is anything"),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn explain<S: ConfigService>(
+    State(service): Service<S>,
+    Names(names): Pair,
+    mut query: Query,
+    call: Call,
+) -> Result {
+    let request = ExplainEntry {
+        target: target(names, &mut query)?,
+        edge: query.parsed("edge", EdgeName::parse)?,
+        demand: demand(&mut query)?,
+    };
+    query.end()?;
+    let served = service.explain(&call, request).await?;
+    Ok(respond(served, |explained| Json(ExplainedBody::from(explained)).into_response()))
 }
 
 #[utoipa::path(get, path = "/api/v1/configs/{namespace}/{key}/history", operation_id = "getHistory", tag = "values",
