@@ -19,6 +19,7 @@ mod follow;
 mod hygiene;
 mod import;
 mod inherited;
+mod login;
 mod offline_limit;
 mod output;
 mod pace;
@@ -29,9 +30,11 @@ mod rekey;
 mod render;
 mod secrets;
 mod target;
+mod typed;
 mod versions;
 mod wait;
 mod watch;
+mod whole_file;
 
 use std::process::ExitCode;
 
@@ -120,6 +123,10 @@ enum Command {
     Edge(edge::EdgeCommand),
     /// What a shell needs to complete commands: eval "$(llm-config completions bash)"
     Completions { shell: Shell },
+    /// Remember a hub and an API token, for commands that name nothing while no edge runs here
+    Login(login::LoginArgs),
+    /// Forget them
+    Logout,
     /// How what you talk to is doing
     Status,
     /// What is wrong, and what to do about it
@@ -153,6 +160,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     if let Command::Edge(command) = &cli.command {
         return edge::run(command, &cli.target, cli.json).map(|()| ExitCode::SUCCESS);
     }
+    if let Command::Logout = &cli.command {
+        return login::logout(cli.json).map(|()| ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(ask(cli))
 }
@@ -167,6 +177,9 @@ fn completions(shell: Shell) -> String {
 async fn ask(cli: &Cli) -> Result<ExitCode, Failure> {
     if let Command::Doctor = &cli.command {
         return doctor::doctor(&cli.target, cli.json).await.map(|()| ExitCode::SUCCESS);
+    }
+    if let Command::Login(args) = &cli.command {
+        return login::login(args, &cli.target, cli.json).await.map(|()| ExitCode::SUCCESS);
     }
     let target = target::resolve(&cli.target, &Surroundings::real())?;
     output::hint(format!("→ {target}"));
@@ -206,6 +219,8 @@ async fn answer(connection: &Connection, command: &Command, json: bool) -> Resul
         Command::Edge(_)
         | Command::Receipt(_)
         | Command::Doctor
+        | Command::Login(_)
+        | Command::Logout
         | Command::Exec(_)
         | Command::ExecStep(_)
         | Command::Render(_)
@@ -274,6 +289,8 @@ mod tests {
             "llm-config render a.tmpl --out a.conf -n app -e prod --mode 0640 --watch --command true --splay 1m",
             "llm-config render a.tmpl=a.conf b.tmpl=b.conf",
             "llm-config completions zsh",
+            "llm-config login https://h:8443 --ca c.pem --token-file t",
+            "llm-config logout --json",
             "llm-config changes",
             "llm-config change undo 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42 --dry-run",
             "llm-config change show 0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42",

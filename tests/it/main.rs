@@ -40,6 +40,7 @@ mod keychain;
 mod kills;
 #[cfg(feature = "kms")]
 mod kms;
+mod login;
 mod long_absence;
 mod lost;
 mod memory;

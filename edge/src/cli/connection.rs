@@ -1,7 +1,5 @@
 //! One way to talk to an edge and to a hub: the REST API, with failures in words that say what to do.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use llm_config_edge::authorities::{self, NoAuthorities};
@@ -11,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::address::Address;
 use super::exit::{self, Failure};
-use super::target::Target;
+use super::target::{Authority, Target};
 
 /// An answer that says yes.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ impl Connection {
                 let client = if url.starts_with("http://") {
                     Client::http(url, Some(&token))
                 } else {
-                    Client::https(url, &authorities(ca.as_deref())?, Some(&token))
+                    Client::https(url, &authorities(ca.as_ref())?, Some(&token))
                 };
                 client.map_err(|error| Failure::usage(error.to_string()))?
             }
@@ -166,8 +164,17 @@ impl Connection {
     }
 }
 
-fn authorities(ca: Option<&Path>) -> Result<String, Failure> {
-    authorities::pem(ca).map_err(|error| match error {
+/// Those that a hub's certificate is checked with, as PEM: its own, or the system's.
+///
+/// # Errors
+/// When there are none, or they cannot be read.
+pub(crate) fn authorities(own: Option<&Authority>) -> Result<String, Failure> {
+    let file = match own {
+        Some(Authority::Text(pem)) => return Ok(pem.clone()),
+        Some(Authority::File(path)) => Some(path.as_path()),
+        None => None,
+    };
+    authorities::pem(file).map_err(|error| match error {
         NoAuthorities::None => Failure::usage(format!("{error}; give the hub's with --ca FILE")),
         NoAuthorities::File { .. } => Failure::usage(error.to_string()),
     })

@@ -180,11 +180,7 @@ fn at_hand(target: &Target) -> Vec<Finding> {
                     open.then(|| Finding::doubtful(what, "chmod 600 it"))
                 }));
             }
-            if url.starts_with("http://")
-                && !["http://127.", "http://localhost", "http://[::1]"]
-                    .iter()
-                    .any(|near| url.starts_with(near))
-            {
+            if !target::is_safe(url) {
                 findings.push(Finding::bad(
                     "the token would travel in clear",
                     "use https:// for a hub that is not here",

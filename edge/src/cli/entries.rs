@@ -1,6 +1,5 @@
 //! Values: get, set, list, delete.
 
-use std::io::{IsTerminal, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
@@ -16,7 +15,7 @@ use serde_json::value::RawValue;
 use super::address::Address;
 use super::connection::{Answer, Connection};
 use super::exit::Failure;
-use super::output;
+use super::{output, typed};
 
 /// The entry that a command is about.
 #[derive(Clone, Debug, clap::Args)]
@@ -334,34 +333,13 @@ pub(crate) fn told_write(answer: &Answer, place: &Place, json: bool, verb: &str)
 /// The text of the value: from the command line, from stdin, or asked for without an echo.
 fn value_text(args: &SetArgs) -> Result<String, Failure> {
     match args.value.as_deref() {
-        Some("-") => stdin_text(),
+        Some("-") => typed::stdin_text(),
         Some(text) => Ok(text.to_owned()),
         None if !args.secret => {
             Err(Failure::usage("the value is missing; give it behind the key, or `-` to read stdin"))
         }
-        None if std::io::stdin().is_terminal() => {
-            let terminal = console::Term::stderr();
-            let failed = |error| Failure::failed(format!("cannot read from the terminal: {error}"));
-            terminal
-                .write_str(&format!("secret for {} {}: ", args.place.namespace, args.place.key))
-                .map_err(failed)?;
-            let text = terminal.read_secure_line().map_err(failed)?;
-            if text.is_empty() { Err(Failure::usage("nothing was typed; nothing was set")) } else { Ok(text) }
-        }
-        None => stdin_text(),
+        None => typed::hidden(&format!("secret for {} {}: ", args.place.namespace, args.place.key)),
     }
-}
-
-/// Stdin whole, without the line end that every editor and `echo` leave.
-fn stdin_text() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::usage(format!("stdin is not text: {error}")))?;
-    let cut =
-        text.strip_suffix('\n').map_or(text.len(), |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
-    text.truncate(cut);
-    Ok(text)
 }
 
 fn as_text(text: &str) -> Result<Value, Failure> {

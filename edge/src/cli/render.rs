@@ -1,7 +1,6 @@
 //! Render: files from templates, whole or not at all, kept up to date, and a command that is told of it.
 
 mod command;
-mod file;
 mod filters;
 mod source;
 mod template;
@@ -19,7 +18,7 @@ use super::hygiene;
 use super::output;
 use super::pace::{PaceArgs, Settling, length};
 use super::reading::{Reader, patiently};
-use super::receipt;
+use super::{receipt, whole_file};
 use template::{Read, Rendering};
 
 /// Pause before what went wrong is tried again without anything having changed.
@@ -48,7 +47,7 @@ pub(crate) struct RenderArgs {
     #[arg(long, short, value_name = "ENV", value_parser = entries::environment)]
     env: Option<String>,
     /// Who may read the file, in octal
-    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = file::mode)]
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = whole_file::mode)]
     mode: u32,
     /// Wait this long at the start for an edge that does not answer or has no data yet
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = length)]
@@ -155,7 +154,7 @@ impl Work<'_> {
         let mut round = Round::default();
         for pair in &self.pairs {
             let rendered = self.rendering.render(&pair.template, &mut round.read).await;
-            let written = rendered.and_then(|text| file::replace(&pair.out, &text, self.args.mode));
+            let written = rendered.and_then(|text| whole_file::replace(&pair.out, &text, self.args.mode));
             match written {
                 Ok(true) => {
                     output::hint(format!("wrote {}", pair.out.display()));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
+use super::login;
 
 /// Flags that say where a command goes. Without them the environment decides, then the system's own edge.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -64,7 +65,15 @@ impl Token {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Edge { socket: PathBuf },
-    Hub { url: String, token: Token, ca: Option<PathBuf> },
+    Hub { url: String, token: Token, ca: Option<Authority> },
+}
+
+/// The certificate authority of a hub, where it is the hub's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Authority {
+    File(PathBuf),
+    /// PEM.
+    Text(String),
 }
 
 impl fmt::Display for Target {
@@ -81,6 +90,8 @@ pub(crate) struct Surroundings {
     pub(crate) variables: fn(&str) -> Option<String>,
     /// Sockets where an edge of this machine listens, first choice first.
     pub(crate) sockets: Vec<PathBuf>,
+    /// Where the hub that was logged in to is remembered.
+    pub(crate) login: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -91,7 +102,8 @@ impl Surroundings {
             .extend([Path::new("/var/lib/llm-config").join("edge.sock"), default_data().join("edge.sock")]);
         sockets.dedup();
         sockets.retain(|socket| socket.exists());
-        Self { variables: |name| std::env::var(name).ok().filter(|text| !text.is_empty()), sockets }
+        let variables = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        Self { variables, sockets, login: login::file(variables) }
     }
 }
 
@@ -126,9 +138,13 @@ pub(crate) fn resolve(args: &TargetArgs, around: &Surroundings) -> Result<Target
     if let Some(socket) = around.sockets.first() {
         return Ok(Target::Edge { socket: socket.clone() });
     }
+    if let Some(hub) = around.login.as_deref().map_or(Ok(None), login::remembered)? {
+        return Ok(hub);
+    }
     Err(Failure::usage(
-        "no edge runs here and no hub is named; start one with `llm-config edge run`, or give --socket PATH, or --hub \
-         URL with --token-file FILE (or LLM_CONFIG_SOCKET, or LLM_CONFIG_HUB with LLM_CONFIG_TOKEN)",
+        "no edge runs here and no hub is named; start one with `llm-config edge run`, or `llm-config login` to a hub, or \
+         give --socket PATH, or --hub URL with --token-file FILE (or LLM_CONFIG_SOCKET, or LLM_CONFIG_HUB with \
+         LLM_CONFIG_TOKEN)",
     ))
 }
 
@@ -172,7 +188,11 @@ fn from_variables(args: &TargetArgs, around: &Surroundings) -> Result<Option<Tar
     }
 }
 
-fn hub(url: &str, args: &TargetArgs, around: &Surroundings) -> Result<Target, Failure> {
+/// The address of a hub, checked: scheme, host and perhaps a port, without the slash that people leave behind it.
+///
+/// # Errors
+/// When it is anything else.
+pub(crate) fn hub_address(url: &str) -> Result<&str, Failure> {
     let url = url.trim_end_matches('/');
     let bad = |why: &str| Failure::usage(format!("{url} is no hub address: {why}; write https://HOST:PORT"));
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -184,6 +204,17 @@ fn hub(url: &str, args: &TargetArgs, around: &Surroundings) -> Result<Target, Fa
     if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) {
         return Err(bad("it is more than a host and a port"));
     }
+    Ok(url)
+}
+
+/// Whether a token may be sent there: encrypted, or never leaving this machine.
+pub(crate) fn is_safe(url: &str) -> bool {
+    let near = ["http://127.", "http://localhost", "http://[::1]"];
+    url.starts_with("https://") || near.iter().any(|near| url.starts_with(near))
+}
+
+fn hub(url: &str, args: &TargetArgs, around: &Surroundings) -> Result<Target, Failure> {
+    let url = hub_address(url)?;
     let token = match (&args.token_file, (around.variables)("LLM_CONFIG_TOKEN")) {
         (Some(file), _) => Token::File(file.clone()),
         (None, Some(text)) => Token::Text(text),
@@ -195,7 +226,7 @@ fn hub(url: &str, args: &TargetArgs, around: &Surroundings) -> Result<Target, Fa
         }
     };
     let ca = args.ca.clone().or_else(|| (around.variables)("LLM_CONFIG_CA").map(PathBuf::from));
-    Ok(Target::Hub { url: url.to_owned(), token, ca })
+    Ok(Target::Hub { url: url.to_owned(), token, ca: ca.map(Authority::File) })
 }
 
 #[cfg(test)]
@@ -212,7 +243,7 @@ mod tests {
     }
 
     fn around(variables: fn(&str) -> Option<String>, sockets: &[&str]) -> Surroundings {
-        Surroundings { variables, sockets: sockets.iter().map(PathBuf::from).collect() }
+        Surroundings { variables, sockets: sockets.iter().map(PathBuf::from).collect(), login: None }
     }
 
     fn socket(path: &str) -> Target {
@@ -232,6 +263,12 @@ mod tests {
         assert_eq!(resolve(&bare, &around(hub_and_token, &["/system"])).unwrap(), hub);
         assert_eq!(resolve(&bare, &around(socket_only, &["/system"])).unwrap(), socket("/var"));
         assert_eq!(resolve(&bare, &around(none, &["/system", "/user"])).unwrap(), socket("/system"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hub.json");
+        super::super::whole_file::replace(&file, r#"{"hub":"https://h:1","token":"t"}"#, 0o600).unwrap();
+        let logged_in = |sockets| Surroundings { login: Some(file.clone()), ..around(none, sockets) };
+        assert_eq!(resolve(&bare, &logged_in(&["/system"])).unwrap(), socket("/system"));
+        assert_eq!(resolve(&bare, &logged_in(&[])).unwrap(), hub);
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use super::super::exit::Failure;
+use super::exit::Failure;
 
 /// `0600`
 ///
 /// # Errors
 /// When it is no mode of a file.
-pub(super) fn mode(text: &str) -> Result<u32, String> {
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok();
     mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "give a mode in octal, as 0600 or 0640".into())
 }
@@ -20,7 +20,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// When it cannot be written: then it is as it was.
-pub(super) fn replace(path: &Path, content: &str, mode: u32) -> Result<bool, Failure> {
+pub(crate) fn replace(path: &Path, content: &str, mode: u32) -> Result<bool, Failure> {
     written(path, content, mode)
         .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
 }
