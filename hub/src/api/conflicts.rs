@@ -175,7 +175,7 @@ impl Undecided {
             Self::Other(error) => return error,
         };
         match refused {
-            SettleRefused::Missing => no_conflict(conflict.id),
+            SettleRefused::Missing | SettleRefused::Admitted => no_conflict(conflict.id),
             SettleRefused::Otherwise(settled) => {
                 ApiError::conflict(format!("the conflict was restored by {}", told(&settled)))
                     .detail("state", ConflictState::of(Some(&settled)).as_str())
@@ -198,6 +198,11 @@ impl Undecided {
         };
         match refused {
             SettleRefused::Missing => no_held(held_id(row.stamp.id)),
+            SettleRefused::Admitted => {
+                let told =
+                    "another edge brought the write, and it was admitted; there is nothing left to decide";
+                ApiError::conflict(told).detail("status", row.status.as_str())
+            }
             SettleRefused::Otherwise(settled) => {
                 let how = if settled.wrote.is_some() { "released" } else { "dropped" };
                 ApiError::conflict(format!("the write was {how} by {}", told(&settled))).detail("status", how)

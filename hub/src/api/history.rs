@@ -45,6 +45,7 @@ impl<S: Journal + Registry> Api<S> {
             told: row.content.told(),
             purged: row.content.is_purged(),
             change: row.found_in(),
+            made_in: row.returned_in.map(|_| row.change),
             version: row.version,
             author: row.author,
             created_at: row.created_at,

@@ -159,10 +159,11 @@ async fn put_history<T: Transact>(tx: &mut T, numbers: &Numbers, commit: &Commit
         Column::ints_or_null(rows.iter().map(|row| row.seq)),
         Column::blobs(rows.iter().map(|row| encoding::vector(&row.context))),
         Column::blobs_or_null(rows.iter().map(|row| row.base.as_ref().map(encoding::base))),
-        Column::blobs_or_null(
-            rows.iter()
-                .map(|row| (row.status == Status::Held).then(|| held_id(row.stamp.id).as_bytes().to_vec())),
-        ),
+        Column::blobs_or_null(rows.iter().map(|row| {
+            // Whoever looks for what waited finds what became of it.
+            let waits = row.status == Status::Held || commit.withdrawn.contains(&row.stamp.id);
+            waits.then(|| held_id(row.stamp.id).as_bytes().to_vec())
+        })),
         Column::blobs_or_null(rows.iter().map(|row| row.origin.map(encoding::dot))),
         Column::blobs_or_null(
             rows.iter().map(|row| row.returned_in.map(|change| change.0.as_bytes().to_vec())),

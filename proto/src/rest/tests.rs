@@ -75,6 +75,7 @@ fn past(value: &str) -> Past {
         message: Some("why".into()),
         change_type: ChangeType::Update,
         change: ChangeId(Uuid::from_u128(5)),
+        made_in: None,
         status: Status::SupersededConcurrent,
         reason: None,
         settled: None,

@@ -186,6 +186,10 @@ pub(super) struct PastBody {
     change_type: &'static str,
     /// The change that it belongs to.
     change: String,
+    /// The change that its author made it in, where an edge brought it back after the hub was restored: then `change` is all that
+    /// came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_in: Option<String>,
     /// `applied`, `superseded_concurrent`, `held`, `released`, `dropped` or `denied`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +214,7 @@ impl From<Past> for PastBody {
             change_description: past.message.map(|text| text.to_string()),
             change_type: past.change_type.as_str(),
             change: past.change.0.to_string(),
+            made_in: past.made_in.map(|change| change.0.to_string()),
             status: past.status.as_str(),
             reason: past.reason.map(|text| text.to_string()),
             resolution: past.settled.map(ResolutionBody::from),

@@ -275,12 +275,14 @@ impl State {
     }
 
     pub(super) fn held_write(&self, tenant: &Tenant, id: Uuid, version: usize) -> Option<HistoryRow> {
+        let waited = |row: &HistoryRow| {
+            let withdrawn =
+                self.history.iter().any(|known| known.withdrawn && known.row.stamp.id == row.stamp.id);
+            withdrawn || matches!(row.status, Status::Held | Status::Released | Status::Dropped)
+        };
         let rows = self.history.iter().filter_map(|stored| stored.at(version));
-        let mut held = rows.filter(|row| {
-            row.at.scope.tenant == *tenant
-                && matches!(row.status, Status::Held | Status::Released | Status::Dropped)
-        });
-        held.find(|row| held_id(row.stamp.id) == id)
+        let mut named = rows.filter(|row| row.at.scope.tenant == *tenant && held_id(row.stamp.id) == id);
+        named.find(waited)
     }
 
     pub(super) fn events_after(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use llm_config_shared::entry::{ChangeId, Content, Status};
 use llm_config_shared::name::{EntryKey, Key};
+use llm_config_shared::settled::held_id;
 use llm_config_shared::store::{Commit, Journal, Page};
 use llm_config_shared::vector::Vector;
 use uuid::Uuid;
@@ -156,6 +157,8 @@ pub(super) async fn what_was_brought_back_is_found_in_its_own_change_and_in_that
     let (row, writes) = journal.change(&acme, loss).await.unwrap().unwrap();
     assert_eq!((row.writes, writes.len()), (2, 2), "it counts once");
     assert!(writes.iter().all(|write| write.status == Status::Applied));
+    let became = journal.held_write(&acme, held_id(held)).await.unwrap();
+    assert_eq!(became.map(|write| write.version), Some(commit.history[0].version), "whoever looks for it");
 }
 
 pub(super) async fn conflicts_and_held_writes_are_of_their_tenant(journal: &Arc<impl Journal>) {

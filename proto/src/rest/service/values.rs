@@ -106,6 +106,8 @@ pub struct Past {
     pub message: Option<Arc<str>>,
     pub change_type: ChangeType,
     pub change: ChangeId,
+    /// The change that its author made it in, where `change` is that of a loss after which it came back.
+    pub made_in: Option<ChangeId>,
     pub status: Status,
     /// Why it is held or denied.
     pub reason: Option<Arc<str>>,

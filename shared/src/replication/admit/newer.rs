@@ -149,17 +149,14 @@ impl Planner {
         }
         let content = write.action.content();
         let hash = content_hash(&write.at, write.change, &content);
-        if let Some(known) = self.known_past.get(&write.id) {
+        let waits = match self.known_past.get(&write.id) {
             // Two copies of a replica may have given one number to two writes: then the first counts.
-            let same = known.at == write.at && known.content == content;
-            if !same || !self.may_be_let_in(hand_in, restored, write.id) {
-                return if same { Fate::Known } else { Fate::Refused };
-            }
-            self.known_past.remove(&write.id);
-            self.withdrawn.push(write.id);
-        } else if self.known_writes.has(write.id, hash) {
-            return Fate::Known;
-        }
+            Some(known) if known.at != write.at || known.content != content => return Fate::Refused,
+            Some(_) if !room || !self.may_be_let_in(hand_in, restored, write.id) => return Fate::Known,
+            Some(_) => true,
+            None if self.known_writes.has(write.id, hash) => return Fate::Known,
+            None => false,
+        };
         if restored.newer == Newer::Discard {
             return Fate::Discarded;
         }
@@ -170,6 +167,10 @@ impl Planner {
             && sealer.reseal(&write.at, sealed, sealed.version).is_err()
         {
             return Fate::LeftOut;
+        }
+        if waits {
+            self.known_past.remove(&write.id);
+            self.withdrawn.push(write.id);
         }
         self.known_writes.insert(write.id, hash);
         self.name_author(restored, write.id);
@@ -194,12 +195,16 @@ impl Planner {
 
     /// Somebody brought it who might not have written it, so it waits for a person; now comes somebody who might. It gets
     /// its place in the history as if it had not been brought before: under another name, a hub that is restored once more
-    /// would know the same write twice.
+    /// would know the same write twice. Where the namespace has a person decide, or refuses, it goes on waiting for one.
     fn may_be_let_in(&self, hand_in: &HandIn, restored: &Restored, id: WriteId) -> bool {
         let Some(known) = self.known_past.get(&id) else { return false };
         let waits = known.status == Status::Held && known.found_in() == restored.loss.change();
         let accepted = waits && restored.newer == Newer::Accept && !known.content.is_secret();
-        let guarded = self.covers_secret(&known.at) || known.stamp.hlc > self.latest();
+        let scope = &known.at.scope;
+        let policy = self.policies.of(&scope.tenant, &scope.namespace);
+        let guarded = matches!(policy, ConflictPolicy::Reject | ConflictPolicy::Manual)
+            || self.covers_secret(&known.at)
+            || known.stamp.hlc > self.latest();
         accepted && !guarded && denial(&hand_in.write, &hand_in.environments, &known.at).is_none()
     }
 

@@ -78,6 +78,8 @@ pub enum SettleRefused {
     Missing,
     #[error("it was decided otherwise before")]
     Otherwise(Settled),
+    #[error("somebody brought it through whom it could be admitted")]
+    Admitted,
     #[error("the entry has another value since, with version {current}")]
     Changed { current: u64 },
     #[error(transparent)]
@@ -275,6 +277,7 @@ impl Planner {
             (Status::Held, _) => Ok(None),
             (status, Some(settled)) if status == wanted => Ok(Some(SettledNow { settled, row: None })),
             (_, Some(settled)) => Err(SettleRefused::Otherwise(settled)),
+            (Status::Applied | Status::SupersededConcurrent, None) => Err(SettleRefused::Admitted),
             (_, None) => Err(SettleRefused::Missing),
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::limits::HANDED_IN_WRITES_MAX;
 use crate::newer::{Newer, Restored, Taken, Tally};
+use crate::policy::ConflictPolicy;
 use crate::store::Loss;
 use crate::vector::{Epoch, EpochTable};
 
@@ -235,6 +236,37 @@ fn one_edge_brings_only_so_much() {
 }
 
 #[test]
+fn what_waits_goes_on_waiting_where_its_author_may_bring_no_more_or_a_person_decides() {
+    let waits = || {
+        let mut planner = lacking(restored(Newer::Accept));
+        give(&mut planner, &of_reader(vec![own(1, "k")]));
+        planner.finish().unwrap()
+    };
+    let full = Tally {
+        tenant: tenant(),
+        new_epoch: LOSS.new_epoch,
+        edge: EDGE,
+        name: "e1".into(),
+        taken: Taken { held: HANDED_IN_WRITES_MAX, ..Taken::default() },
+        bytes: 0,
+    };
+    let (commit, leader) = waits();
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    planner.restored.values_mut().for_each(|restored| restored.tallies.push(full.clone()));
+    let known = Taken { known: 1, ..Taken::default() };
+    assert_eq!(give(&mut planner, &hand_in(vec![own(1, "k")])), known);
+    assert_eq!(planner.finish().unwrap().0.withdrawn, [], "it is where it was");
+
+    for policy in [ConflictPolicy::Manual, ConflictPolicy::Reject] {
+        let (commit, leader) = waits();
+        let mut planner = after(&commit, &leader, restored(Newer::Accept));
+        planner.policies.set(tenant(), own(1, "k").at.scope.namespace, policy);
+        assert_eq!(give(&mut planner, &hand_in(vec![own(1, "k")])), known, "{policy:?}");
+        assert_eq!(planner.finish().unwrap().0.withdrawn, []);
+    }
+}
+
+#[test]
 fn the_same_number_with_another_content_is_not_the_same_write() {
     let mut planner = lacking(restored(Newer::Hold));
     give(&mut planner, &hand_in(vec![own(1, "a")]));
@@ -289,4 +321,39 @@ fn a_time_that_has_not_come_is_let_in_by_nobody() {
     planner.settle(&submission, &mut NoKeys).unwrap();
     let (commit, _) = planner.finish().unwrap();
     assert!(commit.rows[0].row.stamp.hlc < ahead.hlc, "a person lets it in as of now");
+}
+
+#[test]
+fn what_was_written_over_it_before_the_loss_was_no_conflict() {
+    let lost = own(1, "k");
+    let mut planner = lacking(restored(Newer::Hold));
+    give(&mut planner, &hand_in(vec![lost.clone()]));
+    let (commit, leader) = planner.finish().unwrap();
+    let mut planner = after(&commit, &leader, restored(Newer::Hold));
+    let other = ActorId(Uuid::from_u128(78));
+    let over = Write {
+        id: WriteId { actor: other, ..lost.id },
+        change: ChangeId(Uuid::from_u128(7)),
+        base: Some(Base { stamp: lost.stamp(), change: lost.change }),
+        ..own(9, "k")
+    };
+    let answers = planner.upload(&Upload { edge: other, ..upload(vec![over]) });
+    assert_eq!(answers[0].verdict, Verdict::Admitted { version: 1 });
+    let submission = SettleSubmission {
+        at: at("k"),
+        author: Author { name: "token:a".into(), claimed: None },
+        change: ChangeId(Uuid::from_u128(9)),
+        message: None,
+        decision: Decision::Release {
+            held: lost.id,
+            terms: Terms::default(),
+            by_its_time: true,
+            secret: false,
+        },
+    };
+    planner.settle(&submission, &mut NoKeys).unwrap();
+    let (commit, _) = planner.finish().unwrap();
+    let released = commit.history.last().unwrap();
+    assert_eq!((released.version, released.status), (2, Status::SupersededConcurrent));
+    assert_eq!(commit.conflicts, [], "its author had seen what is released");
 }
