@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llm_config_shared::entry::{ChangeId, Status};
+use llm_config_shared::entry::{ChangeId, HistoryRow, Status};
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::policy::{ConflictPolicy, Policies};
 use llm_config_shared::stamp::{ActorId, Hlc, Stamp, WriteId};
@@ -110,6 +110,9 @@ pub struct Truth {
     pub copied: BTreeSet<ActorId>,
     /// What namespaces do with concurrent writes.
     pub policies: Policies,
+    /// Writes of the hub's by which people released what edges had brought back, each where its own time put it: which write it
+    /// was, and the change of the loss.
+    pub released: BTreeMap<WriteId, (WriteId, ChangeId)>,
     /// The changes of losses, and where each cut the history.
     pub losses: BTreeMap<ChangeId, u64>,
     /// Writes whose authors' machines have to bring them back.
@@ -146,6 +149,17 @@ impl Truth {
     pub fn has_twin(&self, id: WriteId) -> bool {
         let same = |other: &WriteId| other.actor == id.actor && other.counter == id.counter && *other != id;
         self.writes.keys().any(same)
+    }
+
+    /// The change of the loss after which a row came back, by an edge or by a person who released it.
+    pub fn came_back(&self, row: &HistoryRow) -> Option<ChangeId> {
+        let released = self.released.get(&row.stamp.id).map(|(_, loss)| *loss);
+        row.returned_in.or(released)
+    }
+
+    /// What somebody who has seen a write has at least seen: what it released, if it did.
+    pub fn released(&self, id: WriteId) -> WriteId {
+        self.released.get(&id).map_or(id, |(of, _)| *of)
     }
 
     /// The write and all that its author had seen.

@@ -35,6 +35,7 @@ mod edge;
 mod hub;
 mod memory;
 mod mending;
+mod people;
 mod places;
 mod publisher;
 mod purger;
@@ -277,6 +278,8 @@ pub struct World {
     /// Disks rot in this world. There are no copies of them, no lost hubs and no policies then: each of those also excuses
     /// what readers are shown, and what is excused twice would not be checked.
     rots: bool,
+    /// Somebody decides about held writes and conflicts.
+    people: bool,
     actions_left: u32,
     last_value: u64,
     /// How many entries there ever were at once.
@@ -350,6 +353,7 @@ impl World {
             retention_ms,
             chaos: true,
             rots: setup.rot && seed % 4 == 2,
+            people: matches!(seed % 10, 1 | 8),
             actions_left: ACTIONS + ACTIONS_EACH * count as u32,
             last_value: 0,
             most_entries: 0,

@@ -64,7 +64,9 @@ fn decided(
     let by_hub = id.actor.0 == commit.fence.shard.0;
     let back = row.returned_in.is_some();
     if by_hub && !back {
-        let past = current.map(|current| truth.closure(current.id)).unwrap_or_default();
+        // Who released it where its own time puts it has not looked at what is there.
+        let seen = truth.released.get(&id).map(|(of, _)| *of).or_else(|| current.map(|current| current.id));
+        let past = seen.map(|seen| truth.closure(seen)).unwrap_or_default();
         let made = Made {
             at: row.at.clone(),
             past,
@@ -137,8 +139,8 @@ fn conflict(
     let Some(current) = current else { return Ok(()) };
     let (mine, theirs) = (row.stamp, current.stamp);
     let seen = truth.is_past(current.id, id);
-    let back = row.returned_in.is_some();
-    if back && truth.is_past(id, current.id) {
+    let back = truth.came_back(row).is_some();
+    if back && truth.is_past(truth.released(id), current.id) {
         return came_late(truth, stats, row, id);
     }
     let pair = |a: Stamp, b: Stamp| {
@@ -153,7 +155,7 @@ fn conflict(
     }
     // A write that waited in a copy has another name than those that its author made before: under a policy that counts.
     let renamed = mine.id.actor == theirs.id.actor && mine.id.incarnation != theirs.id.incarnation;
-    let before_cut = row.returned_in.is_some_and(|loss| truth.is_before_cut(loss, current.seq));
+    let before_cut = truth.came_back(row).is_some_and(|loss| truth.is_before_cut(loss, current.seq));
     // What had won over one of them, and what its author had seen instead, may be missing.
     let lacking = back && (truth.saw_what_is_missing(id) || truth.saw_what_is_missing(current.id));
     // What came between the two writes of one leadership met the earlier one then, and that was told.

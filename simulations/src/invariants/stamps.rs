@@ -26,7 +26,7 @@ pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check 
     if row.claimed_hlc.is_some() && by_policy {
         return Ok(());
     }
-    if row.returned_in.is_some() {
+    if truth.came_back(row).is_some() {
         // It comes behind writes that were made after it.
         return Ok(());
     }

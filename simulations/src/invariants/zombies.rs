@@ -10,7 +10,10 @@ use crate::truth::Truth;
 /// When a live winner is one that a delete had seen.
 pub fn winner(truth: &Truth, at: &EntryKey, id: WriteId) -> Check {
     let deletes = truth.deletes.get(at).map_or(&[][..], Vec::as_slice);
-    match deletes.iter().find(|delete| truth.is_past(id, **delete)) {
+    match deletes
+        .iter()
+        .find(|delete| truth.is_past(id, **delete) || truth.is_past(truth.released(id), **delete))
+    {
         Some(delete) => {
             Err(Violation::new("zombies", format!("{id:?} is back at {} after {delete:?}", at.key)))
         }

@@ -29,6 +29,9 @@ impl World {
         if self.rng.random_range(0..12) == 0 {
             return self.somebody_carries();
         }
+        if self.people && self.rng.random_range(0..12) == 0 {
+            return self.somebody_decides();
+        }
         match self.rng.random_range(0..100) {
             0..34 => self.edge_writes(),
             34..56 => self.client_writes(),

@@ -12,7 +12,7 @@ use llm_config_shared::value::Value;
 use rand::RngExt;
 use uuid::Uuid;
 
-use super::writer::{Job, Waits};
+use super::writer::{Asked, Job, Waits};
 use super::{Event, World};
 use crate::invariants::Check;
 
@@ -94,7 +94,7 @@ impl World {
         }
         let hub = reachable[self.rng.random_range(0..reachable.len())];
         let submission = submission(&self.tenant, wanted);
-        self.submit(hub, Job { submission, waits: Waits::Client { request } })
+        self.submit(hub, Job { asked: Asked::Writes(submission), waits: Waits::Client { request } })
     }
 
     /// No answer came, or none that helps.

@@ -19,7 +19,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use super::publisher::{Published, goes_whole};
-use super::writer::{Job, Waits, Writer};
+use super::writer::{Asked, Job, Waits, Writer};
 use super::{Early, Event, HUB_SKEW_MS, SHARD, World};
 use crate::invariants::once::Sent;
 use crate::invariants::{Check, Violation, floor, outside};
@@ -489,7 +489,7 @@ impl World {
             writes,
         };
         let waits = Waits::Session { stream, batch };
-        self.submit(hub, Job { submission: Submission::Upload(upload), waits })
+        self.submit(hub, Job { asked: Asked::Writes(Submission::Upload(upload)), waits })
     }
 
     fn take_in(&mut self, hub: usize, stream: StreamId, batch: u64, loss: Loss, writes: Vec<Write>) -> Check {
@@ -511,7 +511,7 @@ impl World {
             writes,
         };
         let waits = Waits::Session { stream, batch };
-        self.submit(hub, Job { submission: Submission::HandIn(hand_in), waits })
+        self.submit(hub, Job { asked: Asked::Writes(Submission::HandIn(hand_in)), waits })
     }
 
     pub(super) fn advanced(&mut self, hub: usize, life: u32) -> Check {

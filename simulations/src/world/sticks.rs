@@ -13,7 +13,7 @@ use llm_config_shared::vector::Vector;
 use llm_config_shared::write::Answer;
 use rand::RngExt;
 
-use super::writer::{Job, Waits};
+use super::writer::{Asked, Job, Waits};
 use super::{SHARD, World};
 use crate::invariants::once::Sent;
 use crate::invariants::{Check, Violation, outside};
@@ -290,7 +290,7 @@ impl World {
                 writes,
             };
             let waits = Waits::File { file, batch };
-            return self.submit(hub, Job { submission: Submission::Upload(upload), waits });
+            return self.submit(hub, Job { asked: Asked::Writes(Submission::Upload(upload)), waits });
         }
         let Some(Taking { back, .. }) = self.sticks.taking.remove(&file) else { return Ok(()) };
         self.stats.count("files taken by the hub");

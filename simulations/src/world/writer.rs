@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use llm_config_shared::name::EntryKey;
 use llm_config_shared::newer::Taken;
 use llm_config_shared::replication::admit::{
-    ApiSubmission, Leader, OpOutcome, Planner, RepeatKey, SealUnavailable, Sealer, Submission,
+    ApiSubmission, Leader, OpOutcome, Planner, RepeatKey, SealUnavailable, Sealer, SettleOutcome,
+    SettleSubmission, Submission,
 };
 use llm_config_shared::replication::hub::Input;
 use llm_config_shared::secret::SealedSecret;
@@ -22,16 +23,42 @@ use crate::network::StreamId;
 /// What waits to be written, and for whom.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) submission: Submission,
+    pub(super) asked: Asked,
     pub(super) waits: Waits,
+}
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Writes(Submission),
+    Decision(SettleSubmission),
+}
+
+impl Asked {
+    fn needs(&self, request: &mut PlanningRequest) {
+        match self {
+            Self::Writes(submission) => submission.needs(request),
+            Self::Decision(submission) => submission.needs(request),
+        }
+    }
 }
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waits {
-    Session { stream: StreamId, batch: u64 },
-    Client { request: u64 },
-    File { file: u64, batch: u64 },
+    Session {
+        stream: StreamId,
+        batch: u64,
+    },
+    Client {
+        request: u64,
+    },
+    File {
+        file: u64,
+        batch: u64,
+    },
+    /// A person, who looks at the lists again.
+    Nobody,
 }
 
 /// An answer that waits for its commit.
@@ -41,6 +68,7 @@ enum Reply {
     HandIn(Taken),
     /// None when it had been given before.
     Api(Option<Vec<OpOutcome>>),
+    Decided(SettleOutcome),
 }
 
 #[derive(Debug)]
@@ -119,7 +147,7 @@ impl World {
         }
         let mut request = PlanningRequest::default();
         for job in &jobs {
-            job.submission.needs(&mut request);
+            job.asked.needs(&mut request);
         }
         let planning = ready(self.journal.planning(&request)).expect("the database is there");
         let mut planner = Planner::new(&leader, planning, self.hub_wall(hub)).with_rules(self.setup.rules);
@@ -170,6 +198,7 @@ impl World {
             self.trace.write(self.now, line);
         }
         let wall = self.wall();
+        self.note_released(commit);
         admission::committed(&mut self.truth, &mut self.stats, commit, wall)?;
         self.count_stubs(commit);
         self.set_trap(commit);
@@ -212,9 +241,11 @@ impl World {
                 (Waits::File { file, batch }, Reply::Upload(answers)) => {
                     self.file_decided(hub, file, batch, answers)?;
                 }
-                (Waits::Session { .. }, Reply::Api(_))
-                | (Waits::Client { .. }, Reply::Upload(_) | Reply::HandIn(_))
-                | (Waits::File { .. }, Reply::Api(_) | Reply::HandIn(_)) => {}
+                (Waits::Nobody, Reply::Decided(outcome)) => self.has_decided(&outcome),
+                (Waits::Session { .. }, Reply::Api(_) | Reply::Decided(_))
+                | (Waits::Client { .. }, Reply::Upload(_) | Reply::HandIn(_) | Reply::Decided(_))
+                | (Waits::File { .. }, Reply::Api(_) | Reply::HandIn(_) | Reply::Decided(_))
+                | (Waits::Nobody, Reply::Api(_) | Reply::Upload(_) | Reply::HandIn(_)) => {}
             }
         }
         self.begin_commit(hub);
@@ -241,6 +272,7 @@ impl World {
                 Waits::Session { stream, .. } => self.hub_input(hub, stream, Input::Unavailable)?,
                 Waits::Client { request } => self.unanswered(request),
                 Waits::File { file, .. } => self.sticks.drops(file),
+                Waits::Nobody => {}
             }
         }
         Ok(())
@@ -254,17 +286,20 @@ impl World {
             match waits {
                 Waits::Client { request } => self.unanswered(request),
                 Waits::File { file, .. } => self.sticks.drops(file),
-                Waits::Session { .. } => {}
+                Waits::Session { .. } | Waits::Nobody => {}
             }
         }
     }
 }
 
 fn plan(planner: &mut Planner, job: Job) -> (Waits, Reply) {
-    let reply = match job.submission {
-        Submission::Upload(upload) => Reply::Upload(planner.upload(&upload)),
-        Submission::HandIn(hand_in) => Reply::HandIn(planner.hand_in(&hand_in, &mut FakeSealer)),
-        Submission::Api(api) => Reply::Api(plan_api(planner, api)),
+    let reply = match job.asked {
+        Asked::Writes(Submission::Upload(upload)) => Reply::Upload(planner.upload(&upload)),
+        Asked::Writes(Submission::HandIn(hand_in)) => {
+            Reply::HandIn(planner.hand_in(&hand_in, &mut FakeSealer))
+        }
+        Asked::Writes(Submission::Api(api)) => Reply::Api(plan_api(planner, api)),
+        Asked::Decision(submission) => Reply::Decided(planner.settle(&submission, &mut FakeSealer)),
     };
     (job.waits, reply)
 }
