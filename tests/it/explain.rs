@@ -41,14 +41,21 @@ async fn every_place_is_told_and_why_it_counts() {
     assert_eq!(found(&at_hub), places);
     assert_eq!(at_hub["places"][1]["entry"]["value"], "<encrypted>", "{at_hub}");
 
-    let of_edge = |own: &'static str| {
-        let own = ["production", "staging", "development", "base"].map(|env| {
-            let found = if env == "production" { own } else { "empty" };
-            format!("edges/e1/app {env} {found}")
-        });
-        own.to_vec()
+    // Of the environments above its own the edge is sent no secrets, but for base.
+    let of_edge = |own: &str| {
+        vec![
+            format!("edges/e1/app production {own}"),
+            "edges/e1/app staging secrets_not_received".to_owned(),
+            "edges/e1/app development secrets_not_received".to_owned(),
+            "edges/e1/app base empty".to_owned(),
+        ]
     };
-    let rest = ["app production used", "app staging empty", "app development empty", "app base covered"];
+    let rest = [
+        "app production used",
+        "app staging secrets_not_received",
+        "app development secrets_not_received",
+        "app base covered",
+    ];
     let whole =
         |own: Vec<String>, rest: &[&str]| [own, rest.iter().map(ToString::to_string).collect()].concat();
     let filled =
@@ -78,11 +85,27 @@ async fn every_place_is_told_and_why_it_counts() {
     let elsewhere: Value = serde_json::from_str(&elsewhere.out).unwrap();
     assert_eq!(found(&elsewhere)[4], "other production not_received");
 
+    edge.client().delete(&(entry("app", "model") + "?env=production")).await.expect(202);
+    let deleted = edge.client().get(&address).await;
+    assert_eq!(
+        found(&deleted.json())[4..],
+        ["app production deletion_waits", rest[1], rest[2], "app base used"]
+    );
+    assert_eq!(deleted.header("x-config-source"), Some("pending"));
+
     hub.start().await;
+    hub.client()
+        .until(&(entry("app", "model") + "?env=production"), |answer: &Answer| answer.status == 404)
+        .await;
+    set("app", "production", json!({"value": "again"})).await;
     set("edges/e1/app", "production", json!({"value": "for e1 alone"})).await;
     let for_edge = hub.client().get(&(address.clone() + "&edge=e1")).await.expect(200);
-    let rest =
-        ["app production covered", "app staging not_received", "app development empty", "app base covered"];
+    let rest = [
+        "app production covered",
+        "app staging secrets_not_received",
+        "app development secrets_not_received",
+        "app base covered",
+    ];
     assert_eq!(found(&for_edge), whole(of_edge("used"), &rest), "an edge is sent no secret of a parent");
     hub.client().get(&(address.clone() + "&edge=e2")).await.expect(404);
     edge.client().get(&(address + "&edge=e2")).await.expect(422);

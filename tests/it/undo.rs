@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 on_both_databases! {
     a_change_of_many_entries_is_undone_and_redone,
     what_was_written_since_is_not_replaced,
+    what_others_wrote_in_between_comes_back,
     a_change_larger_than_a_transaction_is_undone_whole,
 }
 
@@ -90,6 +91,32 @@ async fn what_was_written_since_is_not_replaced(database: Database) {
     reader.post(&format!("/api/v1/changes/{change}/undo"), json!({})).await.expect(403);
     let unknown = "0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42";
     client.post(&format!("/api/v1/changes/{unknown}/undo"), json!({})).await.expect(404);
+}
+
+async fn what_others_wrote_in_between_comes_back(database: Database) {
+    let scratch = Scratch::new("undo-between");
+    let hub = Hub::on(database, &scratch).await;
+    let (client, change) = (hub.client(), "0f5a6f6e-53a5-5c34-8c6e-2d9f1f0b7a42");
+    let batch = async |batch: u64, operations: Vec<Value>| {
+        let body = json!({"operations": operations, "change": change, "batch": batch});
+        client.post("/api/v1/configs/bulk", body).await.expect(200);
+    };
+    let delete = |key: &str| json!({"op": "delete", "namespace": "app", "key": key, "env": "development"});
+    batch(1, vec![write("k", "1"), write("brief", "1")]).await;
+    client.put(&entry("app", "k"), json!({"value": "2", "env": "development"})).await.expect(200);
+    batch(2, vec![write("k", "3"), delete("brief")]).await;
+    let address = format!("/api/v1/changes/{change}/undo");
+    let undone = client.post(&address, json!({})).await.expect(200);
+    assert_eq!(undone["entries"].as_array().unwrap().len(), 1, "one entry came and went: {undone}");
+    assert_eq!(shown(&client, "k").await.expect(200)["value"], "2");
+
+    let whole = as_one(&client, vec![write("brief", "1"), delete("brief")]).await;
+    client.post(&format!("/api/v1/changes/{whole}/undo"), json!({})).await.expect(422);
+    let deletes = as_one(&client, vec![delete("k")]).await;
+    as_one(&client, vec![write("k", "4")]).await;
+    as_one(&client, vec![delete("k")]).await;
+    let refused = client.post(&format!("/api/v1/changes/{deletes}/undo"), json!({})).await;
+    assert_eq!(refused.status, 409, "another deletion: {}", refused.text());
 }
 
 async fn a_change_larger_than_a_transaction_is_undone_whole(database: Database) {

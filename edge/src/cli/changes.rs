@@ -27,7 +27,7 @@ pub(crate) enum ChangeCommand {
     },
     /// Wait until every edge has it, or until everything that uses its entries uses what it wrote
     Wait(WaitArgs),
-    /// Bring back what its entries held before, as another change; nothing, where one has another value since
+    /// Bring back the values that its entries had before, as another change; none, where one has another value since
     Undo {
         /// Its id, as `changes` and every write print it
         id: uuid::Uuid,

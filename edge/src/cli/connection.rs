@@ -137,6 +137,9 @@ impl Connection {
             (ClientError::Lost { .. } | ClientError::TimedOut { .. }, _) => {
                 "what was asked may or may not have been done; look, then try again"
             }
+            (ClientError::Untrusted { .. }, target) if target.is_kept() => {
+                "run `llm-config login URL --ca FILE` again, with the hub's own authority"
+            }
             (ClientError::Untrusted { .. }, _) => "give the hub's own authority with --ca FILE",
             (
                 ClientError::Address { .. }
@@ -155,6 +158,9 @@ impl Connection {
         let status = StatusCode::from_u16(raw.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let aged = raw.header("x-config-age-ms").is_some() || refusal.details.get("age_ms").is_some();
         let remedy = match status {
+            StatusCode::UNAUTHORIZED if self.target.is_kept() => {
+                "; run `llm-config login` again, with another token"
+            }
             StatusCode::UNAUTHORIZED => "; check the API token",
             StatusCode::TOO_MANY_REQUESTS => "; wait a moment, then try again",
             StatusCode::INTERNAL_SERVER_ERROR => "; its log says more",

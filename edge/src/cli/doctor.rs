@@ -115,7 +115,8 @@ async fn examine(args: &TargetArgs) -> Vec<Finding> {
     let target = match target::resolve(args, &Surroundings::real()) {
         Ok(target) => target,
         Err(failure) => {
-            let remedy = "say where to go: --socket PATH, or --hub URL with --token-file FILE";
+            let remedy =
+                "say where to go: `llm-config login URL`, --socket PATH, or --hub URL with --token-file FILE";
             return vec![Finding::bad(failure.to_string(), remedy)];
         }
     };

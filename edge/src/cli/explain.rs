@@ -60,7 +60,9 @@ fn reason(found: &str, pending: bool) -> String {
         "covered" => "not used: a place before it has a value",
         "secret_not_inherited" => "not used: secrets come from the environment itself and from base",
         "empty" => "nothing here",
+        "deletion_waits" => "deleted here; waits for the hub",
         "not_received" => "not sent to this edge",
+        "secrets_not_received" => "nothing here but perhaps a secret, which this edge is not sent",
         "denied" => "you may not read here",
         other => other,
     };
@@ -101,10 +103,8 @@ pub(crate) async fn explain(connection: &Connection, args: &ExplainArgs, json: b
         return Ok(());
     }
     let Place { namespace, key, .. } = &args.place;
-    Err(Failure::new(
-        Exit::NotFound,
-        format!("no place has a value of {key} for {namespace} and {environment}"),
-    ))
+    let told = format!("no place gives a reader of {namespace} in {environment} a value of {key}");
+    Err(Failure::new(Exit::NotFound, told))
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub(crate) fn remembered(path: &Path) -> Result<Option<Target>, Failure> {
     // What the parser says may quote the file.
     let Remembered { hub, token, ca } =
         serde_json::from_str(&text).map_err(|_| unusable("it is damaged".to_owned()))?;
-    Ok(Some(Target::Hub { url: hub, token: Token::Text(token), ca: ca.map(Authority::Text) }))
+    Ok(Some(Target::Hub { url: hub, token: Token::Kept(token), ca: ca.map(Authority::Text) }))
 }
 
 /// Tries a hub and a token, and remembers them when the hub knows the token.
@@ -70,6 +70,9 @@ pub(crate) fn remembered(path: &Path) -> Result<Option<Target>, Failure> {
 /// # Errors
 /// When the hub cannot be reached or refuses; then what was remembered before stays.
 pub(crate) async fn login(args: &LoginArgs, target: &TargetArgs, json: bool) -> Result<(), Failure> {
+    if target.socket.is_some() || target.storage.is_some() {
+        return Err(Failure::usage("one logs in to a hub; an edge's socket knows who you are"));
+    }
     let around = Surroundings::real();
     let named =
         target.hub.clone().or_else(|| args.url.clone()).or_else(|| (around.variables)("LLM_CONFIG_HUB"));
@@ -98,6 +101,12 @@ pub(crate) async fn login(args: &LoginArgs, target: &TargetArgs, json: bool) -> 
     // Any token may ask this, and only a token.
     Connection::open(hub)?.ask(Method::GET, &Address::new(&["environments"]), None).await?;
     let path = keep(&Remembered { hub: url.clone(), token, ca }, around.variables)?;
+    if let Some(socket) = around.sockets.first() {
+        output::note(format!(
+            "note: there is an edge's socket here, {}, and commands go there first",
+            socket.display()
+        ));
+    }
     if json {
         return output::line(json!({"hub": url, "file": path}).to_string());
     }
@@ -155,7 +164,7 @@ mod tests {
         let (_folder, path) = written(text, 0o600);
         let hub = Target::Hub {
             url: "https://h:1".into(),
-            token: Token::Text("t".into()),
+            token: Token::Kept("t".into()),
             ca: Some(Authority::Text("PEM".into())),
         };
         assert_eq!(remembered(&path).unwrap(), Some(hub));

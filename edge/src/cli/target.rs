@@ -1,6 +1,7 @@
 //! Where a command goes: an edge's socket or a hub, from flags, the environment or what runs on this machine.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
@@ -32,6 +33,8 @@ pub(crate) struct TargetArgs {
 pub(crate) enum Token {
     File(PathBuf),
     Text(String),
+    /// Of the hub that was logged in to.
+    Kept(String),
 }
 
 impl fmt::Debug for Token {
@@ -39,6 +42,7 @@ impl fmt::Debug for Token {
         match self {
             Self::File(path) => write!(f, "File({})", path.display()),
             Self::Text(_) => f.write_str("Text(…)"),
+            Self::Kept(_) => f.write_str("Kept(…)"),
         }
     }
 }
@@ -47,15 +51,15 @@ impl Token {
     /// The token itself.
     pub(crate) fn read(&self) -> Result<String, Failure> {
         let text = match self {
-            Self::Text(text) => text.clone(),
+            Self::Text(text) | Self::Kept(text) => text.clone(),
             Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
                 Failure::usage(format!("cannot read the token file {}: {error}", path.display()))
             })?,
         };
         match text.trim() {
-            "" => {
-                Err(Failure::usage("the API token is empty; write the token into the file of --token-file"))
-            }
+            "" => Err(Failure::usage(
+                "the API token is empty; give it in the file of --token-file, or in LLM_CONFIG_TOKEN",
+            )),
             token => Ok(token.to_owned()),
         }
     }
@@ -74,6 +78,13 @@ pub(crate) enum Authority {
     File(PathBuf),
     /// PEM.
     Text(String),
+}
+
+impl Target {
+    /// Whether it is the hub that was logged in to.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(self, Self::Hub { token: Token::Kept(_), .. })
+    }
 }
 
 impl fmt::Display for Target {
@@ -209,8 +220,13 @@ pub(crate) fn hub_address(url: &str) -> Result<&str, Failure> {
 
 /// Whether a token may be sent there: encrypted, or never leaving this machine.
 pub(crate) fn is_safe(url: &str) -> bool {
-    let near = ["http://127.", "http://localhost", "http://[::1]"];
-    url.starts_with("https://") || near.iter().any(|near| url.starts_with(near))
+    let Some(rest) = url.strip_prefix("http://") else { return true };
+    // An IPv6 address stands in brackets, and has colons of its own.
+    let host = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(host, _)| host),
+        None => rest.split_once(':').map_or(rest, |(host, _)| host),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback())
 }
 
 fn hub(url: &str, args: &TargetArgs, around: &Surroundings) -> Result<Target, Failure> {
@@ -268,7 +284,8 @@ mod tests {
         super::super::whole_file::replace(&file, r#"{"hub":"https://h:1","token":"t"}"#, 0o600).unwrap();
         let logged_in = |sockets| Surroundings { login: Some(file.clone()), ..around(none, sockets) };
         assert_eq!(resolve(&bare, &logged_in(&["/system"])).unwrap(), socket("/system"));
-        assert_eq!(resolve(&bare, &logged_in(&[])).unwrap(), hub);
+        let kept = Target::Hub { url: "https://h:1".into(), token: Token::Kept("t".into()), ca: None };
+        assert_eq!(resolve(&bare, &logged_in(&[])).unwrap(), kept);
     }
 
     #[test]
@@ -306,7 +323,31 @@ mod tests {
     }
 
     #[test]
+    fn a_token_goes_in_clear_to_this_machine_alone() {
+        for safe in [
+            "https://h",
+            "http://localhost:80",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+            "http://127.9.9.9",
+        ] {
+            assert!(is_safe(safe), "{safe}");
+        }
+        for open in [
+            "http://h:80",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://localhostile:80",
+            "http://[::2]",
+        ] {
+            assert!(!is_safe(open), "{open}");
+        }
+    }
+
+    #[test]
     fn a_token_is_never_printed() {
-        assert!(!format!("{:?}", Token::Text("lcm_secret".into())).contains("secret"));
+        for token in [Token::Text("lcm_secret".into()), Token::Kept("lcm_secret".into())] {
+            assert!(!format!("{token:?}").contains("secret"));
+        }
     }
 }

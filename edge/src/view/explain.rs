@@ -2,8 +2,10 @@
 
 use llm_config_proto::rest::explain::{Explained, Found, Place};
 use llm_config_proto::rest::service::{Answered, Source};
+use llm_config_shared::feed::Feed;
 use llm_config_shared::name::{EntryKey, Environment, Key, Namespace};
 use llm_config_shared::resolve::{Candidate, Looked, explain};
+use llm_config_shared::write::Action;
 
 use super::read::Missing;
 use super::{State, View, lowest};
@@ -42,8 +44,11 @@ impl View {
                 }
                 None => None,
             };
-            pending |= looked == Looked::Used && entry.as_ref().is_some_and(|entry| entry.pending);
-            told.push(Place { found: state.found(&at, looked), at, entry });
+            let found = state.found(&at, looked);
+            // What waits here decides what is read: the value itself, or a deletion that lets another place through.
+            let written_here = looked == Looked::Used && entry.as_ref().is_some_and(|entry| entry.pending);
+            pending |= written_here || found == Found::DeletionWaits;
+            told.push(Place { found, at, entry });
         }
         let position = lowest(state.consulted(environment, namespace));
         let explained = Explained { at: asked, edge: Some(self.edge.clone()), places: told };
@@ -56,7 +61,17 @@ impl View {
 
 impl State {
     fn found(&self, at: &EntryKey, looked: Looked) -> Found {
-        let received = self.feeds.keys().any(|feed| feed.contains(at));
-        if looked == Looked::Empty && !received { Found::NotReceived } else { Found::Looked(looked) }
+        if looked != Looked::Empty {
+            return Found::Looked(looked);
+        }
+        if self.pending.get(at).is_some_and(|write| write.action == Action::Delete) {
+            return Found::DeletionWaits;
+        }
+        let received: Vec<&Feed> = self.feeds.keys().filter(|feed| feed.contains(at)).collect();
+        match received.iter().any(|feed| feed.secrets) {
+            true => Found::Looked(looked),
+            false if received.is_empty() => Found::NotReceived,
+            false => Found::SecretsNotReceived,
+        }
     }
 }

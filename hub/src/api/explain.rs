@@ -28,10 +28,14 @@ impl Reader<'_> {
         if guard::may_read(self.caller, at).is_err() {
             return Some(Found::Denied);
         }
-        let secret = row.is_some_and(|row| row.row.content.is_secret());
-        let receives = |feed: &Feed| feed.contains(at) && (feed.secrets || !secret);
-        let received = self.feeds.as_ref().is_none_or(|feeds| feeds.iter().any(receives));
-        (!received).then_some(Found::NotReceived)
+        let feeds = self.feeds.as_ref()?;
+        let received: Vec<&Feed> = feeds.iter().filter(|feed| feed.contains(at)).collect();
+        let plain = row.is_some_and(|row| !row.row.content.is_secret());
+        if received.is_empty() {
+            return Some(Found::NotReceived);
+        }
+        let sees = plain || received.iter().any(|feed| feed.secrets);
+        (!sees).then_some(Found::SecretsNotReceived)
     }
 }
 
@@ -41,6 +45,8 @@ impl<S: Journal + Registry> Api<S> {
         caller: &Caller,
         request: ExplainEntry,
     ) -> Result<Answered<Explained>, ApiError> {
+        // Of other edges' subscriptions an edge hears nothing.
+        request.edge.as_ref().map_or(Ok(()), |_| guard::may_read_all(caller))?;
         let edge = match &request.edge {
             Some(name) => Some(self.reading_edge(caller, name).await?),
             None => None,

@@ -2,7 +2,7 @@
 //!
 //! Nobody replaces what they have not seen: where an entry has another value since, nothing is undone, and its caller is
 //! told of it. The undoing's id follows from the change, so that who asks again, because an answer was lost or a part was
-//! not reached, goes on where it was.
+//! not reached, goes on where it was. What was before comes from the history, which keeps neither tags nor descriptions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use llm_config_proto::rest::undo::{ChangeUndone, EntryUndone, UndoOptions};
 use llm_config_shared::entry::{Author, ChangeId, Content, HistoryRow, HubRow};
 use llm_config_shared::limits::BULK_OPERATIONS_MAX;
 use llm_config_shared::name::EntryKey;
-use llm_config_shared::replication::admit::{ApiSubmission, OpAction, Operation};
+use llm_config_shared::replication::admit::{ApiSubmission, OpAction, OpRefused, Operation};
+use llm_config_shared::stamp::WriteId;
 use llm_config_shared::store::{Journal, Page};
 use llm_config_shared::vector::Vector;
 use serde_json::json;
 
-use super::read::purged;
 use super::write::{not_judged, refusal};
 use super::{Api, at_position};
 use crate::guard;
@@ -28,42 +28,53 @@ use crate::writer::Written;
 /// Entries that a refusal names one by one.
 const NAMED_MAX: usize = 20;
 /// Writes of an entry that are looked at at a time, for what it held before.
-const LOOK_BACK: usize = 50;
+const LOOK_BACK: usize = 8;
+/// How often it is looked again when somebody wrote between the look and the write.
+const TRIES_MAX: usize = 3;
 
-/// What a change did to one entry.
+/// Why it was not done, or not to its end.
+enum Stopped {
+    /// Somebody wrote since it was looked.
+    Moved(ApiError),
+    Refused(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// What the change wrote last of an entry, and what the entry holds now.
 struct Touched {
-    /// The place of its first write in the order.
-    first: u64,
-    /// Its last write.
     last: HistoryRow,
+    current: Option<HubRow>,
 }
 
-impl Touched {
-    /// What `if_version` says of an entry whose value is the change's.
-    fn version(&self) -> u64 {
-        if self.last.content.is_live() { self.last.version } else { 0 }
-    }
-
-    /// Whether the entry holds what the change wrote last. A deletion may have been purged.
-    fn is_current(&self, current: Option<&HubRow>) -> bool {
-        let deleted = || !self.last.content.is_live();
-        current.map_or_else(deleted, |row| row.row.stamp.id == self.last.stamp.id)
-    }
+/// What is to be written to one entry.
+struct Step {
+    operation: Operation,
+    back_to: Option<u64>,
 }
 
-/// What the change wrote, by entry: only what became its value can be undone.
-fn touched(rows: Vec<HistoryRow>) -> BTreeMap<EntryKey, Touched> {
-    let mut entries: BTreeMap<EntryKey, Touched> = BTreeMap::new();
-    for row in rows {
-        let Some(seq) = row.seq else { continue };
-        let entry = entries.entry(row.at.clone());
-        let known = entry.or_insert_with(|| Touched { first: seq, last: row.clone() });
-        known.first = known.first.min(seq);
-        if known.last.seq < Some(seq) {
-            known.last = row;
+/// What was found when it was looked.
+struct Look {
+    due: Vec<Touched>,
+    /// Undone when it was asked before.
+    done: Vec<(HistoryRow, HubRow)>,
+    head: Vector,
+}
+
+/// The last write of each entry that became its value: nothing else can be undone.
+fn last_writes(rows: Vec<HistoryRow>) -> Vec<HistoryRow> {
+    let mut entries: BTreeMap<EntryKey, HistoryRow> = BTreeMap::new();
+    for row in rows.into_iter().filter(|row| row.seq.is_some()) {
+        let later = entries.get(&row.at).is_none_or(|known| known.seq < row.seq);
+        if later {
+            entries.insert(row.at.clone(), row);
         }
     }
-    entries
+    entries.into_values().collect()
 }
 
 impl<S: Journal + Registry> Api<S> {
@@ -73,90 +84,152 @@ impl<S: Journal + Registry> Api<S> {
         id: ChangeId,
         options: UndoOptions,
     ) -> Result<Answered<ChangeUndone>, ApiError> {
+        let mut tries = 1;
+        loop {
+            match self.undo_now(caller, id, &options).await {
+                Ok(undone) => return Ok(undone),
+                Err(Stopped::Moved(_)) if tries < TRIES_MAX => tries += 1,
+                Err(Stopped::Moved(error) | Stopped::Refused(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn undo_now(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        options: &UndoOptions,
+    ) -> Result<Answered<ChangeUndone>, Stopped> {
+        let writes = self.writes_to_undo(caller, id).await?;
+        let Look { due, done, head } = self.look(writes, id.undoing()).await?;
+        let mut steps = Vec::with_capacity(due.len());
+        for touched in due {
+            steps.extend(self.step(id, touched).await?);
+        }
+        if steps.is_empty() && done.is_empty() {
+            let why = "nothing that the change wrote is an entry's value, so there is nothing to undo";
+            return Err(ApiError::unprocessable(why).into());
+        }
+        let (mut entries, position) = self.write_steps(caller, id, steps, options).await?;
+        if !options.dry_run {
+            for (last, row) in done {
+                let back_to = self.held_before(&last, id).await?.and_then(|before| live_version(&before));
+                entries.push(EntryUndone { at: last.at, version: Some(row.row.version), back_to });
+            }
+            entries.sort_by(|a, b| a.at.cmp(&b.at));
+            tracing::info!(caller = %caller.name, change = %id.0, entries = entries.len(), "a change is undone");
+        }
+        let undone = ChangeUndone { change: id, wrote: id.undoing(), dry_run: options.dry_run, entries };
+        let answered = at_position(undone, position.unwrap_or(head));
+        Ok(if options.dry_run { answered } else { answered.of_change(id.undoing()) })
+    }
+
+    /// What the change wrote last of each entry, for somebody who may see and change all of it.
+    async fn writes_to_undo(&self, caller: &Caller, id: ChangeId) -> Result<Vec<HistoryRow>, ApiError> {
         let missing = || ApiError::not_found(format!("there is no change {}", id.0));
         let (_, rows) = self.parts.store.change(&caller.tenant, id).await?.ok_or_else(missing)?;
-        if !rows.iter().any(|row| guard::may_read(caller, &row.at).is_ok()) {
-            return Err(missing());
+        let visible = rows.iter().filter(|row| guard::may_read(caller, &row.at).is_ok()).count();
+        match visible {
+            0 => return Err(missing()),
+            all if all == rows.len() => {}
+            _ => return Err(ApiError::forbidden("the change wrote entries that you may not see")),
         }
-        let touched: Vec<_> = touched(rows).into_iter().collect();
-        touched.iter().try_for_each(|(at, _)| guard::may_write(caller, &at.scope.namespace))?;
-        if touched.is_empty() {
-            let why = "nothing that the change wrote became an entry's value, so there is nothing to undo";
-            return Err(ApiError::unprocessable(why));
-        }
-        let wrote = id.undoing();
-        let (due, mut entries) = self.still_there(touched, wrote).await?;
-        let mut position = None;
-        for due in due.chunks(BULK_OPERATIONS_MAX) {
-            let (written, at) = self.undo_some(caller, (id, due), &options).await?;
-            entries.extend(written);
-            position = at.or(position);
-        }
-        entries.sort_by(|a, b| a.at.cmp(&b.at));
-        tracing::info!(caller = %caller.name, change = %id.0, entries = entries.len(), dry_run = options.dry_run,
-            "a change is undone");
-        let undone = ChangeUndone { change: id, wrote, dry_run: options.dry_run, entries };
-        Ok(match position {
-            Some(position) if !options.dry_run => at_position(undone, position).of_change(wrote),
-            Some(_) | None => Answered::new(undone),
-        })
+        let writes = last_writes(rows);
+        writes.iter().try_for_each(|last| guard::may_write(caller, &last.at.scope.namespace))?;
+        Ok(writes)
     }
 
     /// Which entries still hold what the change wrote, and which were undone when it was asked before.
-    async fn still_there(
-        &self,
-        touched: Vec<(EntryKey, Touched)>,
-        undoing: ChangeId,
-    ) -> Result<(Vec<(EntryKey, Touched)>, Vec<EntryUndone>), ApiError> {
-        let keys: Vec<EntryKey> = touched.iter().map(|(at, _)| at.clone()).collect();
-        let mut current = Vec::with_capacity(keys.len());
+    async fn look(&self, writes: Vec<HistoryRow>, undoing: ChangeId) -> Result<Look, ApiError> {
+        let keys: Vec<EntryKey> = writes.iter().map(|last| last.at.clone()).collect();
+        let (mut current, mut head) = (Vec::with_capacity(keys.len()), Vector::EMPTY);
         for keys in keys.chunks(BULK_OPERATIONS_MAX) {
-            current.extend(self.parts.store.entries(keys).await?.value);
+            let read = self.parts.store.entries(keys).await?;
+            current.extend(read.value);
+            head = read.head;
         }
         let (mut due, mut done, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        for ((at, entry), row) in touched.into_iter().zip(current) {
-            match row {
-                row if entry.is_current(row.as_ref()) => due.push((at, entry)),
-                Some(row) if row.row.change == undoing => {
-                    let before = self.held_before(&at, entry.first).await?;
-                    done.push(undone(&at, Some(row.row.version), before.as_ref()));
-                }
-                row => changed.push((at, row.map_or(0, |row| row.row.version))),
+        for (last, current) in writes.into_iter().zip(current) {
+            let newest = match &current {
+                Some(row) => Some(row.row.stamp.id),
+                // A deletion was purged: this one, or a later one.
+                None => self.newest(&last.at).await?,
+            };
+            match current {
+                current if newest == Some(last.stamp.id) => due.push(Touched { last, current }),
+                Some(row) if row.row.change == undoing => done.push((last, row)),
+                current => changed.push((last.at, current.map_or(0, |row| row.row.version))),
             }
         }
-        if changed.is_empty() { Ok((due, done)) } else { Err(other_values(&changed)) }
+        match changed.is_empty() {
+            true => Ok(Look { due, done, head }),
+            false => Err(other_values(&changed, done.len())),
+        }
     }
 
-    /// Undoes what fits into one transaction, all or nothing.
-    async fn undo_some(
+    /// What gives one entry back what it held; none where it came and went within the change.
+    async fn step(&self, id: ChangeId, touched: Touched) -> Result<Option<Step>, ApiError> {
+        let Touched { last, current } = touched;
+        let before = self.held_before(&last, id).await?;
+        let back_to = before.as_ref().and_then(live_version);
+        let action = match before.map(|before| before.content) {
+            Some(content) if content.is_purged() => return Err(purged(&last.at, back_to.unwrap_or(0))),
+            Some(content @ (Content::Plain(_) | Content::Secret(_))) => OpAction::Rollback { content },
+            Some(Content::Deleted) | None if !last.content.is_live() => return Ok(None),
+            Some(Content::Deleted) | None => OpAction::Delete,
+        };
+        let live = current.filter(|row| row.row.content.is_live());
+        let if_version = Some(live.map_or(0, |row| row.row.version));
+        Ok(Some(Step { operation: Operation { at: last.at, action, if_version }, back_to }))
+    }
+
+    /// Writes the steps, so many in one transaction as fit, each transaction all or nothing.
+    async fn write_steps(
         &self,
         caller: &Caller,
-        (id, due): (ChangeId, &[(EntryKey, Touched)]),
+        id: ChangeId,
+        steps: Vec<Step>,
         options: &UndoOptions,
-    ) -> Result<(Vec<EntryUndone>, Option<Vector>), ApiError> {
-        let (mut operations, mut back) = (Vec::new(), Vec::new());
-        for (at, entry) in due {
-            let before = self.held_before(at, entry.first).await?;
-            let action = match before.as_ref().map(|before| before.content.clone()) {
-                Some(content @ (Content::Plain(_) | Content::Secret(_))) => OpAction::Rollback { content },
-                // It came and went within the change.
-                Some(Content::Deleted) | None if !entry.last.content.is_live() => continue,
-                Some(Content::Deleted) | None => OpAction::Delete,
-            };
-            operations.push(Operation { at: at.clone(), action, if_version: Some(entry.version()) });
-            back.push(before);
+    ) -> Result<(Vec<EntryUndone>, Option<Vector>), Stopped> {
+        let (mut entries, mut position) = (Vec::with_capacity(steps.len()), None);
+        let mut steps = steps.into_iter().peekable();
+        while steps.peek().is_some() {
+            let some: Vec<Step> = steps.by_ref().take(BULK_OPERATIONS_MAX).collect();
+            match self.write_some(caller, id, some, options).await {
+                Ok((written, at)) => {
+                    entries.extend(written);
+                    position = Some(at);
+                }
+                Err(Stopped::Refused(mut error)) if !entries.is_empty() => {
+                    let told = format!(
+                        "; {} entries were undone before that, ask again for the others",
+                        entries.len()
+                    );
+                    error.message.push_str(&told);
+                    return Err(Stopped::Refused(error));
+                }
+                Err(stopped) => return Err(stopped),
+            }
         }
-        if operations.is_empty() {
-            return Ok((Vec::new(), None));
-        }
-        let places: Vec<EntryKey> = operations.iter().map(|operation| operation.at.clone()).collect();
+        Ok((entries, position))
+    }
+
+    async fn write_some(
+        &self,
+        caller: &Caller,
+        id: ChangeId,
+        steps: Vec<Step>,
+        options: &UndoOptions,
+    ) -> Result<(Vec<EntryUndone>, Vector), Stopped> {
+        let places: Vec<(EntryKey, Option<u64>)> =
+            steps.iter().map(|step| (step.operation.at.clone(), step.back_to)).collect();
         let told = || Arc::from(format!("undoes change {}", id.0));
         let submission = ApiSubmission {
             tenant: caller.tenant.clone(),
             author: Author { name: caller.name.clone(), claimed: options.claimed_user.clone() },
             change: Some(id.undoing()),
             message: Some(options.message.clone().unwrap_or_else(told)),
-            operations,
+            operations: steps.into_iter().map(|step| step.operation).collect(),
             atomic: true,
             dry_run: options.dry_run,
             repeat: None,
@@ -166,51 +239,80 @@ impl<S: Journal + Registry> Api<S> {
             unreachable!("a request without a name is not repeated")
         };
         let mut entries = Vec::with_capacity(places.len());
-        for ((at, before), outcome) in places.iter().zip(&back).zip(outcomes) {
-            let row = outcome.map_err(|refused| refusal(at, &refused))?;
+        for ((at, back_to), outcome) in places.into_iter().zip(outcomes) {
+            let row = outcome.map_err(|refused| match refused {
+                OpRefused::VersionMismatch { .. } | OpRefused::NotFound => {
+                    Stopped::Moved(refusal(&at, &refused))
+                }
+                OpRefused::HoldsSecret | OpRefused::Seal(_) => Stopped::Refused(refusal(&at, &refused)),
+            })?;
             let version = (!options.dry_run).then_some(row.row.version);
-            entries.push(undone(at, version, before.as_ref()));
+            entries.push(EntryUndone { at, version, back_to });
         }
-        Ok((entries, Some(position)))
+        Ok((entries, position))
     }
 
-    /// What an entry held just before this place of the order.
-    async fn held_before(&self, at: &EntryKey, place: u64) -> Result<Option<HistoryRow>, ApiError> {
+    /// What the entry held before the change's last write: what other changes wrote, be it between two writes of this one.
+    async fn held_before(&self, last: &HistoryRow, id: ChangeId) -> Result<Option<HistoryRow>, ApiError> {
+        let other = |row: &HistoryRow| row.change != id && row.returned_in != Some(id);
+        self.newest_value(&last.at, |row| row.seq < last.seq && other(row)).await
+    }
+
+    /// The write that gave the entry the value that it has, or took it away.
+    async fn newest(&self, at: &EntryKey) -> Result<Option<WriteId>, ApiError> {
+        Ok(self.newest_value(at, |_| true).await?.map(|row| row.stamp.id))
+    }
+
+    /// The newest write of the entry that was its value and is `wanted`.
+    async fn newest_value(
+        &self,
+        at: &EntryKey,
+        wanted: impl Fn(&HistoryRow) -> bool,
+    ) -> Result<Option<HistoryRow>, ApiError> {
         let mut page = Page { before: None, limit: LOOK_BACK };
         loop {
             let read = self.parts.store.history(at, page).await?.value;
-            let earlier = |row: &HistoryRow| row.seq.is_some_and(|seq| seq < place);
-            match read.rows.into_iter().find(earlier) {
-                Some(row) if row.content.is_purged() => return Err(purged(at, row.version)),
-                Some(row) => return Ok(Some(row)),
-                None if read.next.is_none() => return Ok(None),
-                None => page.before = read.next,
+            match read.rows.into_iter().find(|row| row.seq.is_some() && wanted(row)) {
+                None if read.next.is_some() => page.before = read.next,
+                found => return Ok(found),
             }
         }
     }
 }
 
-fn undone(at: &EntryKey, version: Option<u64>, before: Option<&HistoryRow>) -> EntryUndone {
-    let back_to = before.filter(|before| before.content.is_live()).map(|before| before.version);
-    EntryUndone { at: at.clone(), version, back_to }
+fn live_version(row: &HistoryRow) -> Option<u64> {
+    row.content.is_live().then_some(row.version)
 }
 
-fn other_values(changed: &[(EntryKey, u64)]) -> ApiError {
+fn place(at: &EntryKey) -> String {
+    format!("{} in namespace {} and environment {}", at.key, at.scope.namespace, at.scope.environment)
+}
+
+fn purged(at: &EntryKey, version: u64) -> ApiError {
+    let told = format!(
+        "the value that {} held before, version {version}, was purged, so nothing was undone; set another one, and bring \
+         the others back with rollback",
+        place(at)
+    );
+    ApiError::conflict(told).detail("version", version)
+}
+
+fn other_values(changed: &[(EntryKey, u64)], done: usize) -> ApiError {
     let name = |(at, version): &(EntryKey, u64)| {
         json!({ "namespace": at.scope.namespace.as_str(), "key": at.key.as_str(),
             "environment": at.scope.environment.as_str(), "current_version": version })
     };
     let named: Vec<_> = changed.iter().take(NAMED_MAX).map(name).collect();
-    let (first, _) = &changed[0];
-    let entry = format!("{} in namespace {} ({})", first.key, first.scope.namespace, first.scope.environment);
+    let first = place(&changed[0].0);
     let who = match changed.len() {
-        1 => format!("{entry} has"),
-        2 => format!("{entry} and another entry have"),
-        more => format!("{entry} and {} other entries have", more - 1),
+        1 => format!("{first} has"),
+        2 => format!("{first} and another entry have"),
+        more => format!("{first} and {} other entries have", more - 1),
     };
-    ApiError::conflict(format!(
-        "{who} another value since, so nothing was undone; bring single values back with rollback"
-    ))
-    .detail("entries", named)
-    .detail("count", changed.len())
+    let so_far = match done {
+        0 => "nothing was undone".to_owned(),
+        done => format!("nothing more was undone than the {done} entries of before"),
+    };
+    let told = format!("{who} another value since, so {so_far}; bring single values back with rollback");
+    ApiError::conflict(told).detail("entries", named).detail("count", changed.len())
 }

@@ -209,7 +209,8 @@ async fn drop_change<A: ConflictService>(
 #[utoipa::path(post, path = "/api/v1/changes/{id}/undo", operation_id = "undoChange", tag = "changes",
     params(("id" = String, Path)), request_body(content = Option<UndoBody>),
     responses((status = 200, body = ChangeUndoneBody,
-            description = "Its entries hold again what they held before, as another change; the same again when asked again"),
+            description = "Its entries have the values again that they had before, as another change, 500 in a transaction; \
+                the same again when asked again"),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody, description = "Entries have another value since: nothing was undone"),
         (status = 422, body = ErrorBody, description = "Nothing of it is any entry's value"), (status = 503, body = ErrorBody)))]

@@ -194,7 +194,7 @@ pub trait ConflictService: Send + Sync + 'static {
         id: ChangeId,
     ) -> impl Future<Output = Answer<ChangeDecided>> + Send;
 
-    /// Every entry whose value the change is holds again what it held before; 409 where one has another value since, 404.
+    /// Every entry whose value the change is has the value again that it had before; 409 where one has another since, 404.
     fn undo_change(
         &self,
         caller: &Caller,

@@ -40,8 +40,12 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Looked(Looked),
+    /// A deletion of this edge waits for the hub: to readers here there is nothing.
+    DeletionWaits,
     /// The edge is not sent this place.
     NotReceived,
+    /// The edge is sent no secrets of this place, and anything else is not there.
+    SecretsNotReceived,
     /// The caller may not read there.
     Denied,
 }
@@ -54,7 +58,9 @@ impl Found {
             Self::Looked(Looked::Covered) => "covered",
             Self::Looked(Looked::SecretOfAnother) => "secret_not_inherited",
             Self::Looked(Looked::Empty) => "empty",
+            Self::DeletionWaits => "deletion_waits",
             Self::NotReceived => "not_received",
+            Self::SecretsNotReceived => "secrets_not_received",
             Self::Denied => "denied",
         }
     }
@@ -84,7 +90,8 @@ pub(super) struct ExplainedBody {
 pub(super) struct PlaceBody {
     namespace: String,
     environment: String,
-    /// `used`, `covered` by a place before it, `secret_not_inherited`, `empty`, `not_received` by the edge, or `denied`.
+    /// `used`, `covered` by a place before it, `secret_not_inherited`, `empty`, `deletion_waits` at an edge, `not_received` or
+    /// `secrets_not_received` by the edge, or `denied`.
     found: &'static str,
     /// What it holds; absent where there is nothing, or nothing that may be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
