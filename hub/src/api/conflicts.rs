@@ -201,7 +201,7 @@ impl Undecided {
             SettleRefused::Admitted => {
                 let told =
                     "another edge brought the write, and it was admitted; there is nothing left to decide";
-                ApiError::conflict(told).detail("status", row.status.as_str())
+                ApiError::conflict(told)
             }
             SettleRefused::Otherwise(settled) => {
                 let how = if settled.wrote.is_some() { "released" } else { "dropped" };

@@ -15,7 +15,7 @@ use crate::name::{EntryKey, Scope, Tenant};
 use crate::newer::Restored;
 use crate::policy::Policies;
 use crate::replication::rules::Rules;
-use crate::settled::Settlement;
+use crate::settled::{Settlement, Waited};
 use crate::stamp::{ActorId, Clock, Hlc, Stamp, WriteId};
 use crate::store::purge::{Stub, StubChange};
 use crate::store::region::Following;
@@ -299,6 +299,24 @@ impl Planner {
         let id = self.next_write_id();
         self.leader.counter = id.counter;
         id
+    }
+
+    /// A write as the history has it, with what this commit makes of it.
+    fn past_of(&self, id: WriteId) -> Option<&HistoryRow> {
+        let planned = self.history.iter().find(|known| known.stamp.id == id);
+        planned.or_else(|| self.known_past.get(&id).filter(|_| !self.withdrawn.contains(&id)))
+    }
+
+    /// A write that was set aside is admitted after all: its place in the history is taken by that, and what a person decided
+    /// about it in this same commit is of no more use.
+    fn take_back(&mut self, id: WriteId) {
+        self.settled.retain(|settlement| settlement.what != Waited::Held(id));
+        let Some(at) = self.history.iter().position(|known| known.stamp.id == id) else {
+            return self.withdrawn.push(id);
+        };
+        let row = self.history.remove(at);
+        let place = (row.at.scope.tenant.clone(), row.found_in());
+        self.changes.entry(place).and_modify(|change| change.writes -= 1);
     }
 
     /// The version that the next admitted write of this entry takes.

@@ -27,7 +27,16 @@ pub fn admitted(truth: &mut Truth, row: &HistoryRow, wall: UnixMillis) -> Check 
         return Ok(());
     }
     if truth.came_back(row).is_some() {
-        // It comes behind writes that were made after it.
+        // It comes behind writes that were made after it; a number of the hub's own is a new one all the same.
+        let last = truth.last_admitted.get_mut(&(id.actor, id.incarnation));
+        let Some((counter, _)) = last.filter(|_| row.returned_in.is_none()) else { return Ok(()) };
+        if *counter >= id.counter {
+            return Err(Violation::new(
+                "stamps",
+                format!("{id:?} was released under a number that {counter} follows"),
+            ));
+        }
+        *counter = id.counter;
         return Ok(());
     }
     let last = truth.last_admitted.insert((id.actor, id.incarnation), (id.counter, row.stamp.hlc));

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::World;
 use super::writer::{Asked, Job, Waits};
-use crate::invariants::Check;
+use crate::invariants::{Check, Violation};
 use crate::journal::ready;
 
 /// How much of a list they look at.
@@ -80,26 +80,47 @@ impl World {
         });
     }
 
-    /// What was released by its time is a write of the hub's that has seen what the held one had, and it.
-    pub(super) fn note_released(&mut self, commit: &Commit) {
+    /// What a decision wrote is what it was about. What was released by its time is a write of the hub's that has seen what the
+    /// held one had, and it.
+    pub(super) fn check_decisions(&mut self, commit: &Commit) -> Check {
         for settlement in &commit.settled {
-            let Waited::Held(id) = settlement.what else { continue };
-            let held = ready(self.journal.writes(&[id])).expect("the database is there");
-            let Some(held) = held.first() else { continue };
-            let name = self.truth.identity(id, held.change);
-            if let Some(made) = self.truth.writes.get_mut(&name) {
-                (made.status, made.once_set_aside) = (Some(held.status), true);
-            }
-            let (Some((change, version)), Some(loss)) = (&settlement.settled.wrote, held.returned_in) else {
-                continue;
+            let about = self.about(settlement.what);
+            let Some(about) = about else {
+                return Err(Violation::new("decisions", format!("{:?} is about nothing", settlement.what)));
             };
+            let name = self.truth.identity(about.stamp.id, about.change);
+            let held = matches!(settlement.what, Waited::Held(_));
+            if let (true, Some(made)) = (held, self.truth.writes.get_mut(&name)) {
+                (made.status, made.once_set_aside) = (Some(about.status), true);
+            }
+            let Some((change, version)) = &settlement.settled.wrote else { continue };
             let is_it =
-                |row: &&HistoryRow| row.change == *change && row.version == *version && row.at == held.at;
-            let row = commit.history.iter().find(is_it).filter(|row| row.stamp.hlc == held.stamp.hlc);
-            if let Some(row) = row {
+                |row: &&HistoryRow| row.change == *change && row.version == *version && row.at == about.at;
+            let Some(row) = commit.history.iter().find(is_it) else {
+                return Err(Violation::new("decisions", format!("{:?} wrote nothing", settlement.what)));
+            };
+            // Sealed anew, a secret is another ciphertext.
+            let same = row.content == about.content || row.content.is_secret() && about.content.is_secret();
+            if !same {
+                return Err(Violation::new(
+                    "decisions",
+                    format!("{:?} wrote something else", settlement.what),
+                ));
+            }
+            if let (true, Some(loss)) = (held && row.stamp.hlc == about.stamp.hlc, about.returned_in) {
                 self.stats.count("released where their own time put them");
                 self.truth.released.insert(row.stamp.id, (name, loss));
             }
         }
+        Ok(())
+    }
+
+    /// The write that waited, or the one that lost.
+    fn about(&self, what: Waited) -> Option<HistoryRow> {
+        let id = match what {
+            Waited::Held(id) => id,
+            Waited::Conflict(id) => ready(self.journal.conflict(&self.tenant, id)).ok()??.loser,
+        };
+        ready(self.journal.writes(&[id])).ok()?.into_iter().next()
     }
 }

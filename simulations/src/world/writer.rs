@@ -198,7 +198,7 @@ impl World {
             self.trace.write(self.now, line);
         }
         let wall = self.wall();
-        self.note_released(commit);
+        self.check_decisions(commit)?;
         admission::committed(&mut self.truth, &mut self.stats, commit, wall)?;
         self.count_stubs(commit);
         self.set_trap(commit);

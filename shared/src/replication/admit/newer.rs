@@ -149,12 +149,13 @@ impl Planner {
         }
         let content = write.action.content();
         let hash = content_hash(&write.at, write.change, &content);
-        let waits = match self.known_past.get(&write.id) {
+        let waits = match self.past_of(write.id) {
             // Two copies of a replica may have given one number to two writes: then the first counts.
             Some(known) if known.at != write.at || known.content != content => return Fate::Refused,
             Some(_) if !room || !self.may_be_let_in(hand_in, restored, write.id) => return Fate::Known,
             Some(_) => true,
             None if self.known_writes.has(write.id, hash) => return Fate::Known,
+            None if self.known_writes.get(write.id).is_some() => return Fate::Refused,
             None => false,
         };
         if restored.newer == Newer::Discard {
@@ -169,8 +170,7 @@ impl Planner {
             return Fate::LeftOut;
         }
         if waits {
-            self.known_past.remove(&write.id);
-            self.withdrawn.push(write.id);
+            self.take_back(write.id);
         }
         self.known_writes.insert(write.id, hash);
         self.name_author(restored, write.id);
@@ -197,7 +197,7 @@ impl Planner {
     /// its place in the history as if it had not been brought before: under another name, a hub that is restored once more
     /// would know the same write twice. Where the namespace has a person decide, or refuses, it goes on waiting for one.
     fn may_be_let_in(&self, hand_in: &HandIn, restored: &Restored, id: WriteId) -> bool {
-        let Some(known) = self.known_past.get(&id) else { return false };
+        let Some(known) = self.past_of(id) else { return false };
         let waits = known.status == Status::Held && known.found_in() == restored.loss.change();
         let accepted = waits && restored.newer == Newer::Accept && !known.content.is_secret();
         let scope = &known.at.scope;

@@ -272,7 +272,7 @@ impl Planner {
 
     /// What was decided about a write that was held, if that is what is `wanted` now; none while it is still held.
     fn decided_before(&self, held: WriteId, wanted: Status) -> Result<Option<SettledNow>, SettleRefused> {
-        let row = self.known_past.get(&held).ok_or(SettleRefused::Missing)?;
+        let row = self.past_of(held).ok_or(SettleRefused::Missing)?;
         match (row.status, row.settled.clone()) {
             (Status::Held, _) => Ok(None),
             (status, Some(settled)) if status == wanted => Ok(Some(SettledNow { settled, row: None })),

@@ -7,7 +7,7 @@
 
 use super::super::{Entering, Planner};
 use super::is_admitted;
-use crate::entry::{HistoryRow, HubRow};
+use crate::entry::HubRow;
 use crate::stamp::{Stamp, WriteId};
 use crate::vector::ShardId;
 
@@ -46,16 +46,8 @@ impl Planner {
             return None;
         }
         // An edge that went from one region to the other may have brought it to both, and here it was set aside.
-        match self.history.iter().position(|known| known.stamp.id == id) {
-            Some(at) => drop(self.history.remove(at)),
-            None => self.withdrawn.push(id),
-        }
+        self.take_back(id);
         Some(write)
-    }
-
-    fn past_of(&self, id: WriteId) -> Option<&HistoryRow> {
-        let planned = self.history.iter().find(|known| known.stamp.id == id);
-        planned.or_else(|| self.known_past.get(&id).filter(|_| !self.withdrawn.contains(&id)))
     }
 
     /// Whether they are one write, under two names.

@@ -357,3 +357,47 @@ fn what_was_written_over_it_before_the_loss_was_no_conflict() {
     assert_eq!((released.version, released.status), (2, Status::SupersededConcurrent));
     assert_eq!(commit.conflicts, [], "its author had seen what is released");
 }
+
+#[test]
+fn one_commit_knows_what_it_holds_already() {
+    // Two contents under one number, and the same write by two edges.
+    let mut planner = lacking(restored(Newer::Hold));
+    let other = Write { action: Action::Delete, ..own(1, "k") };
+    let taken = give(&mut planner, &hand_in(vec![own(1, "k"), other.clone(), own(1, "k")]));
+    assert_eq!(taken, Taken { held: 1, refused: 1, known: 1, ..Taken::default() });
+    assert_eq!(planner.finish().unwrap().0.history.len(), 1);
+    let mut planner = lacking(restored(Newer::Hold));
+    verdicts(&mut planner, vec![own(1, "k")]);
+    assert_eq!(give(&mut planner, &of_reader(vec![other])), Taken { refused: 1, ..Taken::default() });
+
+    let mut planner = lacking(restored(Newer::Accept));
+    assert_eq!(give(&mut planner, &of_reader(vec![own(1, "k")])), Taken { held: 1, ..Taken::default() });
+    assert_eq!(give(&mut planner, &hand_in(vec![own(1, "k")])), Taken { admitted: 1, ..Taken::default() });
+    let (commit, _) = planner.finish().unwrap();
+    let made: Vec<_> = commit.history.iter().map(|row| (row.stamp.id, row.status)).collect();
+    assert_eq!(made, [(own(1, "k").id, Status::Applied)]);
+    assert_eq!((&commit.withdrawn, commit.changes[0].writes), (&vec![], 1), "it never waited");
+}
+
+#[test]
+fn a_decision_in_the_same_commit_is_told_what_became_of_the_write() {
+    let mut planner = lacking(restored(Newer::Accept));
+    give(&mut planner, &of_reader(vec![own(1, "k")]));
+    let (commit, leader) = planner.finish().unwrap();
+    let drop = SettleSubmission {
+        at: at("k"),
+        author: Author { name: "token:a".into(), claimed: None },
+        change: ChangeId(Uuid::from_u128(9)),
+        message: None,
+        decision: Decision::Drop { held: own(1, "k").id },
+    };
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    give(&mut planner, &hand_in(vec![own(1, "k")]));
+    assert_eq!(planner.settle(&drop, &mut NoKeys), Err(SettleRefused::Admitted));
+    assert_eq!(planner.finish().unwrap().0.settled, []);
+
+    let mut planner = after(&commit, &leader, restored(Newer::Accept));
+    assert!(planner.settle(&drop, &mut NoKeys).is_ok());
+    let known = Taken { known: 1, ..Taken::default() };
+    assert_eq!(give(&mut planner, &hand_in(vec![own(1, "k")])), known, "a person has decided");
+}

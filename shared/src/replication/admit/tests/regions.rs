@@ -174,3 +174,36 @@ fn what_follows_a_write_of_copies_follows_the_one_that_its_author_saw() {
     let other = Write { hlc: Hlc(9), ..of_copy(9, 7) };
     assert_eq!(after(other.as_base()).conflicts.len(), 1);
 }
+
+#[test]
+fn what_another_region_has_admitted_counts_over_a_decision_in_the_same_commit() {
+    let mut policies = Policies::default();
+    policies.set(Tenant::parse("t").unwrap(), at("k").scope.namespace, ConflictPolicy::Manual);
+    let planning = Planning { policies, ..Planning::default() };
+    let mut planner = Planner::new(&region(1), planning, NOW);
+    planner.api(submission(vec![set("k", "1", None)], false), &mut NoKeys);
+    let waits = said("2", 7, Hlc(5));
+    assert!(matches!(verdicts(&mut planner, vec![waits.clone()])[..], [Verdict::Held(_)]));
+    let (here, leader) = planner.finish().unwrap();
+    let there = uploaded(2, waits.clone()).0;
+    let drop = SettleSubmission {
+        at: at("k"),
+        author: Author { name: "token:a".into(), claimed: None },
+        change: ChangeId(Uuid::from_u128(9)),
+        message: None,
+        decision: Decision::Drop { held: waits.id },
+    };
+    for person_first in [true, false] {
+        let mut planner = Planner::new(&leader, known(&here, here.history.clone()), NOW);
+        if person_first {
+            planner.settle(&drop, &mut NoKeys).unwrap();
+        }
+        planner.follow_region(page(&there)).unwrap();
+        if !person_first {
+            assert_eq!(planner.settle(&drop, &mut NoKeys), Err(SettleRefused::Admitted));
+        }
+        let (commit, _) = planner.finish().unwrap();
+        assert_eq!((commit.settled, commit.withdrawn), (vec![], vec![waits.id]));
+        assert_eq!(commit.history.iter().map(|row| row.stamp.id).collect::<Vec<_>>(), [waits.id]);
+    }
+}
