@@ -116,6 +116,15 @@ mod tests {
         command.args(["-c", script]).current_dir(folder).stderr(std::process::Stdio::null()).status().unwrap()
     }
 
+    /// The log's writer is a little behind the program, and ends after it.
+    fn until_it_happened(log: &Path) {
+        let began = std::time::Instant::now();
+        while !Injection::happened(log) {
+            assert!(began.elapsed() < Duration::from_secs(10), "nothing was injected");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn a_program_is_killed_at_the_call_that_is_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -133,7 +142,7 @@ mod tests {
         run(&injection, folder.path(), "for n in 1 2 3; do echo $n >> out; echo $n >> other; done");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\n");
         assert_eq!(std::fs::read_to_string(&other).unwrap(), "1\n2\n3\n");
-        assert!(Injection::happened(&folder.path().join("log")));
+        until_it_happened(&folder.path().join("log"));
     }
 
     #[test]
@@ -144,11 +153,7 @@ mod tests {
             Injection::fail("write", "EIO", 1).at(vec![out.clone()]).command(Path::new("/bin/sh"), &log);
         command.args(["-c", "until echo a >> out; do sleep 0.01; done"]).current_dir(folder.path());
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-        let began = std::time::Instant::now();
-        while !Injection::happened(&log) {
-            assert!(began.elapsed() < Duration::from_secs(10), "nothing was injected");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until_it_happened(&log);
         Injection::end(child.id());
         assert!(child.wait().unwrap().success());
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "a\n");
