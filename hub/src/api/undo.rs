@@ -33,15 +33,15 @@ const LOOK_BACK: usize = 8;
 const TRIES_MAX: usize = 3;
 
 /// Why it was not done, or not to its end.
-enum Stopped {
+struct Stopped {
+    error: ApiError,
     /// Somebody wrote since it was looked.
-    Moved(ApiError),
-    Refused(ApiError),
+    moved: bool,
 }
 
 impl<E: Into<ApiError>> From<E> for Stopped {
     fn from(error: E) -> Self {
-        Self::Refused(error.into())
+        Self { error: error.into(), moved: false }
     }
 }
 
@@ -60,8 +60,8 @@ struct Step {
 /// What was found when it was looked.
 struct Look {
     due: Vec<Touched>,
-    /// Undone when it was asked before.
-    done: Vec<(HistoryRow, HubRow)>,
+    /// Undone when it was asked before, each with its version now.
+    done: Vec<(HistoryRow, u64)>,
     head: Vector,
 }
 
@@ -84,37 +84,41 @@ impl<S: Journal + Registry> Api<S> {
         id: ChangeId,
         options: UndoOptions,
     ) -> Result<Answered<ChangeUndone>, ApiError> {
-        let mut tries = 1;
+        let (mut tries, mut written) = (1, 0);
         loop {
-            match self.undo_now(caller, id, &options).await {
+            let before = written;
+            match self.undo_now(caller, id, &options, &mut written).await {
                 Ok(undone) => return Ok(undone),
-                Err(Stopped::Moved(_)) if tries < TRIES_MAX => tries += 1,
-                Err(Stopped::Moved(error) | Stopped::Refused(error)) => return Err(error),
+                Err(Stopped { moved: true, .. }) if written > before => tries = 1,
+                Err(Stopped { moved: true, .. }) if tries < TRIES_MAX => tries += 1,
+                Err(Stopped { error, .. }) => return Err(error),
             }
         }
     }
 
+    /// Looks, and writes what is due; `written` counts that, also where it stopped.
     async fn undo_now(
         &self,
         caller: &Caller,
         id: ChangeId,
         options: &UndoOptions,
+        written: &mut usize,
     ) -> Result<Answered<ChangeUndone>, Stopped> {
         let writes = self.writes_to_undo(caller, id).await?;
         let Look { due, done, head } = self.look(writes, id.undoing()).await?;
         let mut steps = Vec::with_capacity(due.len());
         for touched in due {
-            steps.extend(self.step(id, touched).await?);
+            steps.extend(self.step(id, touched, done.len()).await?);
         }
         if steps.is_empty() && done.is_empty() {
             let why = "nothing that the change wrote is an entry's value, so there is nothing to undo";
             return Err(ApiError::unprocessable(why).into());
         }
-        let (mut entries, position) = self.write_steps(caller, id, steps, options).await?;
+        let (mut entries, position) = self.write_steps(caller, id, steps, options, written).await?;
         if !options.dry_run {
-            for (last, row) in done {
+            for (last, version) in done {
                 let back_to = self.held_before(&last, id).await?.and_then(|before| live_version(&before));
-                entries.push(EntryUndone { at: last.at, version: Some(row.row.version), back_to });
+                entries.push(EntryUndone { at: last.at, version: Some(version), back_to });
             }
             entries.sort_by(|a, b| a.at.cmp(&b.at));
             tracing::info!(caller = %caller.name, change = %id.0, entries = entries.len(), "a change is undone");
@@ -151,14 +155,14 @@ impl<S: Journal + Registry> Api<S> {
         let (mut due, mut done, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for (last, current) in writes.into_iter().zip(current) {
             let newest = match &current {
-                Some(row) => Some(row.row.stamp.id),
+                Some(row) => Some((row.row.stamp.id, row.row.change, row.row.version)),
                 // A deletion was purged: this one, or a later one.
                 None => self.newest(&last.at).await?,
             };
-            match current {
-                current if newest == Some(last.stamp.id) => due.push(Touched { last, current }),
-                Some(row) if row.row.change == undoing => done.push((last, row)),
-                current => changed.push((last.at, current.map_or(0, |row| row.row.version))),
+            match newest {
+                Some((id, ..)) if id == last.stamp.id => due.push(Touched { last, current }),
+                Some((_, change, version)) if change == undoing => done.push((last, version)),
+                newest => changed.push((last.at, newest.map_or(0, |(_, _, version)| version))),
             }
         }
         match changed.is_empty() {
@@ -168,12 +172,12 @@ impl<S: Journal + Registry> Api<S> {
     }
 
     /// What gives one entry back what it held; none where it came and went within the change.
-    async fn step(&self, id: ChangeId, touched: Touched) -> Result<Option<Step>, ApiError> {
+    async fn step(&self, id: ChangeId, touched: Touched, done: usize) -> Result<Option<Step>, ApiError> {
         let Touched { last, current } = touched;
         let before = self.held_before(&last, id).await?;
         let back_to = before.as_ref().and_then(live_version);
         let action = match before.map(|before| before.content) {
-            Some(content) if content.is_purged() => return Err(purged(&last.at, back_to.unwrap_or(0))),
+            Some(content) if content.is_purged() => return Err(purged(&last.at, back_to.unwrap_or(0), done)),
             Some(content @ (Content::Plain(_) | Content::Secret(_))) => OpAction::Rollback { content },
             Some(Content::Deleted) | None if !last.content.is_live() => return Ok(None),
             Some(Content::Deleted) | None => OpAction::Delete,
@@ -190,25 +194,26 @@ impl<S: Journal + Registry> Api<S> {
         id: ChangeId,
         steps: Vec<Step>,
         options: &UndoOptions,
+        written: &mut usize,
     ) -> Result<(Vec<EntryUndone>, Option<Vector>), Stopped> {
         let (mut entries, mut position) = (Vec::with_capacity(steps.len()), None);
         let mut steps = steps.into_iter().peekable();
         while steps.peek().is_some() {
             let some: Vec<Step> = steps.by_ref().take(BULK_OPERATIONS_MAX).collect();
             match self.write_some(caller, id, some, options).await {
-                Ok((written, at)) => {
-                    entries.extend(written);
+                Ok((done, at)) => {
+                    *written += if options.dry_run { 0 } else { done.len() };
+                    entries.extend(done);
                     position = Some(at);
                 }
-                Err(Stopped::Refused(mut error)) if !entries.is_empty() => {
-                    let told = format!(
-                        "; {} entries were undone before that, ask again for the others",
-                        entries.len()
-                    );
-                    error.message.push_str(&told);
-                    return Err(Stopped::Refused(error));
+                Err(mut stopped) => {
+                    if *written > 0 {
+                        let told =
+                            format!("; {written} entries were undone before that, ask again for the others");
+                        stopped.error.message.push_str(&told);
+                    }
+                    return Err(stopped);
                 }
-                Err(stopped) => return Err(stopped),
             }
         }
         Ok((entries, position))
@@ -240,11 +245,9 @@ impl<S: Journal + Registry> Api<S> {
         };
         let mut entries = Vec::with_capacity(places.len());
         for ((at, back_to), outcome) in places.into_iter().zip(outcomes) {
-            let row = outcome.map_err(|refused| match refused {
-                OpRefused::VersionMismatch { .. } | OpRefused::NotFound => {
-                    Stopped::Moved(refusal(&at, &refused))
-                }
-                OpRefused::HoldsSecret | OpRefused::Seal(_) => Stopped::Refused(refusal(&at, &refused)),
+            let row = outcome.map_err(|refused| Stopped {
+                error: refusal(&at, &refused),
+                moved: matches!(refused, OpRefused::VersionMismatch { .. } | OpRefused::NotFound),
             })?;
             let version = (!options.dry_run).then_some(row.row.version);
             entries.push(EntryUndone { at, version, back_to });
@@ -258,9 +261,10 @@ impl<S: Journal + Registry> Api<S> {
         self.newest_value(&last.at, |row| row.seq < last.seq && other(row)).await
     }
 
-    /// The write that gave the entry the value that it has, or took it away.
-    async fn newest(&self, at: &EntryKey) -> Result<Option<WriteId>, ApiError> {
-        Ok(self.newest_value(at, |_| true).await?.map(|row| row.stamp.id))
+    /// The write that gave the entry the value that it has, or took it away, with its change and version.
+    async fn newest(&self, at: &EntryKey) -> Result<Option<(WriteId, ChangeId, u64)>, ApiError> {
+        let newest = self.newest_value(at, |_| true).await?;
+        Ok(newest.map(|row| (row.stamp.id, row.change, row.version)))
     }
 
     /// The newest write of the entry that was its value and is `wanted`.
@@ -288,11 +292,20 @@ fn place(at: &EntryKey) -> String {
     format!("{} in namespace {} and environment {}", at.key, at.scope.namespace, at.scope.environment)
 }
 
-fn purged(at: &EntryKey, version: u64) -> ApiError {
+/// What a refusal says of what was undone when it was asked before.
+fn so_far(done: usize) -> String {
+    match done {
+        0 => "nothing was undone".to_owned(),
+        done => format!("nothing more was undone than the {done} entries of before"),
+    }
+}
+
+fn purged(at: &EntryKey, version: u64, done: usize) -> ApiError {
     let told = format!(
-        "the value that {} held before, version {version}, was purged, so nothing was undone; set another one, and bring \
-         the others back with rollback",
-        place(at)
+        "the value that {} held before, version {version}, was purged, so {}; set another one, and bring the others back \
+         with rollback",
+        place(at),
+        so_far(done)
     );
     ApiError::conflict(told).detail("version", version)
 }
@@ -309,10 +322,7 @@ fn other_values(changed: &[(EntryKey, u64)], done: usize) -> ApiError {
         2 => format!("{first} and another entry have"),
         more => format!("{first} and {} other entries have", more - 1),
     };
-    let so_far = match done {
-        0 => "nothing was undone".to_owned(),
-        done => format!("nothing more was undone than the {done} entries of before"),
-    };
-    let told = format!("{who} another value since, so {so_far}; bring single values back with rollback");
+    let told =
+        format!("{who} another value since, so {}; bring single values back with rollback", so_far(done));
     ApiError::conflict(told).detail("entries", named).detail("count", changed.len())
 }
