@@ -531,7 +531,7 @@ mod tests {
     #[test]
     fn a_few_worlds_hold_and_contain_what_they_should() {
         let mut stats = Stats::default();
-        for seed in 0..24 {
+        for seed in 0..40 {
             let outcome = run(seed, Setup::REAL, false);
             assert_eq!(outcome.violation, None, "seed {seed}");
             stats.merge(&outcome.stats);
@@ -551,6 +551,9 @@ mod tests {
             "files taken by the hub",
             "files brought to the hub again",
             "writes brought in files",
+            "decisions that wrote",
+            "decisions that wrote nothing",
+            "decisions refused",
             "duplicated segments",
             "hub crashes",
             "deletions purged",
