@@ -4,11 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::process::Process;
 use crate::scratch::{Scratch, copy_folder};
 use crate::wait::eventually;
 
+/// How long it may fail to say what it has.
+const PATIENCE: Duration = Duration::from_secs(10);
 const COLLECTION: &str = "/org/freedesktop/secrets/collection/login";
 
 /// The keychain of somebody, who has logged in or not.
@@ -146,9 +149,16 @@ impl UserKeychain {
     /// # Panics
     /// When it does not answer.
     pub fn items(&self) -> usize {
-        let told = self
-            .call("org.freedesktop.Secret.Service.SearchItems", "dict:string:string:application,llm-config");
-        told.unwrap().matches(&format!("{COLLECTION}/")).count()
+        let began = Instant::now();
+        loop {
+            let asked = "dict:string:string:application,llm-config";
+            match self.call("org.freedesktop.Secret.Service.SearchItems", asked) {
+                Ok(told) => return told.matches(&format!("{COLLECTION}/")).count(),
+                // Now and then, just after a client of it was killed, it says that it has no such method.
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What makes a process one of this session.
