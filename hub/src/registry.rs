@@ -83,6 +83,15 @@ pub struct Edge {
     pub acked_seq: u64,
 }
 
+impl Edge {
+    /// Where its readers look unless they say otherwise: the first that it joined with; what the hub's own default is where it
+    /// joined with all.
+    pub fn default_environment(&self) -> Environment {
+        let first = self.binding.environments.first().cloned();
+        first.unwrap_or_else(|| Environment::parse("development").expect("a literal name"))
+    }
+}
+
 /// What came of presenting a join token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinOutcome {

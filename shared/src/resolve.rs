@@ -145,4 +145,35 @@ mod tests {
         };
         assert_eq!(first(&found, lookup).map(|(_, held)| held), Some("base"));
     }
+
+    #[test]
+    fn what_is_explained_as_used_is_what_a_reader_gets() {
+        let places = candidates(
+            &Tenant::parse("t").unwrap(),
+            &Namespace::parse("app").unwrap(),
+            &Key::parse("k").unwrap(),
+            &layers(&Environment::parse("production").unwrap(), &Environments::standard()),
+            None,
+        );
+        // For each place: nothing, a value, or a secret.
+        for held in 0..3_usize.pow(places.len() as u32) {
+            let found = |at: &EntryKey| {
+                let place = places.iter().position(|candidate| candidate.at == *at)?;
+                let holds = held / 3_usize.pow(place as u32) % 3;
+                (holds > 0).then_some((place, holds == 2))
+            };
+            let explained = explain(&places, found);
+            let used: Vec<_> = explained
+                .iter()
+                .filter(|(looked, _)| *looked == Looked::Used)
+                .map(|(_, held)| *held)
+                .collect();
+            assert_eq!(
+                used,
+                first(&places, found).map(|(_, place)| Some(place)).into_iter().collect::<Vec<_>>()
+            );
+            let empty = explained.iter().filter(|(looked, _)| *looked == Looked::Empty);
+            assert!(empty.into_iter().all(|(_, held)| held.is_none()));
+        }
+    }
 }

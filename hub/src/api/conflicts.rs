@@ -199,8 +199,7 @@ impl Undecided {
         match refused {
             SettleRefused::Missing => no_held(held_id(row.stamp.id)),
             SettleRefused::Admitted => {
-                let told =
-                    "another edge brought the write, and it was admitted; there is nothing left to decide";
+                let told = "the write was admitted when another edge or region brought it; there is nothing left to decide";
                 ApiError::conflict(told)
             }
             SettleRefused::Otherwise(settled) => {

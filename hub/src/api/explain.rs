@@ -51,8 +51,8 @@ impl<S: Journal + Registry> Api<S> {
             Some(name) => Some(self.reading_edge(caller, name).await?),
             None => None,
         };
-        let edges_own = edge.as_ref().and_then(|edge| edge.binding.environments.first());
-        let asked = request.target.environment.as_ref().or(edges_own);
+        let edges_own = edge.as_ref().map(Edge::default_environment);
+        let asked = request.target.environment.as_ref().or(edges_own.as_ref());
         let (environments, environment) = self.environment(caller, asked).await?;
         let at = request.target.at(&caller.tenant, &environment);
         guard::may_read(caller, &at)?;

@@ -8,7 +8,6 @@ use llm_config_proto::sync::{
     Challenge, Credentials, EnrollReply, EnrollRequest, Joined, PassedJoin, RefusalKind, RenewReply,
     RenewRequest, SignedRemoval, SyncRefusal, WipeReport,
 };
-use llm_config_shared::name::Environment;
 use llm_config_shared::removal::Removal;
 use llm_config_shared::stamp::ActorId;
 use llm_config_shared::store::JournalError;
@@ -93,7 +92,7 @@ impl<R: Registry> Enrolment<R> {
         let credentials = self.credentials(&edge, now)?;
         Ok(EnrollReply {
             edge: edge.id,
-            default_environment: default_environment(&edge),
+            default_environment: edge.default_environment(),
             tenant: edge.tenant,
             name: edge.name,
             credentials,
@@ -206,12 +205,6 @@ impl<R: Registry> Enrolment<R> {
             key_statement_signature: Bytes::copy_from_slice(&statement.signature),
         })
     }
-}
-
-/// The first that the edge joined with; what the hub's own default is where it joined with all.
-pub(super) fn default_environment(edge: &Edge) -> Environment {
-    let first = edge.binding.environments.first().cloned();
-    first.unwrap_or_else(|| Environment::parse("development").expect("a literal name"))
 }
 
 impl From<EnrolError> for SyncRefusal {

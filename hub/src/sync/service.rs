@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::RETRY_AFTER;
 use super::bucket::Bucket;
 use super::call::Calls;
-use super::enrol::{Enrolment, default_environment};
+use super::enrol::Enrolment;
 use super::presence::Presence;
 use super::recheck::key_epochs;
 use super::roster::{Roster, Seated};
@@ -133,7 +133,7 @@ impl<J: Journal, R: Registry> SyncService<J, R> {
 pub(super) fn profile(edge: &Edge, environments: Environments) -> Profile {
     Profile {
         feeds: edge.binding.feeds(&edge.tenant, &edge.name, &environments),
-        default_environment: default_environment(edge),
+        default_environment: edge.default_environment(),
         write: edge.binding.write.clone(),
         environments,
     }

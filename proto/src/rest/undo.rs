@@ -32,7 +32,7 @@ pub struct ChangeUndone {
     pub entries: Vec<EntryUndone>,
 }
 
-/// An entry that has the value again that it had before; its tags and description stay as they are.
+/// An entry that has the value again that it had before; tags and description are not brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryUndone {
     pub at: EntryKey,
@@ -74,7 +74,7 @@ pub(super) struct ChangeUndoneBody {
     entries: Vec<EntryUndoneBody>,
 }
 
-/// An entry that has the value again that it had before; its tags and description stay as they are.
+/// An entry that has the value again that it had before; tags and description are not brought back.
 #[derive(Serialize, ToSchema)]
 pub(super) struct EntryUndoneBody {
     namespace: String,

@@ -205,31 +205,25 @@ impl Planner {
             let sealed = sealer.reseal(&row.at, sealed, self.next_version(&row.at));
             row.content = Content::Secret(sealed.map_err(OpRefused::from)?);
         }
-        let SettleSubmission { author, change, message, .. } = submission;
         let version = self.next_version(&row.at);
-        let entering = Entering {
-            author: author.clone(),
-            message: message.clone(),
-            change: *change,
-            ..self.under_a_new_name(&row)
-        };
+        let entering = self.under_a_new_name(submission, &row);
         let won = self.enter_by_its_time(entering, &row);
         let now = won.then(|| self.rows[&row.at].clone());
         Ok(self.settled_as(submission, Waited::Held(held), Some(version), now))
     }
 
-    /// A held write as one of the hub's, with its own time.
-    fn under_a_new_name(&mut self, held: &HistoryRow) -> Entering {
+    /// A held write as one of who decides, with its own time.
+    fn under_a_new_name(&mut self, submission: &SettleSubmission, held: &HistoryRow) -> Entering {
         Entering {
             at: held.at.clone(),
             stamp: Stamp { hlc: held.stamp.hlc, id: self.hub_write_id() },
             claimed_hlc: held.claimed_hlc,
             content_hash: held.content.hash(),
             content: held.content.clone(),
-            author: held.author.clone(),
+            author: submission.author.clone(),
             made_at: held.created_at,
-            message: held.message.clone(),
-            change: held.change,
+            message: submission.message.clone(),
+            change: submission.change,
             returned_in: None,
             tags: None,
             description: None,
